@@ -1,0 +1,48 @@
+# make demo | make test      everything else is listed by: make help
+# Settings: PYTHON=python3.12  ACCELERATOR=cpu|cuda  PIP_FLAGS="words for pip"
+PYTHON      ?= python3
+ACCELERATOR ?= cpu
+PIP_FLAGS   ?=
+PY          := .venv/bin/python
+
+# What a caller's shell may carry must not change what runs here.
+unexport PYTHONPATH PYTHONHOME OMP_NUM_THREADS MKL_NUM_THREADS
+offline := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format typecheck bench-async tiny-model clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+setup: ## make .venv with the pinned requirements (does nothing the second time)
+	@PYTHON='$(PYTHON)' PIP_FLAGS='$(PIP_FLAGS)' sh scripts/install.sh '$(ACCELERATOR)'
+
+demo: setup ## a whole policy-gradient run on two CPU cores, no network
+	@$(offline) $(PY) cli.py command=policy_gradient preset=cpu_demo
+
+test: setup ## every test
+	@$(offline) $(PY) -m pytest
+
+test-fast: setup ## the tests that take seconds
+	@$(offline) $(PY) -m pytest -m "not slow"
+
+lint: setup ## style and formatting
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: setup ## rewrite the files as lint wants them
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+typecheck: setup ## mypy, strict
+	@$(PY) -m mypy
+
+bench-async: setup ## how much time overlapping generation and learning saves
+	@$(offline) $(PY) -m benchmarks.async_speed
+
+tiny-model: setup ## train the embedded tiny model anew
+	@$(offline) $(PY) -m grpo_gsm8k.tiny.train
+
+clean: ## remove .venv and caches, keep artifacts
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,88 @@
+"""The command line: `python cli.py command=<name> [preset=<name>] [group.key=value ...]`.
+
+Exit codes: 0 done, 2 bad configuration or input, 130/143 interrupted, 1 anything else; the reason is the last line
+on stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from grpo_gsm8k.config import Config, parse_config
+from grpo_gsm8k.errors import LabError, UserError
+
+CONF = Path(__file__).resolve().parent / "conf"
+
+
+def main(arguments: list[str]) -> int:
+    """Compose the configuration, check it, run the command; returns the exit code."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(f"{__doc__}\ncommands: {', '.join(COMMANDS)}\npresets: {', '.join(presets())}\nkeys: see {CONF}")
+        return 0 if arguments else 2
+    try:
+        config = load_config(arguments)
+        return COMMANDS[config.command](config)
+    except UserError as error:
+        return fail(error, 2)
+    except LabError as error:
+        return fail(error, 1)
+    except Exception as error:  # the last frame: whatever it is, it ends with a one-line reason
+        traceback.print_exc()
+        return fail(f"{type(error).__name__}: {error}", 1)
+
+
+def load_config(arguments: list[str]) -> Config:
+    """Compose and check. Raises UserError with one line that names the key."""
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=arguments)
+            return parse_config(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error)) from None
+
+
+def one_line(error: Exception) -> str:
+    """The useful line of one of Hydra's or OmegaConf's messages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__
+
+
+def presets() -> list[str]:
+    """Names for `preset=`."""
+    return sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
+
+
+def fail(error: object, code: int) -> int:
+    """Say why, on one line, last on stderr."""
+    sys.stdout.flush()
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def data(config: Config) -> int:
+    """Prepare the data set."""
+    from grpo_gsm8k.data.prepare import prepare
+
+    folder = prepare(config.data, config.artifacts)
+    print(f"{folder.path}: {folder.train} train, {folder.val} validation, {folder.test} test problems")
+    return 0
+
+
+def policy_gradient(config: Config) -> int:
+    """Train with a policy-gradient method."""
+    from grpo_gsm8k.orchestrator.run import run_policy_gradient
+
+    return run_policy_gradient(config)
+
+
+COMMANDS = {"data": data, "policy_gradient": policy_gradient}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

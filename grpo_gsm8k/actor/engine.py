@@ -1,0 +1,57 @@
+"""The small surface that the actor's loop needs of an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grpo_gsm8k.protocol import Failed, GenerateGroup, GroupResult, WeightsLive, WeightsRef
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an actor process needs to build its engine."""
+
+    kind: str  # "vllm" or "scripted"
+    model_folder: str
+    device: str
+    dtype: str
+    gpu_memory: float
+    kv_cache_mb: int
+    max_model_len: int
+    max_num_seqs: int
+    max_batched_tokens: int
+    enforce_eager: bool
+    prefix_caching: bool
+    canary_tolerance: float
+    seed: int
+
+
+class Engine(Protocol):
+    """A continuous-batching generator whose weights are swapped between two steps."""
+
+    def add(self, request: GenerateGroup) -> None:
+        """Start a request; its result comes out of a later `step`. Raises ValueError if it cannot be served."""
+
+    def step(self) -> Sequence[GroupResult | Failed]:
+        """Sample one token for every running sequence; returns the groups that finished."""
+
+    def load(self, ref: WeightsRef) -> WeightsLive:
+        """Swap the weights under the running requests. Raises WeightsError if they did not become live."""
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """Forget these requests."""
+
+
+def build_engine(spec: EngineSpec) -> Engine:
+    """Import and start the engine that `spec` names."""
+    if spec.kind == "scripted":
+        from grpo_gsm8k.actor.scripted_engine import ScriptedEngine
+
+        return ScriptedEngine(spec)
+    from grpo_gsm8k.actor.vllm_engine import VllmEngine
+
+    return VllmEngine(spec)

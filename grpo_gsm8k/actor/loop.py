@@ -1,0 +1,132 @@
+"""The actor: take commands, swap weights, step the engine, send what finished."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.protocol import (
+    Bundle,
+    Failed,
+    GenerateGroup,
+    Heartbeat,
+    LoadWeights,
+    Ready,
+    Reset,
+    Stop,
+    WeightsRef,
+)
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.actor.engine import Engine
+    from grpo_gsm8k.channel import Channel
+
+BEAT_SECONDS = 0.2
+IDLE_WAIT_SECONDS = 0.05
+
+
+class Actor:
+    """State of one actor: which requests wait, which run, which weights are to come."""
+
+    def __init__(self, engine: Engine, channel: Channel) -> None:
+        """`channel` is the queue pair to the orchestrator."""
+        self._engine = engine
+        self._channel = channel
+        self._version = -1
+        self._loads: deque[WeightsRef] = deque()  # published, not yet loaded, oldest first
+        self._waiting: dict[str, GenerateGroup] = {}  # held until the engine's version fits
+        self._running: dict[str, GenerateGroup] = {}
+        self._steps = 0
+        self._busy_s = 0.0
+        self._last_beat = 0.0
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until told to stop or the orchestrator is gone."""
+        self._channel.send(Ready())
+        while not self._stopping:
+            self._take_commands()
+            started = time.monotonic()
+            self._swap_weights()
+            self._admit()
+            if self._running:
+                self._step()
+            self._busy_s += time.monotonic() - started
+            self._beat()
+
+    def _take_commands(self) -> None:
+        """All commands that have arrived; waits a little when there is nothing to do."""
+        message = self._channel.receive(0.0 if self._running or self._loads else IDLE_WAIT_SECONDS)
+        while message is not None:
+            self._handle(message)
+            message = self._channel.receive(0.0)
+
+    def _handle(self, message: object) -> None:
+        match message:
+            case Bundle(messages):
+                for item in messages:
+                    self._handle(item)
+            case GenerateGroup():
+                self._waiting[message.request_id] = message
+            case LoadWeights(ref):
+                self._loads.append(ref)
+            case Reset():
+                self._reset()
+            case Stop():
+                self._stopping = True
+            case _:
+                raise TypeError(f"an actor cannot handle {type(message).__name__}")
+
+    def _reset(self) -> None:
+        """Forget the old learner's work. No version counts as live, so nothing starts before new weights arrive."""
+        self._engine.abort(list(self._running))
+        self._waiting.clear()
+        self._running.clear()
+        self._loads.clear()
+        self._version = -1
+
+    def _swap_weights(self) -> None:
+        """Load the newest published weights, or the oldest that a pinned request still needs.
+
+        A pinned request is generated with one version from its first token to its last: while one is running, or
+        waits for the version that is live, nothing is swapped.
+        """
+        if not self._loads or any(r.pinned for r in self._running.values()):
+            return
+        pinned = [r.min_version for r in self._waiting.values() if r.pinned]
+        if self._version in pinned:
+            return
+        wanted = {version for version in pinned if version in {ref.version for ref in self._loads}}
+        while len(self._loads) > 1 and self._loads[0].version not in wanted:
+            self._loads.popleft()  # superseded before anything needed it
+        ref = self._loads.popleft()
+        self._channel.send(self._engine.load(ref))
+        self._version = ref.version
+
+    def _admit(self) -> None:
+        """Start the waiting requests whose weights are live."""
+        for request in list(self._waiting.values()):
+            fits = self._version == request.min_version if request.pinned else self._version >= request.min_version
+            if not fits:
+                continue
+            del self._waiting[request.request_id]
+            try:
+                self._engine.add(request)
+            except ValueError as error:  # the engine refused this one request; the others go on
+                self._channel.send(Failed(request.request_id, str(error), traceback.format_exc()))
+            else:
+                self._running[request.request_id] = request
+
+    def _step(self) -> None:
+        for result in self._engine.step():
+            self._running.pop(result.request_id, None)
+            self._channel.send(result)
+        self._steps += 1
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._last_beat >= BEAT_SECONDS:
+            self._last_beat = now
+            self._channel.send(Heartbeat(self._steps, bool(self._running), self._busy_s, now))

@@ -1,0 +1,111 @@
+"""A deterministic engine without a model: fast tests of everything around generation.
+
+Tokens depend on the prompt, the seed, the position and the weight version alone, so a test can tell which version
+sampled which token. Weights folders are verified like the real engine does, but not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from grpo_gsm8k import weights
+from grpo_gsm8k.protocol import Completion, GroupResult, VersionSpan, WeightsLive
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grpo_gsm8k.actor.engine import EngineSpec
+    from grpo_gsm8k.protocol import GenerateGroup, WeightsRef
+
+STEP_SECONDS = 0.001  # so that runs have a middle in which tests can act
+VOCABULARY = 90
+
+
+@dataclass
+class _Sequence:
+    length: int
+    tokens: list[int] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Running:
+    request: GenerateGroup
+    sequences: list[_Sequence]
+
+
+class ScriptedEngine:
+    """One token per running sequence and step, by a hash instead of a model."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        """No start-up cost."""
+        self._spec = spec
+        self._version = -1
+        self._running: dict[str, _Running] = {}
+
+    def add(self, request: GenerateGroup) -> None:
+        """Start a request. Raises ValueError when it exceeds the context."""
+        if len(request.prompt_ids) + request.sampling.max_new_tokens > self._spec.max_model_len:
+            raise ValueError(f"{request.request_id}: prompt and completion exceed {self._spec.max_model_len} tokens")
+        longest = request.sampling.max_new_tokens
+        lengths = [1 + _digest(request, i, 0, 0) % (longest + longest // 8 + 1) for i in range(request.n)]
+        self._running[request.request_id] = _Running(request, [_Sequence(length) for length in lengths])
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """Forget these requests."""
+        for request_id in request_ids:
+            self._running.pop(request_id, None)
+
+    def step(self) -> list[GroupResult]:
+        """One token for every running sequence."""
+        time.sleep(STEP_SECONDS)
+        finished = []
+        for running in list(self._running.values()):
+            if all([self._extend(running.request, i, s) for i, s in enumerate(running.sequences)]):
+                del self._running[running.request.request_id]
+                finished.append(_result(running))
+        return finished
+
+    def load(self, ref: WeightsRef) -> WeightsLive:
+        """Verify the folder and switch the version of all later tokens."""
+        started = time.monotonic()
+        weights.verify(ref)
+        self._version = ref.version
+        return WeightsLive(ref, time.monotonic() - started, 0.0)
+
+    def _extend(self, request: GenerateGroup, index: int, sequence: _Sequence) -> bool:
+        """Sample one token unless the sequence is done; returns whether it is done now."""
+        limit = min(sequence.length, request.sampling.max_new_tokens)
+        if len(sequence.tokens) < limit:
+            position = len(sequence.tokens)
+            last = position + 1 == sequence.length
+            token = 5 + _digest(request, index, position + 1, self._version) % VOCABULARY
+            sequence.tokens.append(request.sampling.stop_token_ids[0] if last else token)
+            sequence.versions.append(self._version)
+        return len(sequence.tokens) >= limit
+
+
+def _digest(request: GenerateGroup, index: int, position: int, version: int) -> int:
+    key = f"{request.sampling.seed + index}/{position}/{version}/".encode() + request.prompt_ids.tobytes()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little")
+
+
+def _result(running: _Running) -> GroupResult:
+    return GroupResult(running.request.request_id, tuple(_completion(s) for s in running.sequences))
+
+
+def _completion(sequence: _Sequence) -> Completion:
+    versions = np.asarray(sequence.versions)
+    starts = [0, *(np.flatnonzero(np.diff(versions)) + 1).tolist()]
+    ends = [*starts[1:], len(versions)]
+    return Completion(
+        token_ids=np.asarray(sequence.tokens, dtype=np.int32),
+        logprobs=np.full(len(versions), -1.0, dtype=np.float32),
+        finish_reason="stop" if len(sequence.tokens) == sequence.length else "length",
+        version_spans=tuple(VersionSpan(int(versions[s]), s, e) for s, e in zip(starts, ends, strict=True)),
+    )

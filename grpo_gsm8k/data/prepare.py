@@ -1,0 +1,216 @@
+"""`artifacts/<folder>/{train,val,test}.jsonl` with a manifest: made once, and checked before each use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from grpo_gsm8k.data.folders import refuse_link, written_aside
+from grpo_gsm8k.data.problems import Problem, read_jsonl, write_jsonl
+from grpo_gsm8k.data.sources import SourceProblems, load_source, source_files
+from grpo_gsm8k.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.config import DataConfig
+
+Split = Literal["train", "val", "test"]
+MANIFEST = "manifest.json"
+_FILES: dict[Split, str] = {"train": "train.jsonl", "val": "val.jsonl", "test": "test.jsonl"}
+_AGAIN = "run command=data with the same data settings to prepare it again, or set data.folder to another name"
+# Beside source, val_size and seed, these keys decide what a source gives; jsonl is known by its files' contents.
+_SOURCE_KEYS = {
+    "hub": ("hub_id", "name", "revision"),
+    "jsonl": (),
+    "reasoning_gym": ("name", "params", "train_size", "test_size"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """A prepared folder and the number of problems of each split."""
+
+    path: Path
+    train: int
+    val: int
+    test: int
+
+
+class _SourceFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    sha256: str
+
+
+class _SplitFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    count: int
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """Says what a folder was made from and what it holds. No time and no host, so that it is reproducible too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["grpo_gsm8k.data"]
+    config: dict[str, Any]
+    sources: dict[Literal["train", "test"], _SourceFile]
+    files: dict[Split, _SplitFile]
+
+
+def prepare(config: DataConfig, artifacts: Path) -> DataFolder:
+    """Write the three splits and the manifest; an older folder of the same name is replaced as a whole.
+
+    The same settings give the same bytes. Raises UserError for bad input, or when the folder holds anything that
+    this function did not write.
+    """
+    target = artifacts / config.folder
+    _refuse_foreign(target)
+    source = load_source(config)
+    splits = _split(config, source)
+    with written_aside(target) as folder:
+        for split, problems in splits.items():
+            write_jsonl(folder / _FILES[split], problems)
+        manifest = _write_manifest(folder, config, source, splits)
+    return _data_folder(target, manifest)
+
+
+def ensure(config: DataConfig, artifacts: Path) -> DataFolder:
+    """Give the prepared folder, making it where it is absent.
+
+    Raises UserError with the fix when the folder was made with other settings or from other files, or when one of
+    its files has changed since.
+    """
+    target = artifacts / config.folder
+    refuse_link(target)
+    if not target.exists():
+        return prepare(config, artifacts)
+    manifest = _read_manifest(target)
+    _check_settings(target, manifest, config)
+    _check_sources(target, manifest, config)
+    for split, entry in manifest.files.items():
+        file = target / _FILES[split]
+        if not file.is_file() or _sha256(file) != entry.sha256:
+            raise UserError(f"{file} is missing or was changed after it was prepared: {_AGAIN}")
+    return _data_folder(target, manifest)
+
+
+def load_split(folder: DataFolder, split: Split) -> list[Problem]:
+    """Read the problems of one split, in file order."""
+    return read_jsonl(folder.path / _FILES[split], split)
+
+
+def _split(config: DataConfig, source: SourceProblems) -> dict[Split, list[Problem]]:
+    """Hold out `val_size` train problems; both parts keep the order of the source."""
+    _refuse_overlap(source)
+    times = Counter(_key(problem) for problem in source.train)
+    # A question that occurs twice would be on both sides, so it stays in train.
+    single = [problem for problem in source.train if times[_key(problem)] == 1]
+    if config.val_size > len(single) or config.val_size >= len(source.train):
+        raise UserError(
+            f"data.val_size={config.val_size} leaves nothing to train on: the source has {len(source.train)} train "
+            f"problems, {len(single)} of them with a question of their own; lower data.val_size"
+        )
+    # Ranking by hash, not by a library's random generator: the split must never move with a version of numpy.
+    ranked = sorted(single, key=lambda problem: hashlib.sha256(f"{config.seed}:{problem.id}".encode()).digest())
+    held_out = {problem.id for problem in ranked[: config.val_size]}
+    return {
+        "train": [problem for problem in source.train if problem.id not in held_out],
+        "val": [problem for problem in source.train if problem.id in held_out],
+        "test": source.test,
+    }
+
+
+def _refuse_overlap(source: SourceProblems) -> None:
+    train = {_key(problem): problem.id for problem in source.train}
+    train_ids = set(train.values())
+    for problem in source.test:
+        if _key(problem) in train:
+            raise UserError(
+                f"test problem {problem.id} asks the same question as train problem {train[_key(problem)]}: "
+                "remove it from one of the two"
+            )
+        if problem.id in train_ids:
+            raise UserError(f"the id {problem.id} is in the train and in the test problems: rename one of them")
+
+
+def _key(problem: Problem) -> str:
+    return " ".join(problem.question.split())
+
+
+def _settings(config: DataConfig) -> dict[str, Any]:
+    keys = ("source", "val_size", "seed", *_SOURCE_KEYS[config.source])
+    dumped = config.model_dump(mode="json")
+    return {key: dumped[key] for key in keys}
+
+
+def _write_manifest(
+    folder: Path, config: DataConfig, source: SourceProblems, splits: dict[Split, list[Problem]]
+) -> _Manifest:
+    manifest = _Manifest(
+        kind="grpo_gsm8k.data",
+        config=_settings(config),
+        sources={split: _SourceFile(path=str(path), sha256=_sha256(path)) for split, path in source.files.items()},
+        files={
+            split: _SplitFile(count=len(problems), sha256=_sha256(folder / _FILES[split]))
+            for split, problems in splits.items()
+        },
+    )
+    text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
+    return manifest
+
+
+def _read_manifest(target: Path) -> _Manifest:
+    try:
+        manifest = _Manifest.model_validate_json((target / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        manifest = None
+    if manifest is None or manifest.files.keys() != _FILES.keys():
+        raise UserError(f"{target} has no {MANIFEST} of a prepared data set: move it away or set data.folder=NAME")
+    return manifest
+
+
+def _data_folder(target: Path, manifest: _Manifest) -> DataFolder:
+    files = manifest.files
+    return DataFolder(target, files["train"].count, files["val"].count, files["test"].count)
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Replacing deletes, so nothing but an earlier result of this module may stand at `target`."""
+    refuse_link(target)
+    if not target.exists():
+        return
+    _read_manifest(target)
+    foreign = sorted(path.name for path in target.iterdir() if path.name not in {MANIFEST, *_FILES.values()})
+    if foreign:
+        raise UserError(f"{target} holds {foreign[0]}, which would be lost: move it away or set data.folder=NAME")
+
+
+def _check_settings(target: Path, manifest: _Manifest, config: DataConfig) -> None:
+    made, asked = manifest.config, _settings(config)
+    for key in sorted(made.keys() | asked.keys()):
+        if made.get(key) != asked.get(key):
+            raise UserError(
+                f"{target} was prepared with data.{key}={made.get(key)}, now data.{key}={asked.get(key)}: {_AGAIN}"
+            )
+
+
+def _check_sources(target: Path, manifest: _Manifest, config: DataConfig) -> None:
+    """A source file may be gone, as the folder holds everything; a different one is refused."""
+    for split, path in source_files(config).items():
+        made = manifest.sources.get(split)
+        same = made and (_sha256(path) == made.sha256 if path.is_file() else str(path) == made.path)
+        if not same:
+            raise UserError(f"{target} was not prepared from data.{split}_path={path} as it is now: {_AGAIN}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,100 @@
+"""One problem, and JSONL files of problems: `{"id", "question", "answer", "gold_number"}`, one object a line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.answers import Locale, canonical, gsm8k_gold, parse_number
+from grpo_gsm8k.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question and its worked answer. `gold_number` is canonical, in English notation: `1080`, `-0.5`."""
+
+    id: str
+    question: str
+    answer: str
+    gold_number: str
+
+
+def parse_problem(row: object, default_id: str, where: str) -> Problem:
+    """Check one row; `id` and `gold_number` are optional, then the gold number follows `####` in the answer.
+
+    Raises UserError that starts with `where` (a file and a line, or what produced the row).
+    """
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a row must be an object with question and answer")
+    question, answer = _text(row, "question", where), _text(row, "answer", where)
+    row_id = row.get("id", default_id)
+    if not isinstance(row_id, str | int) or isinstance(row_id, bool) or not str(row_id).strip():
+        raise UserError(f"{where}: id must be a text that is not empty")
+    return Problem(str(row_id), question, answer, _gold(row, answer, where))
+
+
+def read_jsonl(path: Path, id_prefix: str) -> list[Problem]:
+    """Read problems in file order. A row without an id gets `<id_prefix>-<index of the row>`.
+
+    Raises UserError naming the file and the line: unreadable, not JSON, a bad row, or an id that was there before.
+    """
+    problems: list[Problem] = []
+    first_seen: dict[str, int] = {}
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        problem = parse_problem(_json(line, where), f"{id_prefix}-{len(problems):05d}", where)
+        if problem.id in first_seen:
+            raise UserError(f"{where}: id {problem.id!r} is taken by line {first_seen[problem.id]}")
+        first_seen[problem.id] = number
+        problems.append(problem)
+    return problems
+
+
+def write_jsonl(path: Path, problems: Iterable[Problem]) -> None:
+    """Write the canonical form: the same problems always give the same bytes."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    # Only b"\n" ends a line: str.splitlines would also cut at U+2028, which JSON strings may hold.
+    return [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+
+
+def _json(line: bytes, where: str) -> object:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON: {error}") from None
+
+
+def _text(row: dict[object, object], key: str, where: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {key} is missing, empty or no text")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise UserError(f"{where}: {key} holds half of a surrogate pair, which UTF-8 cannot store")
+    return value
+
+
+def _gold(row: dict[object, object], answer: str, where: str) -> str:
+    if "gold_number" not in row:
+        try:
+            return gsm8k_gold(answer)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}; end the answer with '#### <number>'") from None
+    number = parse_number(str(row["gold_number"]), Locale.EN)
+    if number is None:
+        raise UserError(f"{where}: gold_number {str(row['gold_number'])[:60]!r} is not one number")
+    return canonical(number)

@@ -1,0 +1,82 @@
+"""Problems made offline by reasoning-gym: seeded, with numeric answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k.answers import Locale, canonical, parse_number
+from grpo_gsm8k.data.problems import Problem
+from grpo_gsm8k.errors import UserError
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.config import DataConfig
+
+_DRAWS_PER_PROBLEM = 20  # give up when fewer than one draw in 20 is a question not seen before
+
+
+def import_reasoning_gym() -> Any:
+    """Import reasoning_gym where `pycosat` is missing too.
+
+    Its package imports every generator, and one puzzle that no command makes imports `pycosat`, which exists as C
+    source only: without a compiler it cannot be installed. An empty module takes its place during the import.
+    """
+    missing = "pycosat" not in sys.modules and importlib.util.find_spec("pycosat") is None
+    if missing:
+        sys.modules["pycosat"] = types.ModuleType("pycosat")
+    try:
+        import reasoning_gym
+    finally:
+        if missing:
+            del sys.modules["pycosat"]
+    return reasoning_gym
+
+
+def load_reasoning_gym(config: DataConfig) -> tuple[list[Problem], list[Problem]]:
+    """Make `train_size` problems (validation included) and `test_size` others; no question occurs twice.
+
+    Raises UserError for an unknown generator, bad parameters, answers that are no numbers, and for parameters that
+    allow fewer different questions than asked for.
+    """
+    wanted = config.train_size + config.test_size
+    items = _distinct_items(config, wanted)
+    train = [_problem(config, item, f"train-{i:05d}") for i, item in enumerate(items[: config.train_size])]
+    test = [_problem(config, item, f"test-{i:05d}") for i, item in enumerate(items[config.train_size :])]
+    return train, test
+
+
+def _distinct_items(config: DataConfig, wanted: int) -> list[dict[str, Any]]:
+    draws = wanted * _DRAWS_PER_PROBLEM
+    dataset = _create(config, size=draws)
+    found: dict[str, dict[str, Any]] = {}
+    for index in range(draws):
+        item = dataset[index]
+        found.setdefault(item["question"], item)
+        if len(found) == wanted:
+            return list(found.values())
+    raise UserError(
+        f"reasoning_gym {config.name} has only about {len(found)} different questions with these data.params, "
+        f"{wanted} were asked for: lower data.train_size or data.test_size, or widen data.params"
+    )
+
+
+def _create(config: DataConfig, size: int) -> Any:
+    reasoning_gym = import_reasoning_gym()
+    try:
+        return reasoning_gym.create_dataset(config.name, size=size, seed=config.seed, **config.params)
+    except (ValueError, TypeError, AssertionError) as error:  # its configs validate with assert
+        raise UserError(f"reasoning_gym refuses data.name={config.name} data.params={config.params}: {error}") from None
+
+
+def _problem(config: DataConfig, item: dict[str, Any], problem_id: str) -> Problem:
+    number = parse_number(str(item["answer"]), Locale.EN)
+    if number is None:
+        raise UserError(
+            f"reasoning_gym {config.name} has answers that are no numbers ({str(item['answer'])[:40]!r}): "
+            "set data.name to an arithmetic generator such as chain_sum or gsm_symbolic"
+        )
+    gold = canonical(number)
+    # The answer is written as in GSM8K, so that a prepared folder can serve as a JSONL source.
+    return Problem(problem_id, item["question"], f"#### {gold}", gold)

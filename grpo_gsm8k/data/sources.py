@@ -1,0 +1,107 @@
+"""Where problems come from: GSM8K on the hub, JSONL files, or a generator. All give the same rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from grpo_gsm8k.config import DataConfig
+from grpo_gsm8k.data.problems import Problem, parse_problem, read_jsonl
+from grpo_gsm8k.data.reasoning import load_reasoning_gym
+from grpo_gsm8k.errors import UserError
+
+SourceSplit = Literal["train", "test"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_NO_HUB = "data.source=jsonl data.train_path=FILE data.test_path=FILE takes local files instead"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProblems:
+    """All problems of a source in its own order; validation problems are still among `train`.
+
+    `files` are the local files that were read, by split; empty for the hub and for generators.
+    """
+
+    train: list[Problem]
+    test: list[Problem]
+    files: dict[SourceSplit, Path] = field(default_factory=dict)
+
+
+def load_source(config: DataConfig) -> SourceProblems:
+    """Read or make all problems. Raises UserError naming the key or the line, and the fix."""
+    match config.source:
+        case "hub":
+            return _hub(config)
+        case "jsonl":
+            return _jsonl(config)
+        case "reasoning_gym":
+            return SourceProblems(*load_reasoning_gym(config))
+
+
+def source_files(config: DataConfig) -> dict[SourceSplit, Path]:
+    """The local files that `load_source` would read, by split."""
+    if config.source != "jsonl":
+        return {}
+    if config.train_path is None or config.test_path is None:
+        raise UserError("data.source=jsonl needs data.train_path=FILE and data.test_path=FILE")
+    return {"train": config.train_path, "test": config.test_path}
+
+
+def _jsonl(config: DataConfig) -> SourceProblems:
+    files = source_files(config)
+    splits = {split: read_jsonl(path, split) for split, path in files.items()}
+    for split, path in files.items():
+        if not splits[split]:
+            raise UserError(f"data.{split}_path: {path} holds no problem")
+    return SourceProblems(splits["train"], splits["test"], files)
+
+
+def _hub(config: DataConfig) -> SourceProblems:
+    snapshot = _download(config)
+    return SourceProblems(_hub_split(config, snapshot, "train"), _hub_split(config, snapshot, "test"))
+
+
+def _download(config: DataConfig) -> Path:
+    """Fetch one commit of the data set's repository into the Hugging Face cache.
+
+    `datasets.load_dataset(hub_id, revision=...)` is not used for this: without a network it takes the newest cached
+    revision, whatever was asked for, after half a minute of retries. A snapshot is the commit or an error.
+    """
+    if not _COMMIT.fullmatch(config.revision):
+        raise UserError(f"data.revision={config.revision} can move: give the full commit hash (40 hex digits)")
+    if not _HUB_ID.fullmatch(config.hub_id):
+        raise UserError(f"data.hub_id={config.hub_id} is no hub id: give OWNER/NAME")
+    import huggingface_hub  # lazy: local sources need no hub client
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                config.hub_id, repo_type="dataset", revision=config.revision, ignore_patterns=["*.py", "*.zip"]
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"data.hub_id={config.hub_id} at {config.revision[:12]} is neither reachable nor cached "
+            f"({_first_line(error)}): check the network and the id; {_NO_HUB}"
+        ) from None
+
+
+def _hub_split(config: DataConfig, snapshot: Path, split: str) -> list[Problem]:
+    import datasets  # lazy: it takes two seconds
+
+    where = f"{config.hub_id}/{config.name}/{split}"
+    try:
+        # Streaming reads the snapshot's files as they are, without a second copy in another cache.
+        rows = list(datasets.load_dataset(str(snapshot), config.name, split=split, streaming=True))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{where} cannot be read ({_first_line(error)}): check data.name and data.hub_id") from None
+    if not rows:
+        raise UserError(f"{where} holds no problem: check data.name and data.hub_id")
+    return [parse_problem(row, f"{split}-{index:05d}", f"{where} row {index}") for index, row in enumerate(rows)]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

