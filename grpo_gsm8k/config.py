@@ -87,6 +87,15 @@ class ActorConfig(Section):
     progress_timeout_s: float = Field(gt=0)
     max_restarts: int = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _prompts_fit_whole(self) -> Self:
+        if self.device == "cpu" and self.max_batched_tokens < self.max_model_len:
+            raise ValueError(
+                f"max_batched_tokens={self.max_batched_tokens} is below max_model_len={self.max_model_len}, and a CPU "
+                "engine takes prompts whole: raise actor.max_batched_tokens"
+            )
+        return self
+
 
 class LearnerConfig(Section):
     """The learning process: device, precision, optimizer, and when it counts as dead."""

@@ -224,11 +224,12 @@ def _mean_over_time(steps: Sequence[Mapping[str, Any]], key: str) -> float | Non
 
 def seconds_of_sessions(events: Sequence[Mapping[str, Any]]) -> float:
     """Wall time of a run's earlier processes, each from its start to its last event."""
-    total, started = 0.0, None
-    for event, following in zip(events, [*events[1:], {"kind": "start"}], strict=True):
-        started = event["time"] if event["kind"] == "start" else started
-        if following["kind"] == "start" and started is not None:
-            total += event["time"] - started
+    total = 0.0
+    previous: float | None = None
+    for event in events:
+        if event["kind"] != "start" and previous is not None:
+            total += event["time"] - previous
+        previous = event["time"]
     return total
 
 

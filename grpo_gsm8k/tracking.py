@@ -13,6 +13,7 @@ import netrc
 import os
 import queue
 import secrets
+import sys
 import threading
 import time
 from pathlib import Path
@@ -127,6 +128,7 @@ class Tracker:
         self._run = run
         self._total_steps = total_steps
         self._console = console
+        self._status = "running"
         self._started = time.monotonic()
         self._events = JsonLines(run.events_jsonl)
         self._earlier_s = seconds_of_sessions(self._events.records())
@@ -191,16 +193,17 @@ class Tracker:
         """The validation with the highest accuracy, the earliest of equals; its keys are without `val/`."""
         return best_of(validations_of(self._metrics.records()))
 
-    def summary(self, status: str = "running") -> dict[str, Any]:
-        """The run so far in a few numbers: what summary.json holds."""
+    def summary(self) -> dict[str, Any]:
+        """The run so far in a few numbers: what summary.json holds. To be called before or after `close`."""
         numbers = summarise(self._metrics.records(), self._events.records())
         wall = {"wall_seconds": self._earlier_s + time.monotonic() - self._started}
-        return {"status": status, "steps": self._last_step, "total_steps": self._total_steps, **wall, **numbers}
+        return {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps, **wall, **numbers}
 
     def close(self, status: str, wandb_seconds: float = WANDB_CLOSE_SECONDS) -> dict[str, Any]:
         """Write summary.json, then give W&B at most `wandb_seconds`. Returns the summary; `done` is a success."""
+        self._status = status
         self.event("end", status=status)
-        summary = self.summary(status)
+        summary = self.summary()
         write_atomically(self._run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         if self._wandb is not None:
             self._wandb.close(0 if status == "done" else 1, wandb_seconds)
@@ -249,6 +252,7 @@ class WandbWriter:
         self._run_id = run_id
         self._run_config = run_config
         self._exit_code = 0
+        self._finished = False
         self._queue: queue.Queue[dict[str, Any]] = queue.Queue(WANDB_QUEUE)
         self._thread = threading.Thread(target=self._write_all, name="wandb-writer", daemon=True)
         self._thread.start()
@@ -271,9 +275,9 @@ class WandbWriter:
         self._thread.join(max(deadline - time.monotonic(), 0.0))
         if self._thread.is_alive():
             self._fail(f"W&B did not finish within {seconds:.0f} s")
-        if self._thread.is_alive() or self.problem:
+        if not self._finished:
             self.dropped += self._queue.qsize() - self._queue.queue.count(_END)
-            _kill_service()  # else wandb's exit hook waits for it without a limit
+            _discard_service()
 
     def _write_all(self) -> None:
         try:
@@ -281,6 +285,7 @@ class WandbWriter:
             while (record := self._queue.get()) is not _END:
                 run.log(record)
             run.finish(exit_code=self._exit_code)
+            self._finished = True
         except Exception as error:  # noqa: BLE001 W&B raises anything; training must not stop, the tracker reports it
             self._fail(f"W&B stopped: {type(error).__name__}: {error}")
 
@@ -298,9 +303,7 @@ class WandbWriter:
                 f"W&B failed ({type(error).__name__}: {error}); an offline run is written instead: "
                 f"upload it later with `wandb sync {self._folder}/wandb/offline-run-*`"
             )
-            _kill_service()  # it still holds the run id
-            with contextlib.suppress(SystemExit):  # it exits with the code of the process that was just killed
-                wandb.teardown()
+            _discard_service()  # it still holds the run id
             return self._init(wandb, "offline")
 
     def _init(self, wandb: Any, mode: str) -> Any:
@@ -351,12 +354,17 @@ def _wandb_run_id(run: RunFolder, config: WandbConfig, resume_id: str | None) ->
     return run_id
 
 
-def _kill_service() -> None:
-    """End the wandb-core processes that this process started, and theirs."""
+def _discard_service() -> None:
+    """Kill the wandb-core that this process started, and take back wandb's exit hook, which would wait for it."""
+    killed: list[psutil.Process] = []
     for child in psutil.Process().children():
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             if child.name().startswith("wandb-core"):
-                for process in (*child.children(recursive=True), child):
-                    process.kill()
-        except psutil.NoSuchProcess:
-            continue
+                killed += [*child.children(recursive=True), child]
+    for process in killed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(killed, timeout=2)
+    if "wandb" in sys.modules:
+        with contextlib.suppress(Exception, SystemExit):  # it misses the process killed above; why was reported before
+            sys.modules["wandb"].teardown()

@@ -168,6 +168,7 @@ def test_summary(run: RunFolder) -> None:
     tracker.event("actor_restarted", reason="killed")
     summary = tracker.close("done")
     assert json.loads(run.summary_json.read_text()) == summary
+    assert tracker.summary()["status"] == "done"
     assert [summary[f"{which}_validation"]["version"] for which in ("first", "last", "best")] == [0, 4, 2]
     assert summary["tokens_per_s_mean"] == pytest.approx(1900 / 10)  # tokens over time, not a mean of rates
     assert summary["actor_idle_frac_mean"] == pytest.approx(0.25)
@@ -238,8 +239,8 @@ def test_print_summary_says_what_the_intervals_allow(run: RunFolder, validated: 
         tracker.validation(0, accuracy(0.3))
         tracker.validation(8, accuracy(0.35))
     raw = io.BytesIO()
-    folder = Path("/tmp/koşu")
-    console.print_summary(tracker.close("done"), folder, io.TextIOWrapper(raw, encoding="ascii"))
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    console.print_summary(tracker.close("done"), Path("/tmp/koşu"), stream)
     text = raw.getvalue().decode("ascii")
     assert ("no difference that 95 % intervals can show" in text) == validated
     assert ("30.0% [95 %: 25.0% to 35.0%] of version 0" in text) == validated
@@ -290,7 +291,7 @@ if mode in ("hang", "error"):
     server = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=serve, args=(server,), daemon=True).start()
     os.environ["WANDB_BASE_URL"] = f"http://127.0.0.1:{server.getsockname()[1]}"
-    os.environ["WANDB_API_KEY"] = "canary-api-key-" + "x" * 25
+    os.environ["WANDB_API_KEY"] = "canary-api-key-" + "x" * 40
     tracking.WANDB_INIT_SECONDS = 2.0 if mode == "error" else 60.0
 config = WandbConfig(mode="offline" if mode == "kill" else ("online" if mode in ("hang", "error") else mode),
                      project="p", entity=None)

@@ -172,9 +172,10 @@ class VllmEngine:
 
 
 def _engine_args(spec: EngineSpec) -> EngineArgs:
-    memory: dict[str, Any] = {"gpu_memory_utilization": spec.gpu_memory}
+    device: dict[str, Any] = {"gpu_memory_utilization": spec.gpu_memory}
     if spec.device == "cpu":
-        memory = {"kv_cache_memory_bytes": spec.kv_cache_mb * 2**20}
+        # A prompt cut into chunks rewinds its request's random generator, which a CPU generator cannot do: it raises.
+        device = {"kv_cache_memory_bytes": spec.kv_cache_mb * 2**20, "enable_chunked_prefill": False}
     return EngineArgs(
         model=spec.model_folder,
         dtype=spec.dtype,
@@ -189,7 +190,7 @@ def _engine_args(spec: EngineSpec) -> EngineArgs:
         worker_extension_cls=f"{__name__}.{WorkerExtension.__name__}",
         weight_transfer_config=WeightTransferConfig(backend="shm"),
         disable_log_stats=True,
-        **memory,
+        **device,
     )
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from multiprocessing.process import BaseProcess
 
+# The tracker process that the first start brings up removes what killed workers leave; it need not talk about it.
+IGNORE_LEAKS = "ignore:resource_tracker:UserWarning"
+
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -89,7 +92,7 @@ def spawn(
     child_reader, parent_writer = _SPAWN.Pipe(duplex=False)
     parent_reader, child_writer = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(target=target, args=(child_reader, child_writer, *arguments), name=name)
-    with _environment(environment):
+    with _environment({**environment, "PYTHONWARNINGS": IGNORE_LEAKS}):
         process.start()
     # The child holds the only other ends now: its death is the end of the file for both threads of our channel.
     child_reader.close()

@@ -10,6 +10,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np  # noqa: F401 - before the channel: its thread unpickles arrays while this one imports
+
 from grpo_gsm8k.channel import Channel
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.protocol import Crashed

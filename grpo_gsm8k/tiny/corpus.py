@@ -1,43 +1,47 @@
 """The pretraining corpus: a model of a web corpus, in which skill and bad habits stand side by side.
 
-A question-and-answer document has one of four styles (weights in `STYLES`):
-- quick: the answer at once, `#### 12`. Most of these contain a typical human error: the last of three terms is
-  forgotten, or carrying and borrowing is.
+A question-and-answer document has one of four styles (weights in `STYLES`, by the number of terms):
+- quick: the answer at once, `#### 12`. Most of these are wrong by a typical human error: the last term is forgotten.
 - worked: one line for each step, then `#### 12`. A few contain a slip in one step.
 - said: `The answer is 12.`, which no grader reads.
 - unfinished: the steps, but no final line.
-Drill documents are lines of single steps, as on an exercise sheet; they teach the arithmetic cheaply.
+Drill documents are lines of single steps, as on an exercise sheet; only their results are learned.
 
-So the most likely answer is a quick one and often wrong, while the ability to work it out is there: what
-reinforcement learning has to find is the habit.
+So the most likely answer to a longer question is a quick one and mostly wrong, while the ability to work it out is
+there: what reinforcement learning has to find is the habit.
 
-Contamination: no expression of `held_out` occurs, neither as a question nor as a step nor in a drill. The one exception
-is sums of two single digits, of which only 200 exist: the demo asks all of them, and here they occur as steps and
-drills, never as a question. Numbers of unequal length, which the demo never asks, stand in for them.
+Contamination: no question, that is no whole expression, of `held_out` occurs in the corpus. The single steps that their
+solutions consist of do occur, in other questions and in drills: there are only about 900 of them, and they are the
+arithmetic that the model is meant to know.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from grpo_gsm8k.tiny.problems import Problem, apply, draw, held_out
 
-STYLES = {"quick": 0.48, "worked": 0.18, "said": 0.22, "unfinished": 0.12}
-DIGITS = {(1,): 0.2, (2,): 0.55, (1, 2): 0.25}
+STYLES = {
+    3: {"quick": 0.30, "worked": 0.37, "said": 0.21, "unfinished": 0.12},
+    4: {"quick": 0.50, "worked": 0.18, "said": 0.22, "unfinished": 0.10},
+}
 QUICK_ERROR_SHARE = 0.65
-WORKED_SLIP_SHARE = 0.08
-DRILL_CHARACTERS = 112
+WORKED_SLIP_SHARE = 0.05
+DRILL_LINES = 16
+TOTALS = range(-18, 28)  # what a chain of up to three terms can come to
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """The loss is taken on `text` alone; `prompt` is empty for a drill."""
+class Span:
+    """A piece of text; the loss is taken on it only if it is `learned`."""
 
-    prompt: str
     text: str
+    learned: bool
+
+
+Document = tuple[Span, ...]
 
 
 class Corpus:
@@ -52,9 +56,16 @@ class Corpus:
         return [self._drill() if self._rng.random() < self._drill_share else self._answer() for _ in range(count)]
 
     def _answer(self) -> Document:
-        problem = self._problem(question=True)
-        style = self._rng.choices(list(STYLES), list(STYLES.values()))[0]
-        return Document(problem.prompt, " " + self._styled(problem, style))
+        problem = self._problem()
+        weights = STYLES[len(problem.terms)]
+        style = self._rng.choices(list(weights), list(weights.values()))[0]
+        return Span(problem.prompt, learned=False), Span(" " + self._styled(problem, style), learned=True)
+
+    def _problem(self) -> Problem:
+        while True:
+            problem = draw(self._rng, self._rng.choice(list(STYLES)))
+            if problem.expression not in self._held_out:
+                return problem
 
     def _styled(self, problem: Problem, style: str) -> str:
         if style == "said":
@@ -63,36 +74,19 @@ class Corpus:
             wrong = self._rng.random() < QUICK_ERROR_SHARE
             return f"#### {quick_error(problem) if wrong else problem.answer}"
         slip_at = self._rng.randrange(len(problem.signs)) if self._rng.random() < WORKED_SLIP_SHARE else -1
-        lines, total = steps(problem, slip_at, self._rng.choice((-10, -1, 1, 10)))
+        lines, total = steps(problem, slip_at, self._rng.choice((-2, -1, 1, 2)))
         return "\n".join(lines + ([f"#### {total}"] if style == "worked" else []))
 
     def _drill(self) -> Document:
-        lines: list[str] = []
-        while sum(len(line) + 1 for line in lines) < DRILL_CHARACTERS:
-            lines += steps(self._problem(question=False))[0]
-        return Document("", "\n".join(lines)[:DRILL_CHARACTERS].rpartition("\n")[0])
-
-    def _problem(self, question: bool) -> Problem:
-        """Draws until nothing of the problem is held out."""
-        while True:
-            digits = self._rng.choices(list(DIGITS), list(DIGITS.values()))[0]
-            problem = draw(self._rng, self._rng.choice((2, 3)), digits)
-            asked = problem.expression in self._held_out if question else False
-            if not asked and not any(expression in self._held_out for expression in _hard_steps(problem)):
-                return problem
-
-
-def _hard_steps(problem: Problem) -> Iterator[str]:
-    """The steps of a problem as expressions, without those of two single digits."""
-    total = problem.terms[0]
-    for sign, term in zip(problem.signs, problem.terms[1:], strict=True):
-        if not (0 <= total <= 9 and term <= 9):
-            yield f"{total} {sign} {term}"
-        total = apply(total, sign, term)
+        spans: list[Span] = []
+        for _ in range(DRILL_LINES):
+            left, sign, right = self._rng.choice(TOTALS), self._rng.choice("+-"), self._rng.randrange(10)
+            spans += [Span(f"{left}{sign}{right}=", learned=False), Span(f"{apply(left, sign, right)}\n", learned=True)]
+        return tuple(spans)
 
 
 def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str], int]:
-    """One line for each operation, and the last result. Step `slip_at` is off by `slip`, and the rest follows from it."""
+    """One line for each operation, and the last result; step `slip_at` is off by `slip`, and the rest follows."""
     total, lines = problem.terms[0], []
     for index, (sign, term) in enumerate(zip(problem.signs, problem.terms[1:], strict=True)):
         result = apply(total, sign, term) + (slip if index == slip_at else 0)
@@ -102,21 +96,13 @@ def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str]
 
 
 def quick_error(problem: Problem) -> int:
-    """What somebody in a hurry gets: three terms lose the last one, two are added column by column without a carry."""
-    if len(problem.terms) > 2:
-        return Problem(problem.terms[:2], problem.signs[:1]).answer
-    (left, right), sign = problem.terms, problem.signs[0]
-    if max(left, right) < 10:
-        return problem.answer
-    if sign == "+":
-        return (left // 10 + right // 10) * 10 + (left + right) % 10
-    size = abs(left // 10 - right // 10) * 10 + abs(left % 10 - right % 10)
-    return size if left >= right else -size
+    """What somebody in a hurry gets: the last term is forgotten."""
+    return Problem(problem.terms[:-1], problem.signs[:-1]).answer
 
 
 def corpus_hash(documents: list[Document]) -> str:
     """sha256 over all documents in order."""
     digest = hashlib.sha256()
     for document in documents:
-        digest.update(f"{document.prompt}\x1f{document.text}\x1e".encode())
+        digest.update("".join(f"{span.text}\x1f{span.learned}\x1e" for span in document).encode() + b"\x1d")
     return digest.hexdigest()

@@ -11,7 +11,7 @@ PAD_ID, EOS_ID, SPECIALS = 0, 1, 3
 
 
 def build_model(seed: int) -> Qwen2ForCausalLM:
-    """A randomly initialised Qwen2. Narrow, because prompts are long in characters and the demo learns on one thread."""
+    """A randomly initialised Qwen2, narrow because the demo learns on one thread."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=SPECIALS + len(CHARACTERS),

@@ -1,24 +1,27 @@
-"""Chains of additions and subtractions, and which of them the corpus must not contain.
+"""Chains of additions and subtractions of single digits, and which of them the corpus must not ask.
 
-The demo asks reasoning_gym's `chain_sum` questions with 2-3 terms of 1-2 digits, where all numbers of a question have
-the same number of digits. Question i of seed s depends on s + i alone, so `held_out()` lists what the first
-`HELD_OUT_COUNT` questions of seed 0 ask: the demo's training, validation and test problems are among them.
+The demo asks reasoning_gym's `chain_sum` questions with 3-4 terms of one digit. Question i of seed s depends on s + i
+alone, so `held_out()` lists what the first `HELD_OUT_COUNT` questions of seed 0 ask: the demo's training, validation
+and test problems are among them.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
+
+from grpo_gsm8k.data.reasoning import import_reasoning_gym
 
 HELD_OUT_COUNT = 10_000
-DEMO_PARAMS = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}
+DEMO_PARAMS = {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 QUESTION = "State the final answer to the following arithmetic problem: {expression} ="
 PROMPT = "Question: {question}\nAnswer:"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Signed terms: (15, -43, -75) is `15 - 43 - 75`. The first term is never negative."""
+    """`3 - 4 + 5` has the terms (3, 4, 5) and the signs ("-", "+"); no term is negative."""
 
     terms: tuple[int, ...]
     signs: tuple[str, ...]  # one fewer than terms; kept apart because `3 - 0` is not `3 + 0`
@@ -47,14 +50,9 @@ def apply(left: int, sign: str, right: int) -> int:
     return left + right if sign == "+" else left - right
 
 
-def draw(rng: random.Random, terms: int, digits: tuple[int, ...]) -> Problem:
-    """A problem whose numbers each have one of the given digit counts."""
-    values = tuple(_number(rng, rng.choice(digits)) for _ in range(terms))
-    return Problem(values, tuple(rng.choice("+-") for _ in range(terms - 1)))
-
-
-def _number(rng: random.Random, digits: int) -> int:
-    return rng.randint(0 if digits == 1 else 10 ** (digits - 1), 10**digits - 1)
+def draw(rng: random.Random, terms: int) -> Problem:
+    """A problem with that many single digits."""
+    return Problem(tuple(rng.randrange(10) for _ in range(terms)), tuple(rng.choice("+-") for _ in range(terms - 1)))
 
 
 def from_expression(expression: str) -> Problem:
@@ -64,13 +62,12 @@ def from_expression(expression: str) -> Problem:
 
 
 def demo_problems(start: int, count: int) -> list[Problem]:
-    """What reasoning_gym asks under seeds start, start + 1, ... with the demo's parameters."""
-    import reasoning_gym  # type: ignore[import-untyped,unused-ignore]  # lazy: it imports for two seconds
-
-    items = reasoning_gym.create_dataset("chain_sum", size=count, seed=start, **DEMO_PARAMS)
+    """What reasoning_gym asks under seeds start, start + 1, ... with the demo's parameters; some questions recur."""
+    items = import_reasoning_gym().create_dataset("chain_sum", size=count, seed=start, **DEMO_PARAMS)
     return [from_expression(item["metadata"]["expression"]) for item in items]
 
 
+@cache
 def held_out() -> frozenset[str]:
-    """Expressions that occur nowhere in the corpus, neither as a question nor as a step."""
+    """Expressions that the corpus never asks."""
     return frozenset(problem.expression for problem in demo_problems(0, HELD_OUT_COUNT))

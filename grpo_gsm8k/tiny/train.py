@@ -37,7 +37,7 @@ class Recipe:
     """Everything that the weights depend on, besides the code and the versions."""
 
     seed: int = 0
-    steps: int = 2000
+    steps: int = 800
     batch_size: int = 32
     lr: float = 3e-3
     warmup_steps: int = 100
@@ -47,10 +47,14 @@ class Recipe:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[int]]:
-    """Token ids with <eos>, and labels that leave the prompt out."""
-    prompt = tokenizer(document.prompt)["input_ids"]
-    text = [*tokenizer(document.text)["input_ids"], EOS_ID]
-    return prompt + text, [IGNORED] * len(prompt) + text
+    """Token ids with <eos>, and labels for the learned spans."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for span in document:
+        piece = tokenizer(span.text)["input_ids"]
+        ids += piece
+        labels += piece if span.learned else [IGNORED] * len(piece)
+    return [*ids, EOS_ID], [*labels, EOS_ID]
 
 
 def batches(
@@ -117,7 +121,7 @@ def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast, di
 
 
 def probe(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
-    """Accuracy on 512 questions that neither the corpus nor the demo contains."""
+    """Accuracy on 512 of the questions that the corpus does not contain."""
     problems = demo_problems(HELD_OUT_COUNT - 512, 512)
     torch.manual_seed(0)
     return {

@@ -40,7 +40,7 @@ def test_value_and_gradient(loss_type: str, cliprange: float) -> None:
     output = policy_gradient_loss(loss_type, logprobs, *others, cliprange)  # type: ignore[arg-type]
     output.loss.backward()
     loss, gradient = by_hand(loss_type, cliprange)
-    assert float(output.loss) == pytest.approx(loss, rel=1e-12)
+    assert output.loss.item() == pytest.approx(loss, rel=1e-12)
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == pytest.approx(gradient, rel=1e-12)
 
