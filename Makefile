@@ -1,9 +1,10 @@
 # make demo | make test      everything else is listed by: make help
-# Settings: PYTHON=python3.12  ACCELERATOR=cpu|cuda  PIP_FLAGS="words for pip"
+# Settings: PYTHON=python3.12  ACCELERATOR=cpu|cuda  PIP_FLAGS="words for pip"  GRPO_VENV=folder
 PYTHON      ?= python3
 ACCELERATOR ?= cpu
 PIP_FLAGS   ?=
-PY          := .venv/bin/python
+GRPO_VENV   ?= .venv
+PY          := "$(GRPO_VENV)/bin/python"
 
 # What a caller's shell may carry must not change what runs here.
 unexport PYTHONPATH PYTHONHOME OMP_NUM_THREADS MKL_NUM_THREADS
@@ -16,7 +17,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 setup: ## make .venv with the pinned requirements (does nothing the second time)
-	@PYTHON='$(PYTHON)' PIP_FLAGS='$(PIP_FLAGS)' sh scripts/install.sh '$(ACCELERATOR)'
+	@PYTHON='$(PYTHON)' PIP_FLAGS='$(PIP_FLAGS)' GRPO_VENV='$(GRPO_VENV)' sh scripts/install.sh '$(ACCELERATOR)'
 
 demo: setup ## a whole policy-gradient run on two CPU cores, no network
 	@$(offline) $(PY) cli.py command=policy_gradient preset=cpu_demo

@@ -48,7 +48,8 @@ def faults(accelerator: str) -> Iterator[str]:
         for text in (distribution.requires or []) if name not in DATA_ONLY else []:
             requirement = Requirement(text)
             needed = canonicalize_name(requirement.name)
-            if needed in OMITTED[accelerator] or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if needed in OMITTED[accelerator] or not applies:
                 continue
             found = installed.get(needed)
             if found is None or not requirement.specifier.contains(found.version, prereleases=True):

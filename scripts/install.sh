@@ -1,13 +1,13 @@
 #!/bin/sh
 # Makes the environment: sh scripts/install.sh [cpu|cuda]
 # Installs the pinned list, checks it, and writes a stamp; with a fitting stamp it does nothing and needs no network.
-# Settings: PYTHON (python3), VENV (.venv), PIP_FLAGS (more words for pip).
+# Settings: PYTHON (python3), GRPO_VENV (.venv; what is in it is replaced), PIP_FLAGS (more words for pip).
 set -eu
 cd "$(dirname "$0")/.."
 
 accelerator=${1:-cpu}
 python=${PYTHON:-python3}
-venv=${VENV:-.venv}
+venv=${GRPO_VENV:-.venv}
 pinned=requirements/$accelerator.txt
 stamp=$venv/installed
 
@@ -18,7 +18,7 @@ fail() {
 
 [ -f "$pinned" ] || fail "unknown accelerator '$accelerator'; use cpu or cuda"
 wanted="$accelerator $(cat "$pinned" requirements/dev.txt scripts/install.sh | cksum)"
-if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+if "$venv/bin/python" -c "" 2>/dev/null && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     exit 0
 fi
 

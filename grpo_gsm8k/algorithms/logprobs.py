@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 def token_logprobs(
     hidden_NH: torch.Tensor, head_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability and (detached) entropy in nats of each token at `temperature`, both float32 [N].
+    """Log-probability and (detached) entropy in nats of each token at `temperature`, both [N], at least float32.
 
     Logits exist for `chunk` positions at a time, and are computed again in the backward pass.
     """
@@ -23,7 +23,8 @@ def token_logprobs(
 def _chunk_logprobs(
     hidden_CH: torch.Tensor, head_VH: torch.Tensor, targets_C: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    logits_CV = torch.nn.functional.linear(hidden_CH, head_VH).float() / temperature
+    logits_CV = torch.nn.functional.linear(hidden_CH, head_VH)
+    logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)) / temperature
     normaliser_C = logits_CV.logsumexp(dim=-1)
     logprobs_C = logits_CV.gather(1, targets_C[:, None])[:, 0] - normaliser_C
     with torch.no_grad():

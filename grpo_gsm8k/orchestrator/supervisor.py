@@ -147,6 +147,8 @@ class Supervisor:
     def _from_actor(self, worker: Worker, message: object) -> None:
         match message:
             case GroupResult() | Failed() | WeightsLive():
+                if not self._busy_before[1]:  # idle time counts from the first weights on, not from the engine's start
+                    self._actor_idle_frac()
                 self._hub.from_actor(self._actors.index(worker), message)
             case Ready() | Heartbeat():
                 pass

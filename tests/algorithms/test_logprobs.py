@@ -20,10 +20,10 @@ def test_values_entropy_and_gradients(chunk: int, temperature: float) -> None:
     full = torch.log_softmax(hidden @ head.T / temperature, dim=-1)
     expected = full[torch.arange(7), targets]
     expected_gradients = torch.autograd.grad((weights * expected).sum(), [hidden, head])
-    torch.testing.assert_close(logprobs, expected, rtol=1e-5, atol=1e-6, check_dtype=False)  # logits are float32
-    torch.testing.assert_close(entropy, -(full.exp() * full).sum(-1), rtol=1e-5, atol=1e-6, check_dtype=False)
+    torch.testing.assert_close(logprobs, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(entropy, -(full.exp() * full).sum(-1), rtol=1e-12, atol=1e-12)
     for got, wanted in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
     assert not entropy.requires_grad
 
 

@@ -1,0 +1,127 @@
+"""Drives the real engine through swaps under running requests and writes down what it saw. Not a test by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from grpo_gsm8k import weights
+from grpo_gsm8k.actor.engine import EngineSpec
+from grpo_gsm8k.actor.vllm_engine import ShmWeightTransfer, VllmEngine
+from grpo_gsm8k.errors import WeightsError
+from grpo_gsm8k.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsRef
+
+NEVER = 0  # <pad>: never sampled as a stop
+
+
+def request(name: str, prompt: np.ndarray, seed: int, n: int = 2, tokens: int = 60) -> GenerateGroup:
+    sampling = SamplingSpec(0.8, 1.0, tokens, seed, (NEVER,))
+    return GenerateGroup(name, Purpose.ROLLOUT, prompt, n, sampling, 0, pinned=False)
+
+
+def publish(model: torch.nn.Module, version: int, folder: Path, canary_ids: list[int]) -> WeightsRef:
+    """Weights plus a canary computed by Hugging Face."""
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(torch.tensor([canary_ids])).logits[0].double(), -1)
+    values = [float(logprobs[i, token]) for i, token in enumerate(canary_ids[1:])]
+    tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
+    canary = weights.Canary(tuple(canary_ids), tuple(values))
+    return weights.publish(folder, version, 1, lambda path: save_file(tensors, path), canary)
+
+
+def run_all(engine: VllmEngine, requests: list[GenerateGroup]) -> dict[str, GroupResult]:
+    for item in requests:
+        engine.add(item)
+    results: dict[str, GroupResult] = {}
+    while len(results) < len(requests):
+        results.update({result.request_id: result for result in engine.step()})
+    return results
+
+
+def swaps(engine: VllmEngine, refs: list[WeightsRef], prompts: list[np.ndarray]) -> tuple[dict, list[float]]:
+    """Version 0 to 3, each swapped in while the requests of the one before are running."""
+    gaps, results = [], {}
+    for round_, ref in enumerate(refs):
+        gaps.append(engine.load(ref).canary_gap)
+        for i, prompt in enumerate(prompts):
+            engine.add(request(f"{round_}/{i}", prompt, seed=100 * round_ + 10 * i))
+        for _ in range(25):
+            results.update({result.request_id: result for result in engine.step()})
+    while len(results) < len(refs) * len(prompts):
+        results.update({result.request_id: result for result in engine.step()})
+    return results, gaps
+
+
+def error_of(engine: VllmEngine, ref: WeightsRef) -> str:
+    try:
+        engine.load(ref)
+    except WeightsError as error:
+        return str(error)
+    return "no error"
+
+
+def main(model_folder: Path, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    canary_ids = rng.integers(5, 90, size=64).tolist()
+    shared = rng.integers(5, 90, size=140)  # a prefix that fills a cache block
+    prompts = [np.concatenate([shared, rng.integers(5, 90, size=8 + i)]).astype(np.int32) for i in range(3)]
+    refs = []
+    for version in range(6):
+        if version:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        model.save_pretrained(folder / f"hf{version}")
+        refs.append(publish(model, version, folder, canary_ids))
+    spec = EngineSpec(
+        "vllm", str(model_folder), "cpu", "float32", 0.5, 64, 320, 16, 1024, True, True, canary_tolerance=1e-3, seed=0
+    )
+    engine = VllmEngine(spec)
+    results, gaps = swaps(engine, refs[:4], prompts)
+    seven = run_all(engine, [request("seven", prompts[0], seed=7)])["seven"]
+    singles = run_all(engine, [request(f"single{s}", prompts[0], seed=s, n=1) for s in (7, 8)])
+
+    (Path(refs[4].path) / weights.WEIGHTS_FILE).open("r+b").write(b"\xff")
+    damaged = error_of(engine, refs[4])
+    after = run_all(engine, [request("after", prompts[0], seed=7)])["after"]
+    fired: list[str] = []
+    ShmWeightTransfer.receive_weights = lambda self, info: fired.append(info.file)
+    ShmWeightTransfer.start_weight_update = ShmWeightTransfer.finish_weight_update = lambda self: None
+    skipped = error_of(engine, refs[5])
+    assert fired == [str(Path(refs[5].path) / weights.WEIGHTS_FILE)]  # the fault was there
+
+    trace = {
+        "groups": [
+            {
+                "prompt": prompts[int(name.split("/")[1])].tolist(),
+                "completions": [
+                    {
+                        "tokens": c.token_ids.tolist(),
+                        "logprobs": c.logprobs.tolist(),
+                        "spans": [[s.version, s.start, s.end] for s in c.version_spans],
+                    }
+                    for c in result.completions
+                ],
+            }
+            for name, result in results.items()
+        ],
+        "canary_gaps": gaps,
+        "damaged_error": damaged,
+        "generates_after_refusal": [c.token_ids.tolist() for c in after.completions]
+        == [c.token_ids.tolist() for c in seven.completions],
+        "skipped_reload_error": skipped,
+        "group_of_seed_7": [c.token_ids.tolist() for c in seven.completions],
+        "singles_of_seeds_7_and_8": [singles[f"single{s}"].completions[0].token_ids.tolist() for s in (7, 8)],
+    }
+    (folder / "trace.json").write_text(json.dumps(trace))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

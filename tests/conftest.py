@@ -1,0 +1,75 @@
+"""Shared by all tests: where things are, a small random model, and the command line as a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+GSM8K = REPO.parent / "shared" / "data" / "gsm8k"
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The architecture and tokenizer of the embedded model with random weights, tied embeddings included."""
+    from grpo_gsm8k.tiny.network import build_model
+    from grpo_gsm8k.tiny.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("model") / "random"
+    build_model(seed=1).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+class Cli:
+    """`python cli.py ...` in a folder of its own; every run is a real process."""
+
+    def __init__(self, artifacts: Path) -> None:
+        self.artifacts = artifacts
+
+    def arguments(self, *overrides: str) -> list[str]:
+        return [sys.executable, str(REPO / "cli.py"), *overrides, f"artifacts={self.artifacts}"]
+
+    def start(self, *overrides: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start and do not wait; output is captured."""
+        return subprocess.Popen(
+            self.arguments(*overrides),
+            cwd=REPO,
+            env={**os.environ, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, *overrides: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        process = self.start(*overrides, env=env)
+        try:
+            out, err = process.communicate(timeout=900)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def runs(self) -> list[Path]:
+        """Run folders, oldest first."""
+        return sorted((self.artifacts / "runs").glob("*"))
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """A command line with an artifacts folder of its own."""
+    return Cli(tmp_path / "artifacts")
+
+
+def read_jsonl(path: Path) -> list[dict[str, object]]:
+    """All lines of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,80 @@
+"""Schedule, the guard against non-finite gradients, and the optimizer's state by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from grpo_gsm8k.errors import NonFiniteError
+from grpo_gsm8k.learner.model import Policy
+from grpo_gsm8k.learner.optimizer import Optimizer, lr_scale
+from tests.learner.conftest import small_config
+
+
+def test_warm_up_then_cosine() -> None:
+    scales = [lr_scale(u, 11, 2, 0.1) for u in range(11)]
+    assert scales[:3] == [0.5, 1.0, 1.0]
+    assert scales[10] == pytest.approx(0.1)  # the last update
+    assert scales[6] == pytest.approx(0.55)  # half of the cosine: (1 + 0.1) / 2
+    assert scales[2:] == sorted(scales[2:], reverse=True)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_warm_up_is_never_longer_than_the_run(total: int) -> None:
+    scales = [lr_scale(u, total, 100, 0.1) for u in range(total)]
+    assert scales[-1] == 1.0
+
+
+def _set_gradients(policy: Policy, value: float) -> None:
+    for _, p in policy.named_parameters():
+        p.grad = torch.full_like(p, 1e-3)
+    policy.named_parameters()[3][1].grad.view(-1)[5] = value
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_gradient_touches_nothing_and_several_stop_the_run(policy: Policy, bad: float) -> None:
+    optimizer = Optimizer(policy.named_parameters(), small_config("learner.max_nonfinite_steps=2").learner)
+    _set_gradients(policy, 1e-3)
+    assert not optimizer.step(1e-3).skipped
+    weights = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    state = {name: t.clone() for name, t in optimizer.state_tensors().items()}
+    _set_gradients(policy, bad)
+    assert optimizer.step(1e-3).skipped
+    assert all(torch.equal(weights[name], p) for name, p in policy.named_parameters())
+    assert all(torch.equal(state[name], t) for name, t in optimizer.state_tensors().items())
+    _set_gradients(policy, 1e-3)
+    assert not optimizer.step(1e-3).skipped  # a good one in between starts the count anew
+    _set_gradients(policy, bad)
+    optimizer.step(1e-3)
+    _set_gradients(policy, bad)
+    with pytest.raises(NonFiniteError, match="2 optimizer steps in a row"):
+        optimizer.step(1e-3)
+
+
+def test_state_round_trip_is_bitwise(policy: Policy) -> None:
+    config = small_config().learner
+    first = Optimizer(policy.named_parameters(), config)
+    _set_gradients(policy, 1e-3)
+    first.step(1e-3)
+    second = Optimizer(policy.named_parameters(), config)
+    second.load_state_tensors(first.state_tensors())
+    weights = [p.detach().clone() for _, p in policy.named_parameters()]
+    results = []
+    for optimizer in (first, second):
+        for (_, p), weight in zip(policy.named_parameters(), weights, strict=True):
+            p.data.copy_(weight)
+        _set_gradients(policy, 1e-3)
+        optimizer.step(1e-3)
+        results.append([p.detach().clone() for _, p in policy.named_parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_no_decay_for_vectors_and_embeddings(policy: Policy) -> None:
+    optimizer = Optimizer(policy.named_parameters(), small_config("learner.weight_decay=0.5").learner)
+    for _, p in policy.named_parameters():
+        p.grad = torch.zeros_like(p)
+    before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    optimizer.step(1e-1)
+    changed = {name for name, p in policy.named_parameters() if not torch.equal(before[name], p)}
+    assert changed
+    assert all("proj" in name and name.endswith("weight") for name in changed)
