@@ -15,7 +15,7 @@ from grpo_gsm8k import run_folder
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.run_folder import RunFolder
 
-NOON = datetime(2030, 1, 2, 12, 0, 0)  # noqa: DTZ001
+NOON = datetime(2030, 1, 2, 12, 0, 0)
 
 
 def make_run(artifacts: Path, name: str, steps: tuple[int, ...] = (), hour: int = 12) -> RunFolder:

@@ -189,7 +189,9 @@ def test_wall_time_counts_the_working_time_of_every_process() -> None:
     [((0.41, 0.6), "higher"), ((0.4, 0.6), "none shown"), ((0.1, 0.19), "lower"), ((None, None), None)],
 )
 def test_compare_needs_disjoint_intervals(last: tuple[float, float], expected: str | None) -> None:
-    ends = [{"version": v, "accuracy_ci_low": lo, "accuracy_ci_high": hi} for v, (lo, hi) in ((0, (0.2, 0.4)), (8, last))]
+    ends = [
+        {"version": v, "accuracy_ci_low": lo, "accuracy_ci_high": hi} for v, (lo, hi) in ((0, (0.2, 0.4)), (8, last))
+    ]
     assert console.compare(*ends) == expected
     assert console.compare(ends[0], ends[0]) is None
     assert console.compare(None, None) is None

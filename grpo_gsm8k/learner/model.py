@@ -92,9 +92,7 @@ class Policy:
 
 
 def load_policy(folder: Path, device: str, compute_dtype: str) -> Policy:
-    """Load float32 master weights from a local folder. Raises UserError for an absent device."""
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"learner.device: {device} asked for, torch sees no GPU; set learner.device=cpu")
+    """Load float32 master weights from a local folder. Raises UserError for an architecture it cannot train."""
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation=PACKED_SDPA, use_safetensors=True
     )

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.errors import CheckpointError, UserError
@@ -43,7 +43,6 @@ def open_session(spec: LearnerSpec, client: Client) -> Session:
     config = spec.config
     _set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
-    _check_context(spec)
     task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
     items, too_long = task.training_items(load_split(spec.data, "train"))
     validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
@@ -102,25 +101,23 @@ def _checkpoint(spec: LearnerSpec) -> tuple[Path, TrainerState] | None:
     return found
 
 
-def _check_context(spec: LearnerSpec) -> None:
-    """The engine's context must fit the model and leave room for a prompt."""
-    actor, pg = spec.config.actor, spec.config.policy_gradient
-    model_config = AutoConfig.from_pretrained(spec.model_folder)
-    longest = getattr(model_config, "max_position_embeddings", actor.max_model_len)
-    if actor.max_model_len > longest:
-        raise UserError(f"actor.max_model_len={actor.max_model_len} exceeds the model's {longest}: lower it")
-    if pg.max_new_tokens >= actor.max_model_len:
-        raise UserError(
-            f"policy_gradient.max_new_tokens={pg.max_new_tokens} leaves no room for a prompt in "
-            f"actor.max_model_len={actor.max_model_len}: lower the former or raise the latter"
-        )
-
-
 def _set_up_torch(config: Config) -> None:
     torch.set_num_threads(config.learner.threads)
     torch.manual_seed(config.seed)
-    if config.learner.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"learner.device={config.learner.device}: torch sees no GPU; set learner.device=cpu")
+    _check_devices(config)
     if config.learner.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+
+
+def _check_devices(config: Config) -> None:
+    """Every GPU that is asked for must be there; the learner looks, because it sees all of them."""
+    last_actor = config.actor.device
+    if last_actor.startswith("cuda:"):
+        last_actor = f"cuda:{int(last_actor.removeprefix('cuda:')) + config.actor.replicas - 1}"
+    for key, device in (("actor.device", last_actor), ("learner.device", config.learner.device)):
+        if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= torch.cuda.device_count():
+            raise UserError(
+                f"{key}: {device} is asked for, torch sees {torch.cuda.device_count()} GPUs: set {key}=cpu or another "
+                "device, or use preset=one_gpu or preset=cpu_demo"
+            )

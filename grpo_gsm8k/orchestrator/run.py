@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k import console, models, rewards, run_folder
 from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.data.prepare import DataFolder, ensure
+from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.spec import LearnerSpec
 from grpo_gsm8k.orchestrator.ledger import Ledger
 from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
@@ -18,8 +20,6 @@ from grpo_gsm8k.orchestrator.worker import Surroundings, actor_main, learner_mai
 from grpo_gsm8k.tracking import Tracker, check_wandb
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.run_folder import RunFolder
 
@@ -30,6 +30,7 @@ def run_policy_gradient(config: Config) -> int:
     check_wandb(config.wandb)
     data = ensure(config.data, config.artifacts)
     model_folder = models.resolve_model(config.model.path, config.model.revision, config.artifacts)
+    check_context(config, models.context_length(model_folder))
     run, step = open_run(config)
     with WeightsStore(config.shm, run.path.name) as store:
         run_folder.write_config(run, config.model_dump(mode="json"))
@@ -38,12 +39,26 @@ def run_policy_gradient(config: Config) -> int:
     return 128 + outcome.signal if outcome.signal else 0
 
 
+def check_context(config: Config, context: int) -> None:
+    """The engine's context must fit the model, and leave room for a prompt. Raises UserError."""
+    actor, pg = config.actor, config.policy_gradient
+    if actor.max_model_len > context:
+        raise UserError(f"actor.max_model_len={actor.max_model_len} exceeds the model's context of {context}: lower it")
+    if pg.max_new_tokens >= actor.max_model_len:
+        raise UserError(
+            f"policy_gradient.max_new_tokens={pg.max_new_tokens} leaves no room for a prompt in "
+            f"actor.max_model_len={actor.max_model_len}: lower the former or raise the latter"
+        )
+
+
 def open_run(config: Config) -> tuple[RunFolder, int | None]:
     """A new run folder, or the one to resume with its step (None: the newest that is valid)."""
     resume_from = config.policy_gradient.resume_from
     if resume_from is None:
         return run_folder.create(config.artifacts, config.name), None
-    return run_folder.find(config.artifacts, resume_from)
+    run, step = run_folder.find(config.artifacts, resume_from)
+    # Only a checkpoint that was named is insisted upon; of a run, the learner takes the newest whose checksums hold.
+    return run, step if Path(resume_from).name.startswith("step_") else None
 
 
 @dataclass(frozen=True)

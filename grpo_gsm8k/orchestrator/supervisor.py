@@ -91,7 +91,7 @@ class Supervisor:
         """Run to the end. Raises a LabError when a worker cannot be kept alive or reports a fatal error."""
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._learner = self._spawners.learner(0, self._deliver)
+            self._start_learner(0)
             while self._finished is None and time.monotonic() < self._stop_by:
                 self._handle_next()
                 self._replace_stuck()
@@ -158,9 +158,16 @@ class Supervisor:
     def _start_actors(self) -> None:
         """Once the learner has checked the configuration; a restarted learner finds them warm."""
         while len(self._actors) < self._spawners.actors:
-            self._actors.append(self._spawners.actor(len(self._actors), self._deliver))
+            self._actors.append(self._started(self._spawners.actor(len(self._actors), self._deliver)))
         if self._signal:
             self._to_learner(Stop())
+
+    def _start_learner(self, incarnation: int) -> None:
+        self._learner = self._started(self._spawners.learner(incarnation, self._deliver))
+
+    def _started(self, worker: Worker) -> Worker:
+        self._tracker.event("worker_started", worker=worker.name, pid=worker.process.pid)
+        return worker
 
     def _replace_stuck(self) -> None:
         for worker in [*self._actors, *([self._learner] if self._learner else [])]:
@@ -193,10 +200,10 @@ class Supervisor:
     def _replace(self, worker: Worker) -> None:
         if worker is self._learner:
             self._hub.learner_restarted()
-            self._learner = self._spawners.learner(self._restarts["learner"], self._deliver)
+            self._start_learner(self._restarts["learner"])
         else:
             index = self._actors.index(worker)
-            self._actors[index] = self._spawners.actor(index, self._deliver)
+            self._actors[index] = self._started(self._spawners.actor(index, self._deliver))
             self._hub.actor_restarted(index)
 
     def _actor_idle_frac(self) -> float:

@@ -5,7 +5,8 @@ A question-and-answer document has one of four styles (weights in `STYLES`, by t
 - worked: one line for each step, then `#### 12`. A few contain a slip in one step.
 - said: `The answer is 12.`, which no grader reads.
 - unfinished: the steps, but no final line.
-Drill documents are lines of single steps, as on an exercise sheet; only their results are learned.
+Drill documents are single steps, as on flash cards; only their results are learned. The corpus begins with drills alone,
+which teach the arithmetic many times faster than worked solutions do.
 
 So the most likely answer to a longer question is a quick one and mostly wrong, while the ability to work it out is
 there: what reinforcement learning has to find is the habit.
@@ -29,7 +30,6 @@ STYLES = {
 }
 QUICK_ERROR_SHARE = 0.65
 WORKED_SLIP_SHARE = 0.05
-DRILL_LINES = 16
 TOTALS = range(-18, 28)  # what a chain of up to three terms can come to
 
 
@@ -47,13 +47,12 @@ Document = tuple[Span, ...]
 class Corpus:
     """A seeded stream of documents."""
 
-    def __init__(self, seed: int, drill_share: float) -> None:
+    def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
-        self._drill_share = drill_share
         self._held_out = held_out()
 
-    def documents(self, count: int) -> list[Document]:
-        return [self._drill() if self._rng.random() < self._drill_share else self._answer() for _ in range(count)]
+    def documents(self, count: int, drill_share: float) -> list[Document]:
+        return [self._drill() if self._rng.random() < drill_share else self._answer() for _ in range(count)]
 
     def _answer(self) -> Document:
         problem = self._problem()
@@ -78,11 +77,8 @@ class Corpus:
         return "\n".join(lines + ([f"#### {total}"] if style == "worked" else []))
 
     def _drill(self) -> Document:
-        spans: list[Span] = []
-        for _ in range(DRILL_LINES):
-            left, sign, right = self._rng.choice(TOTALS), self._rng.choice("+-"), self._rng.randrange(10)
-            spans += [Span(f"{left}{sign}{right}=", learned=False), Span(f"{apply(left, sign, right)}\n", learned=True)]
-        return tuple(spans)
+        left, sign, right = self._rng.choice(TOTALS), self._rng.choice("+-"), self._rng.randrange(10)
+        return Span(f"{left}{sign}{right}=", learned=False), Span(f"{apply(left, sign, right)}\n", learned=True)
 
 
 def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str], int]:

@@ -37,11 +37,12 @@ class Recipe:
     """Everything that the weights depend on, besides the code and the versions."""
 
     seed: int = 0
-    steps: int = 800
+    steps: int = 2400
     batch_size: int = 32
     lr: float = 3e-3
     warmup_steps: int = 100
-    drill_share: float = 0.5
+    drill_steps_share: float = 0.6  # the first steps see drills alone
+    drill_share: float = 0.25  # of the documents after them
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
 
@@ -109,11 +110,19 @@ def fit(model: Qwen2ForCausalLM, pairs: Iterator[tuple[torch.Tensor, torch.Tenso
     return sum(tail) / len(tail)
 
 
+def make_documents(recipe: Recipe) -> list[Document]:
+    """The corpus in training order: drills, then the mixture."""
+    corpus = Corpus(recipe.seed)
+    drills = round(recipe.steps * recipe.drill_steps_share) * recipe.batch_size
+    mixed = recipe.steps * recipe.batch_size - drills
+    return corpus.documents(drills, drill_share=1.0) + corpus.documents(mixed, recipe.drill_share)
+
+
 def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast, dict[str, object]]:
     """The trained model, its tokenizer, and what to write into MADE_BY.json about the training."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    documents = Corpus(recipe.seed, recipe.drill_share).documents(recipe.steps * recipe.batch_size)
+    documents = make_documents(recipe)
     tokenizer = build_tokenizer()
     model = build_model(recipe.seed)
     loss = fit(model, batches(tokenizer, documents, recipe.batch_size, recipe.seed), recipe)

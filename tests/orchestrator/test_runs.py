@@ -1,0 +1,239 @@
+"""Whole runs of the command line, with the real engine where nothing else is said: determinism, resume, killed workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoModelForCausalLM
+
+from grpo_gsm8k.orchestrator import ledger
+from tests.conftest import Cli, read_jsonl
+
+pytestmark = pytest.mark.slow
+UPDATES = 6
+SMALL = (
+    "command=policy_gradient",
+    "preset=cpu_demo",
+    "wandb.mode=off", "model.path=/tmp/w/tinyrand",
+    f"policy_gradient.updates={UPDATES}",
+    "policy_gradient.episodes_per_update=64",
+    "policy_gradient.eval_every=3",
+    "policy_gradient.eval_limit=32",
+    "policy_gradient.save_every=2",
+)
+SYNC = (*SMALL, "policy_gradient.max_staleness=0", "learner.deterministic=true")
+SCRIPTED = (*SMALL, "actor.engine=scripted")
+TIMED = ("time/", "sync/publish_s", "sync/load_s", "rollout/tokens_per_s", "val/seconds")
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """Everything in metrics.jsonl that is no time, validations sorted in after the steps."""
+    records = [{k: v for k, v in r.items() if not k.startswith(TIMED)} for r in read_jsonl(run / "metrics.jsonl")]
+    return sorted(records, key=lambda r: ("step" not in r, r.get("step", r.get("val/version"))))
+
+
+def steps_of(run: Path) -> list[int]:
+    path = run / "metrics.jsonl"
+    return [r["step"] for r in read_jsonl(path) if "step" in r] if path.exists() else []
+
+
+def events_of(run: Path, kind: str) -> list[dict[str, Any]]:
+    return [e for e in read_jsonl(run / "events.jsonl") if e["kind"] == kind]
+
+
+def pid_of(run: Path, worker: str) -> int:
+    return next(e["pid"] for e in reversed(events_of(run, "worker_started")) if e["worker"] == worker)
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Until `condition`, or until the run is over, which fails the test."""
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def run_of(cli: Cli, process: subprocess.Popen[str]) -> Path:
+    wait_for(process, lambda: bool(cli.runs()) and (cli.runs()[-1] / "events.jsonl").exists())
+    return cli.runs()[-1]
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, err
+    return out + err
+
+
+def assert_nothing_lost(run: Path, updates: int = UPDATES) -> None:
+    """Each step once in the metrics, each prompt of the epoch once in the ledger, all of them there."""
+    assert steps_of(run) == list(range(1, updates + 1))
+    account = ledger.read(run / "ledger.jsonl")
+    assert sorted(account.steps) == list(range(1, updates + 1))
+    uses = [(u.epoch, u.prompt_id) for u in account.uses()]
+    assert len(uses) == len(set(uses)) == updates * 8
+    for step in range(1, updates + 1):
+        rows = pq.read_table(run / "rollouts" / f"step_{step}.parquet").to_pylist()
+        assert {r["prompt_id"] for r in rows} == {u.prompt_id for u in account.steps[step]}
+
+
+def assert_validations_pinned(run: Path) -> None:
+    for path in (run / "validation").glob("step_*.parquet"):
+        version = int(path.stem.removeprefix("step_"))
+        rows = pq.read_table(path).to_pylist()
+        assert len(rows) == 32
+        assert {(r["version_min"], r["version_max"]) for r in rows} == {(version, version)}
+
+
+@pytest.fixture(scope="module")
+def sync_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cli = Cli(tmp_path_factory.mktemp("sync") / "artifacts")
+    done = cli.run(*SYNC)
+    assert done.returncode == 0, done.stderr
+    return cli.runs()[-1]
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    assert metrics_of(one) == metrics_of(other)
+    last = f"checkpoints/step_{UPDATES}"
+    for file in ("model/model.safetensors", "optimizer.safetensors", "rng.safetensors"):
+        assert (one / last / file).read_bytes() == (other / last / file).read_bytes(), file
+
+
+def test_synchronous_run(sync_run: Path) -> None:
+    """On-policy, engine and learner agree in float32, everything is written."""
+    assert_nothing_lost(sync_run)
+    assert_validations_pinned(sync_run)
+    records = metrics_of(sync_run)
+    steps = [r for r in records if "step" in r]
+    assert {r["rollout/staleness_max"] for r in steps} == {0.0}
+    assert max(r["sync/logprob_gap_max"] for r in steps) < 1e-3
+    assert max(r["sync/canary_gap"] for r in steps) < 1e-3
+    assert [r["val/version"] for r in records if "val/version" in r] == [0, 3, 6]
+    assert sum(steps[-1][f"train/{k}"] for k in ("grad_norm",)) > 0
+    AutoModelForCausalLM.from_pretrained(sync_run / f"checkpoints/step_{UPDATES}/model")
+    for validation in records[-3:]:
+        kinds = ("accuracy", "truncated_frac", "format_error_frac", "logic_error_frac")
+        assert sum(validation[f"val/{k}"] for k in kinds) == pytest.approx(1)
+    assert not list(Path("/dev/shm").glob(f"grpo_gsm8k.{os.getuid()}/{sync_run.name}"))
+
+
+def test_two_seeded_synchronous_runs_are_bitwise_equal(sync_run: Path, cli: Cli) -> None:
+    assert cli.run(*SYNC).returncode == 0
+    assert_equal_runs(sync_run, cli.runs()[-1])
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(sync_run: Path, cli: Cli) -> None:
+    process = cli.start(*SYNC)
+    run = run_of(cli, process)
+    wait_for(process, lambda: 2 in steps_of(run))
+    process.send_signal(signal.SIGTERM)
+    finish(process, 128 + signal.SIGTERM)
+    done = len(steps_of(run))
+    assert 2 <= done < UPDATES
+    assert (run / f"checkpoints/step_{done}").is_dir()  # nothing of it is done again
+    resumed = cli.run(*SYNC, "policy_gradient.resume_from=latest")
+    assert resumed.returncode == 0, resumed.stderr
+    assert cli.runs() == [run]
+    assert_nothing_lost(run)
+    assert_equal_runs(sync_run, run)
+
+
+def test_killed_actor_is_replaced_and_nothing_is_lost(cli: Cli) -> None:
+    process = cli.start(*SMALL, "policy_gradient.max_staleness=2")
+    run = run_of(cli, process)
+    wait_for(process, lambda: 1 in steps_of(run))
+    actor, learner = pid_of(run, "actor-0"), pid_of(run, "learner")
+    os.kill(actor, signal.SIGKILL)
+    finish(process)
+    (restart,) = events_of(run, "actor_restarted")
+    assert "-9" in restart["reason"]  # the fault fired
+    assert len(steps_of(run)) == UPDATES
+    assert pid_of(run, "actor-0") != actor
+    assert pid_of(run, "learner") == learner
+    assert_nothing_lost(run)
+    assert_validations_pinned(run)
+    staleness = [r["rollout/staleness_max"] for r in metrics_of(run) if "step" in r]
+    assert 0 < max(staleness) <= 2
+
+
+def test_killed_learner_goes_on_from_its_checkpoint_with_a_warm_engine(cli: Cli) -> None:
+    process = cli.start(*SMALL)
+    run = run_of(cli, process)
+    wait_for(process, lambda: (run / "checkpoints/step_2").is_dir() and 3 in steps_of(run))
+    actor, learner = pid_of(run, "actor-0"), pid_of(run, "learner")
+    os.kill(learner, signal.SIGKILL)
+    finish(process)
+    (restart,) = events_of(run, "learner_restarted")
+    assert "-9" in restart["reason"]
+    assert pid_of(run, "actor-0") == actor
+    assert pid_of(run, "learner") != learner
+    assert_nothing_lost(run)
+    assert_validations_pinned(run)
+
+
+def test_killed_orchestrator_leaves_nothing_and_the_next_start_goes_on(cli: Cli) -> None:
+    process = cli.start(*SMALL)
+    run = run_of(cli, process)
+    wait_for(process, lambda: (run / "checkpoints/step_2").is_dir())
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 2
+    process.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=10)
+    assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    shm = Path(f"/dev/shm/grpo_gsm8k.{os.getuid()}")
+    assert (shm / run.name).exists()  # there was something to sweep
+    other = cli.start(*SMALL, "policy_gradient.resume_from=latest")
+    wait_for(other, lambda: len(events_of(run, "start")) == 2)
+    finish(other)
+    assert not (shm / run.name).exists()
+    assert_nothing_lost(run)
+
+
+def test_stopped_actor_is_replaced_after_its_deadline(cli: Cli) -> None:
+    process = cli.start(*SCRIPTED, "actor.progress_timeout_s=2")
+    run = run_of(cli, process)
+    wait_for(process, lambda: bool(events_of(run, "worker_started")) and 1 in steps_of(run))
+    os.kill(pid_of(run, "actor-0"), signal.SIGSTOP)
+    finish(process)
+    assert [e["reason"] for e in events_of(run, "actor_restarted")] == ["silent for 2 s"]
+    assert_nothing_lost(run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_start_up_ends_the_run_at_once(cli: Cli, number: signal.Signals) -> None:
+    process = cli.start(*SCRIPTED)
+    run = run_of(cli, process)
+    wait_for(process, lambda: bool(events_of(run, "worker_started")))
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    finish(process, 128 + number)
+    psutil.wait_procs(family, timeout=10)
+    assert not [p for p in family if p.is_running()]
+
+
+def test_a_worker_that_always_dies_stops_the_run_with_a_reason(cli: Cli) -> None:
+    done = cli.run(*SCRIPTED, "actor.max_restarts=1", f"actor.cores=[{os.cpu_count() or 1}]")  # no such core
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: actor-0 failed 2 times (limit actor.max_restarts)")
+
+
+def test_damaged_newest_checkpoint_is_passed_over(cli: Cli) -> None:
+    assert cli.run(*SCRIPTED).returncode == 0
+    run = cli.runs()[-1]
+    weights = run / f"checkpoints/step_{UPDATES}/model/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    done = cli.run(*SCRIPTED, f"policy_gradient.resume_from={run}")
+    assert done.returncode == 0, done.stderr
+    assert "passed over" in (run / "logs" / "learner.log").read_text()
+    assert_nothing_lost(run)
