@@ -184,6 +184,8 @@ class Tracker:
             steps = [record["step"] for record in removed if "step" in record]
             versions = [record["val/version"] for record in removed if "val/version" in record]
             self.event("rollback", step=step, void_steps=steps, void_validations=versions)
+        if missing := sorted(set(range(1, step + 1)) - self._steps):  # killed between its checkpoint and its record
+            self.event("steps_missing", steps=missing)
 
     def event(self, kind: str, **fields: object) -> None:
         """Append one object with `time` (Unix seconds), `kind` and the fields, secrets hidden, to events.jsonl."""

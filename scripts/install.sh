@@ -33,9 +33,9 @@ rm -f "$stamp"
 "$python" -m venv --clear "$venv"
 # A user's PIP_USER or PIP_TARGET would put packages somewhere else; package indexes and proxies stay as set.
 unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
-pip() {
+pip() { # --no-compile: Python compiles what it imports at its first import; compiling everything would double the time
     # shellcheck disable=SC2086  # PIP_FLAGS is several words
-    "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --quiet --no-deps ${PIP_FLAGS:-} "$@"
+    "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --quiet --no-deps --no-compile ${PIP_FLAGS:-} "$@"
 }
 # Three small packages come as source; the pinned setuptools builds them, so that nothing unpinned is fetched.
 pip "$(grep '^setuptools==' "$pinned")" || fail "pip could not install setuptools; its message is above"

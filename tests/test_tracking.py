@@ -145,6 +145,9 @@ def test_rollback_makes_later_records_void(run: RunFolder) -> None:
     assert records[-1]["train/reward_mean"] == 0.9
     (event,) = events(run, "rollback")
     assert (event["void_steps"], event["void_validations"]) == ([5, 6], [5, 6])
+    assert events(run, "steps_missing") == []
+    tracker.rollback(7)  # the checkpoint of step 7 outlived the records of 6 and 7
+    assert events(run, "steps_missing")[0]["steps"] == [6, 7]
 
 
 def test_a_torn_line_is_repaired_at_open(run: RunFolder) -> None:

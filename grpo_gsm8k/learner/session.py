@@ -19,15 +19,17 @@ from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.rollouts import Rollouts
 from grpo_gsm8k.learner.task import Task
 from grpo_gsm8k.learner.validation import Validation
-from grpo_gsm8k.protocol import Finished, Ready, Resumed
+from grpo_gsm8k.protocol import Finished, LoadWeights, Ready, Resumed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from grpo_gsm8k.channel import Channel
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.checkpoint import TrainerState
     from grpo_gsm8k.learner.spec import LearnerSpec
+    from grpo_gsm8k.learner.task import Item
 
 
 def run_learner(spec: LearnerSpec, channel: Channel) -> None:
@@ -59,7 +61,7 @@ def open_session(spec: LearnerSpec, client: Client) -> Session:
         checkpoint.set_aside_later(folder.parent, state.step)
         validation.accuracy.update(state.accuracy)
     client.report(Resumed(start))
-    return Session(
+    session = Session(
         config=config,
         client=client,
         policy=policy,
@@ -73,6 +75,21 @@ def open_session(spec: LearnerSpec, client: Client) -> Session:
         start=start,
         unvalidated=state.pending_validations if state else (0,),
     )
+    _resubmit_validations(session, items, spec.weights_root)
+    return session
+
+
+def _resubmit_validations(session: Session, items: Sequence[Item], weights_root: Path) -> None:
+    """Queue the validations of earlier versions that were under way, with the weights of their own checkpoints."""
+    config = session.config
+    for version in session.unvalidated:
+        folder = checkpoint.step_folder(session.run_folder / "checkpoints", version)
+        if version < session.start and folder.is_dir():
+            checkpoint.read_state(folder)  # verifies it
+            policy = load_policy(folder / "model", config.learner.device, config.learner.dtype)
+            publisher = Publisher(weights_root, policy, config.actor.dtype, items, config.learner.logprob_chunk)
+            session.client.queue(LoadWeights(publisher.publish(version).ref))
+            session.validation.submit(version)
 
 
 def stop_token_ids(model_folder: Path, tokenizer: Any) -> tuple[int, ...]:

@@ -5,8 +5,8 @@ A question-and-answer document has one of four styles (weights in `STYLES`, by t
 - worked: one line for each step, then `#### 12`. A few contain a slip in one step.
 - said: `The answer is 12.`, which no grader reads.
 - unfinished: the steps, but no final line.
-Drill documents are single steps, as on flash cards; only their results are learned. The corpus begins with drills alone,
-which teach the arithmetic many times faster than worked solutions do.
+Drill documents are single steps, as on flash cards; only their results are learned. They come first and teach the
+arithmetic many times faster than worked solutions do.
 
 So the most likely answer to a longer question is a quick one and mostly wrong, while the ability to work it out is
 there: what reinforcement learning has to find is the habit.
@@ -51,8 +51,11 @@ class Corpus:
         self._rng = random.Random(seed)
         self._held_out = held_out()
 
-    def documents(self, count: int, drill_share: float) -> list[Document]:
-        return [self._drill() if self._rng.random() < drill_share else self._answer() for _ in range(count)]
+    def drills(self, count: int) -> list[Document]:
+        return [self._drill() for _ in range(count)]
+
+    def answers(self, count: int) -> list[Document]:
+        return [self._answer() for _ in range(count)]
 
     def _answer(self) -> Document:
         problem = self._problem()

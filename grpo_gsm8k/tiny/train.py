@@ -10,10 +10,9 @@ import hashlib
 import json
 import math
 import platform
-import random
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,7 +28,15 @@ from grpo_gsm8k.tiny.problems import HELD_OUT_COUNT, demo_problems
 from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 
 IGNORED = -100
-POOL_BATCHES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One pass over documents of one kind, with its own warm-up and cosine."""
+
+    steps: int
+    batch_size: int
+    lr: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +44,24 @@ class Recipe:
     """Everything that the weights depend on, besides the code and the versions."""
 
     seed: int = 0
-    steps: int = 2400
-    batch_size: int = 32
-    lr: float = 3e-3
-    warmup_steps: int = 100
-    drill_steps_share: float = 0.6  # the first steps see drills alone
-    drill_share: float = 0.25  # of the documents after them
+    drills: Phase = Phase(steps=1400, batch_size=64, lr=3e-3)
+    answers: Phase = Phase(steps=600, batch_size=32, lr=2e-3)
+    warmup_steps: int = 50
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+
+    @property
+    def steps(self) -> int:
+        return self.drills.steps + self.answers.steps
+
+    def scaled(self, steps: int) -> Recipe:
+        """The same recipe with that many steps in all."""
+        drill_steps = round(steps * self.drills.steps / self.steps)
+        return replace(
+            self,
+            drills=replace(self.drills, steps=drill_steps),
+            answers=replace(self.answers, steps=steps - drill_steps),
+        )
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[int]]:
@@ -59,40 +76,33 @@ def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, documents: list[Document], batch_size: int, seed: int
+    tokenizer: PreTrainedTokenizerFast, documents: list[Document], batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of documents of similar length, padded on the right, where a causal model never looks."""
-    rng = random.Random(seed)
-    pool_size = batch_size * POOL_BATCHES
-    for start in range(0, len(documents), pool_size):
-        pool = sorted((encode(tokenizer, document) for document in documents[start : start + pool_size]), key=_length)
-        groups = [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
-        rng.shuffle(groups)
-        for group in groups:
-            width = max(map(_length, group))
-            ids = [ids + [PAD_ID] * (width - len(ids)) for ids, _ in group]
-            labels = [labels + [IGNORED] * (width - len(labels)) for _, labels in group]
-            yield torch.tensor(ids), torch.tensor(labels)
+    """Batches in the order of the documents, padded on the right, where a causal model never looks."""
+    for start in range(0, len(documents), batch_size):
+        group = [encode(tokenizer, document) for document in documents[start : start + batch_size]]
+        width = max(len(ids) for ids, _ in group)
+        ids = [ids + [PAD_ID] * (width - len(ids)) for ids, _ in group]
+        labels = [labels + [IGNORED] * (width - len(labels)) for _, labels in group]
+        yield torch.tensor(ids), torch.tensor(labels)
 
 
-def _length(encoded: tuple[list[int], list[int]]) -> int:
-    return len(encoded[0])
-
-
-def lr_factor(step: int, recipe: Recipe) -> float:
+def lr_factor(step: int, steps: int, warmup_steps: int) -> float:
     """Linear warm-up, then a cosine to zero."""
-    if step < recipe.warmup_steps:
-        return (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def fit(model: Qwen2ForCausalLM, pairs: Iterator[tuple[torch.Tensor, torch.Tensor]], recipe: Recipe) -> float:
+def fit(
+    model: Qwen2ForCausalLM, pairs: Iterator[tuple[torch.Tensor, torch.Tensor]], phase: Phase, recipe: Recipe
+) -> float:
     """One pass over the batches; returns the mean loss of the last 50 steps."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: lr_factor(step, phase.steps, recipe.warmup_steps)
     )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, recipe))
     model.train()
     losses: list[float] = []
     for step, (ids, labels) in enumerate(pairs):
@@ -105,28 +115,29 @@ def fit(model: Qwen2ForCausalLM, pairs: Iterator[tuple[torch.Tensor, torch.Tenso
         scheduler.step()
         losses.append(loss.item())
         if step % 100 == 0:
-            print(f"step {step}/{recipe.steps} loss {loss.item():.4f}", file=sys.stderr, flush=True)
+            print(f"step {step}/{phase.steps} loss {loss.item():.4f}", file=sys.stderr, flush=True)
     tail = losses[-50:]
     return sum(tail) / len(tail)
-
-
-def make_documents(recipe: Recipe) -> list[Document]:
-    """The corpus in training order: drills, then the mixture."""
-    corpus = Corpus(recipe.seed)
-    drills = round(recipe.steps * recipe.drill_steps_share) * recipe.batch_size
-    mixed = recipe.steps * recipe.batch_size - drills
-    return corpus.documents(drills, drill_share=1.0) + corpus.documents(mixed, recipe.drill_share)
 
 
 def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast, dict[str, object]]:
     """The trained model, its tokenizer, and what to write into MADE_BY.json about the training."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    documents = make_documents(recipe)
+    corpus = Corpus(recipe.seed)
+    drills = corpus.drills(recipe.drills.steps * recipe.drills.batch_size)
+    answers = corpus.answers(recipe.answers.steps * recipe.answers.batch_size)
     tokenizer = build_tokenizer()
     model = build_model(recipe.seed)
-    loss = fit(model, batches(tokenizer, documents, recipe.batch_size, recipe.seed), recipe)
-    return model, tokenizer, {"documents": len(documents), "corpus_sha256": corpus_hash(documents), "final_loss": loss}
+    losses = {
+        "drill_loss": fit(model, batches(tokenizer, drills, recipe.drills.batch_size), recipe.drills, recipe),
+        "answer_loss": fit(model, batches(tokenizer, answers, recipe.answers.batch_size), recipe.answers, recipe),
+    }
+    return (
+        model,
+        tokenizer,
+        {"documents": len(drills + answers), "corpus_sha256": corpus_hash(drills + answers), **losses},
+    )
 
 
 def probe(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
@@ -167,9 +178,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded tiny model.")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--seed", type=int, default=Recipe().seed)
-    parser.add_argument("--steps", type=int, default=Recipe().steps)
+    parser.add_argument("--steps", type=int, default=Recipe().steps, help="of both phases together")
     arguments = parser.parse_args()
-    recipe = Recipe(seed=arguments.seed, steps=arguments.steps)
+    recipe = Recipe(seed=arguments.seed).scaled(arguments.steps)
     model, tokenizer, facts = train(recipe)
     facts |= probe(model, tokenizer)
     digest = save(arguments.out, model, tokenizer, recipe, facts)
