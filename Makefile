@@ -1,14 +1,19 @@
 # make demo | make test      everything else is listed by: make help
 # Settings: PYTHON=python3.12  ACCELERATOR=cpu|cuda  PIP_FLAGS="words for pip"  GRPO_VENV=folder
 PYTHON      ?= python3
-ACCELERATOR ?= cpu
 PIP_FLAGS   ?=
 GRPO_VENV   ?= .venv
+# Once installed, the kind stays: after `make setup ACCELERATOR=cuda`, a plain `make test` is a CUDA one.
+ACCELERATOR ?= $(or $(shell cut -d' ' -f1 '$(GRPO_VENV)/installed' 2>/dev/null),cpu)
 PY          := "$(GRPO_VENV)/bin/python"
 
 # What a caller's shell may carry must not change what runs here.
 unexport PYTHONPATH PYTHONHOME OMP_NUM_THREADS MKL_NUM_THREADS
 offline := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
+# vLLM's sampler compiles a helper with g++ even in eager mode; on a CPU nothing here needs it, so no compiler is needed.
+ifeq ($(ACCELERATOR),cpu)
+offline += TORCHDYNAMO_DISABLE=1
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint format typecheck bench-async tiny-model clean

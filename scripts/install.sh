@@ -39,6 +39,11 @@ pip() { # --no-compile: Python compiles what it imports at its first import; com
 }
 # Three small packages come as source; the pinned setuptools builds them, so that nothing unpinned is fetched.
 pip "$(grep '^setuptools==' "$pinned")" || fail "pip could not install setuptools; its message is above"
-pip --no-build-isolation -r "$pinned" -r requirements/dev.txt || fail "pip could not install $pinned; its message is above"
+pip --no-build-isolation --use-pep517 -r "$pinned" -r requirements/dev.txt || fail "pip could not install $pinned; its message is above"
 "$venv/bin/python" scripts/check_environment.py "$accelerator" || fail "the new environment is not usable; see above"
+# The first import compiles, and shows other people's SyntaxWarnings: here, not in the user's first run.
+"$venv/bin/python" -W ignore -c '
+import sys, types
+sys.modules["pycosat"] = types.ModuleType("pycosat")  # left out, see requirements; reasoning-gym imports it but does not need it
+import datasets, reasoning_gym, transformers' || fail "the new environment does not import; see above"
 echo "$wanted" >"$stamp"

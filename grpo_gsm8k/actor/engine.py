@@ -36,11 +36,17 @@ class Engine(Protocol):
     def add(self, request: GenerateGroup) -> None:
         """Start a request; its result comes out of a later `step`. Raises ValueError if it cannot be served."""
 
-    def step(self) -> Sequence[GroupResult | Failed]:
-        """Sample one token for every running sequence; returns the groups that finished."""
+    def step(self) -> Sequence[GroupResult | Failed | WeightsLive]:
+        """Sample one token for every running sequence; returns the groups that finished, and a proof that did.
 
-    def load(self, ref: WeightsRef) -> WeightsLive:
-        """Swap the weights under the running requests. Raises WeightsError if they did not become live."""
+        Raises WeightsError when the loaded weights are not the ones that run.
+        """
+
+    def load(self, ref: WeightsRef) -> None:
+        """Swap the weights under the running requests. One of the next steps returns the proof that they are live.
+
+        Raises WeightsError, without touching the engine, for a folder that is damaged.
+        """
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Forget these requests."""

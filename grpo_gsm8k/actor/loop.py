@@ -16,6 +16,7 @@ from grpo_gsm8k.protocol import (
     Ready,
     Reset,
     Stop,
+    WeightsLive,
     WeightsRef,
 )
 
@@ -35,6 +36,7 @@ class Actor:
         self._engine = engine
         self._channel = channel
         self._version = -1
+        self._proving = False  # weights were loaded, the engine's proof that they run is still to come
         self._loads: deque[WeightsRef] = deque()  # published, not yet loaded, oldest first
         self._waiting: dict[str, GenerateGroup] = {}  # held until the engine's version fits
         self._running: dict[str, GenerateGroup] = {}
@@ -51,14 +53,14 @@ class Actor:
             started = time.monotonic()
             self._swap_weights()
             self._admit()
-            if self._running:
+            if self._running or self._proving:
                 self._step()
             self._busy_s += time.monotonic() - started
             self._beat()
 
     def _take_commands(self) -> None:
         """All commands that have arrived; waits a little when there is nothing to do."""
-        message = self._channel.receive(0.0 if self._running or self._loads else IDLE_WAIT_SECONDS)
+        message = self._channel.receive(0.0 if self._running or self._loads or self._proving else IDLE_WAIT_SECONDS)
         while message is not None:
             self._handle(message)
             message = self._channel.receive(0.0)
@@ -93,7 +95,7 @@ class Actor:
         A pinned request is generated with one version from its first token to its last: while one is running, or
         waits for the version that is live, nothing is swapped.
         """
-        if not self._loads or any(r.pinned for r in self._running.values()):
+        if not self._loads or self._proving or any(r.pinned for r in self._running.values()):
             return
         pinned = [r.min_version for r in self._waiting.values() if r.pinned]
         if self._version in pinned:
@@ -102,7 +104,8 @@ class Actor:
         while len(self._loads) > 1 and self._loads[0].version not in wanted:
             self._loads.popleft()  # superseded before anything needed it
         ref = self._loads.popleft()
-        self._channel.send(self._engine.load(ref))
+        self._engine.load(ref)
+        self._proving = True
         self._version = ref.version
 
     def _admit(self) -> None:
@@ -121,7 +124,10 @@ class Actor:
 
     def _step(self) -> None:
         for result in self._engine.step():
-            self._running.pop(result.request_id, None)
+            if isinstance(result, WeightsLive):
+                self._proving = False
+            else:
+                self._running.pop(result.request_id, None)
             self._channel.send(result)
         self._steps += 1
 

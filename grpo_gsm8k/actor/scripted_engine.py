@@ -47,6 +47,7 @@ class ScriptedEngine:
         self._spec = spec
         self._version = -1
         self._running: dict[str, _Running] = {}
+        self._live: list[WeightsLive] = []
 
     def add(self, request: GenerateGroup) -> None:
         """Start a request. Raises ValueError when it exceeds the context."""
@@ -61,22 +62,23 @@ class ScriptedEngine:
         for request_id in request_ids:
             self._running.pop(request_id, None)
 
-    def step(self) -> list[GroupResult]:
+    def step(self) -> list[GroupResult | WeightsLive]:
         """One token for every running sequence."""
         time.sleep(STEP_SECONDS)
-        finished = []
+        finished: list[GroupResult | WeightsLive] = [*self._live]
+        self._live.clear()
         for running in list(self._running.values()):
             if all([self._extend(running.request, i, s) for i, s in enumerate(running.sequences)]):
                 del self._running[running.request.request_id]
                 finished.append(_result(running))
         return finished
 
-    def load(self, ref: WeightsRef) -> WeightsLive:
+    def load(self, ref: WeightsRef) -> None:
         """Verify the folder and switch the version of all later tokens."""
         started = time.monotonic()
         weights.verify(ref)
         self._version = ref.version
-        return WeightsLive(ref, time.monotonic() - started, 0.0)
+        self._live.append(WeightsLive(ref, time.monotonic() - started, 0.0))
 
     def _extend(self, request: GenerateGroup, index: int, sequence: _Sequence) -> bool:
         """Sample one token unless the sequence is done; returns whether it is done now."""

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from grpo_gsm8k.protocol import GenerateGroup, WeightsRef
 
 CANARY_ID = "canary"
+CANARY_PARAMS = SamplingParams(
+    temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+)
 
 
 @dataclass
@@ -98,6 +101,15 @@ def _tensors(file: str) -> Iterator[tuple[str, Any]]:
             yield name, tensors.get_tensor(name)
 
 
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """Weights that were loaded, in `seconds`, and whose canary is on its way."""
+
+    ref: WeightsRef
+    verified: weights.VerifiedWeights
+    seconds: float
+
+
 class VllmEngine:
     """`LLMEngine` driven step by step, with exact weight swaps under running requests."""
 
@@ -106,7 +118,7 @@ class VllmEngine:
         self._spec = spec
         self._engine = LLMEngine.from_engine_args(_engine_args(spec))
         self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
-        self._finished: list[GroupResult | Failed] = []
+        self._proving: _Proof | None = None
         self._digest = ""
         self._canary_logprobs: tuple[float, ...] = ()
 
@@ -119,16 +131,21 @@ class VllmEngine:
         """Forget these requests, running or not."""
         self._engine.abort_request(list(request_ids))
 
-    def step(self) -> list[GroupResult | Failed]:
-        """Sample one token for every running sequence; returns the groups that finished."""
+    def step(self) -> list[GroupResult | Failed | WeightsLive]:
+        """Sample one token for every running sequence; returns the groups that finished, and a proof that did.
+
+        Raises WeightsError when the canary shows that the loaded weights are not the ones that run.
+        """
+        finished: list[GroupResult | Failed | WeightsLive] = []
         for output in self._engine.step():
-            if output.finished and output.request_id != CANARY_ID:
-                self._finished.append(_result(output))
-        finished, self._finished = self._finished, []
+            if output.request_id == CANARY_ID:
+                finished.append(self._prove(output.prompt_logprobs))
+            elif output.finished:
+                finished.append(_result(output))
         return finished
 
-    def load(self, ref: WeightsRef) -> WeightsLive:
-        """Verify, swap, recompute running contexts, and prove with the canary that the new weights are live."""
+    def load(self, ref: WeightsRef) -> None:
+        """Verify, swap, have running contexts recomputed, and send the canary ahead of everything that waits."""
         started = time.monotonic()
         verified = weights.verify(ref)  # before the engine is touched: a failed update cannot be undone
         self._engine.collective_rpc("start_weight_update")
@@ -136,46 +153,41 @@ class VllmEngine:
         self._engine.collective_rpc("finish_weight_update")
         self._engine.reset_prefix_cache(reset_running_requests=True)
         self._engine.set_weight_version(str(ref.version))
-        gap = self._check_canary(verified)
-        return WeightsLive(ref, time.monotonic() - started, gap)
+        self._proving = _Proof(ref, verified, time.monotonic() - started)
+        prompt = TokensPrompt(prompt_token_ids=list(verified.canary.token_ids))
+        self._engine.add_request(CANARY_ID, prompt, CANARY_PARAMS, priority=-1)
 
-    def _check_canary(self, verified: weights.VerifiedWeights) -> float:
-        """Mean |engine - learner| logprob of the canary; raises WeightsError if the engine does not run `verified`."""
-        measured = self._score(verified.canary.token_ids)
-        unchanged = measured == self._canary_logprobs and verified.digest != self._digest
-        if unchanged:
+    def _prove(self, prompt_logprobs: Any) -> WeightsLive:
+        """Compare the engine's canary with the learner's, and with its own under the weights before."""
+        assert self._proving is not None
+        proof, self._proving = self._proving, None
+        canary = proof.verified.canary
+        pairs = zip(canary.token_ids[1:], prompt_logprobs[1:], strict=True)
+        measured = tuple(position[token].logprob for token, position in pairs)
+        if measured == self._canary_logprobs and proof.verified.digest != self._digest:
             raise WeightsError(
-                f"weights version {verified.version} did not become live: the file changed, the engine's canary did not"
+                f"weights version {proof.ref.version} did not become live: the file changed, the engine's canary did not"
             )
-        gap = float(np.mean(np.abs(np.subtract(measured, verified.canary.logprobs))))
+        gap = float(np.mean(np.abs(np.subtract(measured, canary.logprobs))))
         if not gap <= self._spec.canary_tolerance:  # NaN must fail too
             raise WeightsError(
-                f"weights version {verified.version}: the engine's canary is {gap:.4g} off the learner's on average, "
+                f"weights version {proof.ref.version}: the engine's canary is {gap:.4g} off the learner's on average, "
                 f"more than actor.canary_tolerance={self._spec.canary_tolerance}"
             )
-        self._digest, self._canary_logprobs = verified.digest, measured
-        return gap
-
-    def _score(self, token_ids: tuple[int, ...]) -> tuple[float, ...]:
-        """Log-probability of every token but the first, in the engine. Other requests advance meanwhile."""
-        params = SamplingParams(
-            temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
-        )
-        self._engine.add_request(CANARY_ID, TokensPrompt(prompt_token_ids=list(token_ids)), params)
-        while True:
-            for output in self._engine.step():
-                if output.request_id == CANARY_ID:
-                    pairs = zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
-                    return tuple(position[token].logprob for token, position in pairs)
-                if output.finished:
-                    self._finished.append(_result(output))
+        self._digest, self._canary_logprobs = proof.verified.digest, measured
+        return WeightsLive(proof.ref, proof.seconds, gap)
 
 
 def _engine_args(spec: EngineSpec) -> EngineArgs:
     device: dict[str, Any] = {"gpu_memory_utilization": spec.gpu_memory}
     if spec.device == "cpu":
         # A prompt cut into chunks rewinds its request's random generator, which a CPU generator cannot do: it raises.
-        device = {"kv_cache_memory_bytes": spec.kv_cache_mb * 2**20, "enable_chunked_prefill": False}
+        # Blocks of 32 tokens, the smallest a CPU offers: the completions of a group share all but the end of a prompt.
+        device = {
+            "kv_cache_memory_bytes": spec.kv_cache_mb * 2**20,
+            "enable_chunked_prefill": False,
+            "block_size": 32,
+        }
     return EngineArgs(
         model=spec.model_folder,
         dtype=spec.dtype,
@@ -186,6 +198,7 @@ def _engine_args(spec: EngineSpec) -> EngineArgs:
         enforce_eager=spec.enforce_eager,
         enable_prefix_caching=spec.prefix_caching,
         logprobs_mode="processed_logprobs",
+        scheduling_policy="priority",  # equal priorities are served in the order of their arrival
         generation_config="vllm",  # no sampling defaults of the model's author
         worker_extension_cls=f"{__name__}.{WorkerExtension.__name__}",
         weight_transfer_config=WeightTransferConfig(backend="shm"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.task import Item
     from grpo_gsm8k.protocol import WeightsRef
 
-CANARY_TOKENS = 96
+CANARY_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)

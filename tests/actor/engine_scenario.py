@@ -15,7 +15,7 @@ from grpo_gsm8k import weights
 from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import ShmWeightTransfer, VllmEngine
 from grpo_gsm8k.errors import WeightsError
-from grpo_gsm8k.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsRef
+from grpo_gsm8k.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsLive, WeightsRef
 
 NEVER = 0  # <pad>: never sampled as a stop
 
@@ -40,27 +40,39 @@ def run_all(engine: VllmEngine, requests: list[GenerateGroup]) -> dict[str, Grou
         engine.add(item)
     results: dict[str, GroupResult] = {}
     while len(results) < len(requests):
-        results.update({result.request_id: result for result in engine.step()})
+        step(engine, results, [])
     return results
 
 
 def swaps(engine: VllmEngine, refs: list[WeightsRef], prompts: list[np.ndarray]) -> tuple[dict, list[float]]:
     """Version 0 to 3, each swapped in while the requests of the one before are running."""
-    gaps, results = [], {}
+    gaps: list[float] = []
+    results: dict[str, GroupResult] = {}
     for round_, ref in enumerate(refs):
-        gaps.append(engine.load(ref).canary_gap)
+        engine.load(ref)
         for i, prompt in enumerate(prompts):
             engine.add(request(f"{round_}/{i}", prompt, seed=100 * round_ + 10 * i))
         for _ in range(25):
-            results.update({result.request_id: result for result in engine.step()})
+            step(engine, results, gaps)
     while len(results) < len(refs) * len(prompts):
-        results.update({result.request_id: result for result in engine.step()})
+        step(engine, results, gaps)
     return results, gaps
+
+
+def step(engine: VllmEngine, results: dict[str, GroupResult], gaps: list[float]) -> None:
+    for result in engine.step():
+        if isinstance(result, WeightsLive):
+            gaps.append(result.canary_gap)
+        else:
+            assert isinstance(result, GroupResult)
+            results[result.request_id] = result
 
 
 def error_of(engine: VllmEngine, ref: WeightsRef) -> str:
     try:
         engine.load(ref)
+        while not any(isinstance(result, WeightsLive) for result in engine.step()):
+            pass
     except WeightsError as error:
         return str(error)
     return "no error"

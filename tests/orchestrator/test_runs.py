@@ -23,7 +23,7 @@ UPDATES = 6
 SMALL = (
     "command=policy_gradient",
     "preset=cpu_demo",
-    "wandb.mode=off", "model.path=/tmp/w/tinyrand",
+    "wandb.mode=off",
     f"policy_gradient.updates={UPDATES}",
     "policy_gradient.episodes_per_update=64",
     "policy_gradient.eval_every=3",
