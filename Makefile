@@ -8,7 +8,7 @@ ACCELERATOR ?= $(or $(shell cut -d' ' -f1 '$(GRPO_VENV)/installed' 2>/dev/null),
 PY          := "$(GRPO_VENV)/bin/python"
 
 # What a caller's shell may carry must not change what runs here.
-unexport PYTHONPATH PYTHONHOME OMP_NUM_THREADS MKL_NUM_THREADS
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS MKL_NUM_THREADS
 offline := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
 # vLLM's sampler compiles a helper with g++ even in eager mode; on a CPU nothing here needs it, so no compiler is needed.
 ifeq ($(ACCELERATOR),cpu)

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         return fail(error, 2)
     except LabError as error:
         return fail(error, 1)
-    except Exception as error:  # the last frame: whatever it is, it ends with a one-line reason
+    except Exception as error:  # noqa: BLE001 - the last frame: whatever it is, it ends with a one-line reason
         traceback.print_exc()
         return fail(f"{type(error).__name__}: {error}", 1)
 

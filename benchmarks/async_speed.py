@@ -80,8 +80,8 @@ def main() -> None:
         runs = {name: measure(artifacts, staleness, epochs) for name, staleness in (("sync", 0), ("async", 2))}
     for name, run in runs.items():
         print(
-            f"{name:5}  {run.step_s:.2f} s per update, waiting {run.waited_s:.2f} s, learner idle {run.learner_idle:.0%}, "
-            f"actor idle {run.actor_idle:.0%}, staleness {run.staleness:.1f}"
+            f"{name:5}  {run.step_s:.2f} s per update, waiting {run.waited_s:.2f} s, "
+            f"learner idle {run.learner_idle:.0%}, actor idle {run.actor_idle:.0%}, staleness {run.staleness:.1f}"
         )
     print(f"ratio  {runs['sync'].step_s / runs['async'].step_s:.2f} times as fast per update")
 

@@ -205,7 +205,5 @@ class Stop:
 
 ActorCommand = GenerateGroup | LoadWeights | Reset | Bundle | Stop
 ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Crashed
-LearnerReport = (
-    Bundle | StepDone | ValidationDone | CheckpointSaved | Resumed | Finished | Ready | Heartbeat | Crashed
-)
+LearnerReport = Bundle | StepDone | ValidationDone | CheckpointSaved | Resumed | Finished | Ready | Heartbeat | Crashed
 LearnerCommand = GroupResult | Failed | WeightsLive | Stop

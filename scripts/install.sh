@@ -32,7 +32,7 @@ echo "Installing $pinned into $venv (a few minutes, once) ..."
 rm -f "$stamp"
 "$python" -m venv --clear "$venv"
 # A user's PIP_USER or PIP_TARGET would put packages somewhere else; package indexes and proxies stay as set.
-unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
+unset PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE PIP_USER PIP_TARGET PIP_PREFIX
 pip() { # --no-compile: Python compiles what it imports at its first import; compiling everything would double the time
     # shellcheck disable=SC2086  # PIP_FLAGS is several words
     "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --quiet --no-deps --no-compile ${PIP_FLAGS:-} "$@"

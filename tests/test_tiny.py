@@ -80,14 +80,21 @@ def test_steps_and_errors():
     assert steps(problem) == (["15-43=-28", "-28-75=-103"], -103)
     assert steps(problem, slip_at=0, slip=10) == (["15-43=-18", "-18-75=-93"], -93)
     assert quick_error(problem) == -28
-    assert [quick_error(from_expression(text)) for text in ("58 + 26", "44 - 27", "23 - 60", "7 + 8")] == [74, 23, -43, 15]
+    assert [quick_error(from_expression(text)) for text in ("58 + 26", "44 - 27", "23 - 60", "7 + 8")] == [
+        74,
+        23,
+        -43,
+        15,
+    ]
 
 
 def test_is_right_needs_the_final_line():
     problem = from_expression("7 + 8")
     assert is_right(problem, " 7+8=15\n#### 15")
     assert is_right(problem, " #### 15")
-    assert not any(is_right(problem, text) for text in (" 7+8=15", " The answer is 15.", " #### 151", "#### 15\n#### 16"))
+    assert not any(
+        is_right(problem, text) for text in (" 7+8=15", " The answer is 15.", " #### 151", "#### 15\n#### 16")
+    )
 
 
 def test_corpus_is_seeded_and_free_of_held_out_expressions():

@@ -68,7 +68,8 @@ class ScriptedEngine:
         finished: list[GroupResult | WeightsLive] = [*self._live]
         self._live.clear()
         for running in list(self._running.values()):
-            if all([self._extend(running.request, i, s) for i, s in enumerate(running.sequences)]):
+            done = [self._extend(running.request, i, sequence) for i, sequence in enumerate(running.sequences)]
+            if all(done):
                 del self._running[running.request.request_id]
                 finished.append(_result(running))
         return finished

@@ -166,7 +166,7 @@ class VllmEngine:
         measured = tuple(position[token].logprob for token, position in pairs)
         if measured == self._canary_logprobs and proof.verified.digest != self._digest:
             raise WeightsError(
-                f"weights version {proof.ref.version} did not become live: the file changed, the engine's canary did not"
+                f"weights version {proof.ref.version} did not become live: the file changed, the canary did not"
             )
         gap = float(np.mean(np.abs(np.subtract(measured, canary.logprobs))))
         if not gap <= self._spec.canary_tolerance:  # NaN must fail too
@@ -240,4 +240,3 @@ def _completion(item: Any) -> Completion:
         finish_reason=str(item.finish_reason),
         version_spans=spans,
     )
-

@@ -19,10 +19,10 @@ def group_advantages(rewards_GN: np.ndarray, loss_type: LossType, eps: float) ->
     A group whose rewards are all equal has advantages of exactly zero under the latter two, not the rounding error
     of its mean divided by eps.
     """
-    rewards: np.ndarray = np.array(rewards_GN, dtype=np.float64)
+    rewards = np.array(rewards_GN, dtype=np.float64)
     if loss_type == "no_baseline":
         return rewards
-    advantages = rewards - rewards.mean(axis=1, keepdims=True)
+    advantages: np.ndarray = rewards - rewards.mean(axis=1, keepdims=True)
     if loss_type == "grpo_clip":
         advantages /= rewards.std(axis=1, ddof=1, keepdims=True) + eps
     tied = zero_variance(rewards)

@@ -92,4 +92,3 @@ class Client:
         while True:
             time.sleep(BEAT_SECONDS)
             self._channel.send(Heartbeat(self._progress, not self._waiting, 0.0, time.monotonic()))
-

@@ -150,7 +150,8 @@ def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
     lengths = [len(j.completion.token_ids) for j in judged]
     staleness = [version - min(span.version for span in j.completion.version_spans) for j in judged]
     parts = {
-        f"train/reward_{name}": float(np.mean([j.reward.parts[name] for j in judged])) for name in judged[0].reward.parts
+        f"train/reward_{name}": float(np.mean([j.reward.parts[name] for j in judged]))
+        for name in judged[0].reward.parts
     }
     return {
         "train/reward_mean": float(batch.rewards_GN.mean()),

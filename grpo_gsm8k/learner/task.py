@@ -74,7 +74,7 @@ class Task:
         if too_long:
             longest = max(len(item.prompt_ids) for item in too_long)
             raise UserError(
-                f"{len(too_long)} validation prompts are longer than {self._room} tokens (longest {longest}): {self._fix}"
+                f"{len(too_long)} validation prompts exceed {self._room} tokens (longest {longest}): {self._fix}"
             )
         return fitting
 

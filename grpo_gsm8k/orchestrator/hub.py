@@ -103,4 +103,3 @@ class Hub:
             if ref != newest and not (ref.version in pinned and ref in self._current):
                 self._published.remove(ref)
                 self._delete(ref)
-

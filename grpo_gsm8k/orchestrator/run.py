@@ -130,7 +130,7 @@ class Plan:
 
 
 def actor_environment(config: Config, index: int) -> dict[str, str]:
-    """Variables that vLLM and OpenMP read while they are imported. Actor `index` uses the index-th GPU after its first."""
+    """Variables that vLLM and OpenMP read while they are imported; actor `index` gets a GPU of its own."""
     actor = config.actor
     values = {
         "OMP_NUM_THREADS": str(actor.threads),
@@ -138,6 +138,8 @@ def actor_environment(config: Config, index: int) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, actor.cores)) or "nobind",
         "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0"),
     }
+    if actor.device == "cpu" and actor.enforce_eager:
+        values["TORCHDYNAMO_DISABLE"] = "1"  # else vLLM compiles its log-probability kernel, which needs a C++ compiler
     if actor.device.startswith("cuda:"):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         number = int(actor.device.removeprefix("cuda:")) + index

@@ -127,7 +127,7 @@ class Supervisor:
                 self._hub.from_learner(message)
             case StepDone(step, metrics, prompts):
                 self._ledger.record(step, prompts)
-                self._tracker.step(step, {**metrics, "time/actor_idle_frac": self._actor_idle_frac()})
+                self._tracker.step(step, {**metrics, **self._actor_idle()})
             case ValidationDone(version, metrics):
                 self._tracker.validation(version, metrics)
             case CheckpointSaved(step, path):
@@ -148,7 +148,7 @@ class Supervisor:
         match message:
             case GroupResult() | Failed() | WeightsLive():
                 if not self._busy_before[1]:  # idle time counts from the first weights on, not from the engine's start
-                    self._actor_idle_frac()
+                    self._actor_idle()
                 self._hub.from_actor(self._actors.index(worker), message)
             case Ready() | Heartbeat():
                 pass
@@ -206,14 +206,20 @@ class Supervisor:
             self._actors[index] = self._started(self._spawners.actor(index, self._deliver))
             self._hub.actor_restarted(index)
 
-    def _actor_idle_frac(self) -> float:
-        """Share of the time since the last step in which the actors had nothing to do, by their own clocks."""
+    def _actor_idle(self) -> dict[str, float]:
+        """Share of the time since the last step in which the actors had nothing to do, by their own clocks.
+
+        Empty when no heartbeat came since, or an actor was replaced.
+        """
         busy = sum(actor.beat.busy_s for actor in self._actors)
         clock = sum(actor.beat.clock for actor in self._actors)
-        (busy_before, clock_before), self._busy_before = self._busy_before, (busy, clock)
-        if clock <= clock_before or busy < busy_before:  # no heartbeat since, or an actor was replaced
-            return float("nan")
-        return min(1.0, max(0.0, 1 - (busy - busy_before) / (clock - clock_before)))
+        busy_before, clock_before = self._busy_before
+        if clock == clock_before:
+            return {}
+        self._busy_before = busy, clock
+        if not clock_before or busy < busy_before:
+            return {}
+        return {"time/actor_idle_frac": min(1.0, max(0.0, 1 - (busy - busy_before) / (clock - clock_before)))}
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         """First signal: finish the update and save. Second: stop now, the last checkpoint stands."""

@@ -65,7 +65,7 @@ def _run(reader: Connection, writer: Connection, surroundings: Surroundings, wor
     channel = Channel(reader, writer, on_closed=_orphaned)
     try:
         work(channel)
-    except Exception as error:  # the process ends here: the reason must reach the parent, whatever it is
+    except Exception as error:  # noqa: BLE001 - the process ends here: the parent must learn why
         traceback.print_exc()
         expected = isinstance(error, LabError)
         text = str(error) if expected else f"{type(error).__name__}: {error}"

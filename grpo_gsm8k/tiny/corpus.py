@@ -5,8 +5,8 @@ A question-and-answer document has one of four styles (weights in `STYLES`, by t
 - worked: one line for each step, then `#### 12`. A few contain a slip in one step.
 - said: `The answer is 12.`, which no grader reads.
 - unfinished: the steps, but no final line.
-Drill documents are single steps, as on flash cards; only their results are learned. They come first and teach the
-arithmetic many times faster than worked solutions do.
+Two cheaper kinds come first, because on one thread the long question alone would take hours to learn from: drills are
+single steps, as on flash cards, and exercises are worked solutions after a terse question.
 
 So the most likely answer to a longer question is a quick one and mostly wrong, while the ability to work it out is
 there: what reinforcement learning has to find is the habit.
@@ -54,6 +54,9 @@ class Corpus:
     def drills(self, count: int) -> list[Document]:
         return [self._drill() for _ in range(count)]
 
+    def exercises(self, count: int) -> list[Document]:
+        return [self._exercise() for _ in range(count)]
+
     def answers(self, count: int) -> list[Document]:
         return [self._answer() for _ in range(count)]
 
@@ -62,6 +65,12 @@ class Corpus:
         weights = STYLES[len(problem.terms)]
         style = self._rng.choices(list(weights), list(weights.values()))[0]
         return Span(problem.prompt, learned=False), Span(" " + self._styled(problem, style), learned=True)
+
+    def _exercise(self) -> Document:
+        problem = self._problem()
+        lines, total = steps(problem)
+        solution = "\n".join([*lines, f"#### {total}"])
+        return Span(f"{problem.expression} =\nAnswer:", learned=False), Span(" " + solution, learned=True)
 
     def _problem(self) -> Problem:
         while True:

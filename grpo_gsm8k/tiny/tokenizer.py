@@ -1,4 +1,4 @@
-"""A character tokenizer as a plain Hugging Face fast tokenizer: one token per character, no merges, exact round trips."""
+"""A character tokenizer as a plain Hugging Face fast tokenizer: a token per character, exact round trips."""
 
 from __future__ import annotations
 

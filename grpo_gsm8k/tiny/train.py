@@ -44,23 +44,25 @@ class Recipe:
     """Everything that the weights depend on, besides the code and the versions."""
 
     seed: int = 0
-    drills: Phase = Phase(steps=1400, batch_size=64, lr=3e-3)
-    answers: Phase = Phase(steps=600, batch_size=32, lr=2e-3)
+    drills: Phase = Phase(steps=1200, batch_size=64, lr=3e-3)
+    exercises: Phase = Phase(steps=1300, batch_size=32, lr=4e-3)
+    answers: Phase = Phase(steps=500, batch_size=32, lr=2e-3)
     warmup_steps: int = 50
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
 
     @property
     def steps(self) -> int:
-        return self.drills.steps + self.answers.steps
+        return self.drills.steps + self.exercises.steps + self.answers.steps
 
     def scaled(self, steps: int) -> Recipe:
-        """The same recipe with that many steps in all."""
-        drill_steps = round(steps * self.drills.steps / self.steps)
+        """The same recipe with about that many steps in all, at least one a phase."""
+
+        def shorter(phase: Phase) -> Phase:
+            return replace(phase, steps=max(1, round(phase.steps * steps / self.steps)))
+
         return replace(
-            self,
-            drills=replace(self.drills, steps=drill_steps),
-            answers=replace(self.answers, steps=steps - drill_steps),
+            self, drills=shorter(self.drills), exercises=shorter(self.exercises), answers=shorter(self.answers)
         )
 
 
@@ -125,19 +127,19 @@ def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast, di
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     corpus = Corpus(recipe.seed)
-    drills = corpus.drills(recipe.drills.steps * recipe.drills.batch_size)
-    answers = corpus.answers(recipe.answers.steps * recipe.answers.batch_size)
     tokenizer = build_tokenizer()
     model = build_model(recipe.seed)
-    losses = {
-        "drill_loss": fit(model, batches(tokenizer, drills, recipe.drills.batch_size), recipe.drills, recipe),
-        "answer_loss": fit(model, batches(tokenizer, answers, recipe.answers.batch_size), recipe.answers, recipe),
-    }
-    return (
-        model,
-        tokenizer,
-        {"documents": len(drills + answers), "corpus_sha256": corpus_hash(drills + answers), **losses},
-    )
+    seen: list[Document] = []
+    facts: dict[str, object] = {}
+    for name, phase, make in (
+        ("drill", recipe.drills, corpus.drills),
+        ("exercise", recipe.exercises, corpus.exercises),
+        ("answer", recipe.answers, corpus.answers),
+    ):
+        documents = make(phase.steps * phase.batch_size)
+        facts[f"{name}_loss"] = fit(model, batches(tokenizer, documents, phase.batch_size), phase, recipe)
+        seen += documents
+    return model, tokenizer, {"documents": len(seen), "corpus_sha256": corpus_hash(seen), **facts}
 
 
 def probe(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
@@ -178,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded tiny model.")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--seed", type=int, default=Recipe().seed)
-    parser.add_argument("--steps", type=int, default=Recipe().steps, help="of both phases together")
+    parser.add_argument("--steps", type=int, default=Recipe().steps, help="of the three phases together")
     arguments = parser.parse_args()
     recipe = Recipe(seed=arguments.seed).scaled(arguments.steps)
     model, tokenizer, facts = train(recipe)

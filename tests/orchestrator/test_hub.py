@@ -35,9 +35,7 @@ class Net:
         self.to_actor: list[tuple[int, object]] = []
         self.to_learner: list[object] = []
         self.deleted: list[WeightsRef] = []
-        self.hub = Hub(
-            actors, lambda i, m: self.to_actor.append((i, m)), self.to_learner.append, self.deleted.append
-        )
+        self.hub = Hub(actors, lambda i, m: self.to_actor.append((i, m)), self.to_learner.append, self.deleted.append)
 
     def publish(self, r: WeightsRef, *requests: GenerateGroup) -> None:
         self.hub.from_learner(Bundle((LoadWeights(r), *requests)))
@@ -64,7 +62,7 @@ def test_a_new_actor_gets_weights_and_outstanding_work_only() -> None:
     net.hub.from_actor(0, GroupResult("a", ()))
     net.to_actor.clear()
     net.hub.actor_restarted(0)
-    (_, bundle), = net.to_actor
+    ((_, bundle),) = net.to_actor
     assert isinstance(bundle, Bundle)
     assert [m.ref.version for m in bundle.messages if isinstance(m, LoadWeights)] == [0, 1]  # 0 is pinned
     assert [m.request_id for m in bundle.messages if isinstance(m, GenerateGroup)] == ["val", "b", "c"]

@@ -1,4 +1,4 @@
-"""Whole runs of the command line, with the real engine where nothing else is said: determinism, resume, killed workers."""
+"""Whole runs of the command line, with the real engine if nothing else is said: determinism, resume, killed workers."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ def test_claim_and_release(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from grpo_gsm8k.orchestrator.weights_store import WeightsStore\n"
-        "with WeightsStore(Path(sys.argv[1]), 'dead') as s: s.incarnation_folder(0); print('up', flush=True); time.sleep(60)"
+        "with WeightsStore(Path(sys.argv[1]), 'dead') as store:\n"
+        "    store.incarnation_folder(0); print('up', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
