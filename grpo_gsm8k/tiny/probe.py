@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from grpo_gsm8k.tiny.problems import Problem
 
@@ -11,15 +11,16 @@ MAX_NEW_TOKENS = 48
 
 
 def complete(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], sample: bool, batch_size: int = 128
+    model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, prompts: list[str], sample: bool, batch_size: int = 128
 ) -> list[str]:
     """One completion for each prompt, cut at <eos>; greedy, or sampled at temperature 1."""
     model.eval()
+    options = {"temperature": 1.0, "top_k": 0} if sample else {}
     completions: list[str] = []
     for start in range(0, len(prompts), batch_size):
         batch = tokenizer(prompts[start : start + batch_size], padding=True, return_tensors="pt")
         with torch.inference_mode():
-            ids = model.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=sample, temperature=1.0, top_k=0)
+            ids = model.generate(**batch, max_new_tokens=MAX_NEW_TOKENS, do_sample=sample, **options)
         tails = ids[:, batch["input_ids"].shape[1] :]
         completions += tokenizer.batch_decode(tails, skip_special_tokens=True)
     return completions
@@ -31,7 +32,7 @@ def is_right(problem: Problem, completion: str) -> bool:
 
 
 def accuracy(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list[Problem], sample: bool = False
+    model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, problems: list[Problem], sample: bool = False
 ) -> float:
     """The share of problems answered in the demo's format and correctly."""
     completions = complete(model, tokenizer, [problem.prompt for problem in problems], sample)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from grpo_gsm8k.tiny import MODEL_FOLDER
 from grpo_gsm8k.tiny.corpus import Corpus, Document, corpus_hash
@@ -66,7 +66,7 @@ class Recipe:
         )
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[int]]:
+def encode(tokenizer: Qwen2Tokenizer, document: Document) -> tuple[list[int], list[int]]:
     """Token ids with <eos>, and labels for the learned spans."""
     ids: list[int] = []
     labels: list[int] = []
@@ -78,7 +78,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, documents: list[Document], batch_size: int
+    tokenizer: Qwen2Tokenizer, documents: list[Document], batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches in the order of the documents, padded on the right, where a causal model never looks."""
     for start in range(0, len(documents), batch_size):
@@ -122,7 +122,7 @@ def fit(
     return sum(tail) / len(tail)
 
 
-def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast, dict[str, object]]:
+def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer, dict[str, object]]:
     """The trained model, its tokenizer, and what to write into MADE_BY.json about the training."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -142,7 +142,7 @@ def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast, di
     return model, tokenizer, {"documents": len(seen), "corpus_sha256": corpus_hash(seen), **facts}
 
 
-def probe(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
+def probe(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer) -> dict[str, object]:
     """Accuracy on 512 of the questions that the corpus does not contain."""
     problems = demo_problems(HELD_OUT_COUNT - 512, 512)
     torch.manual_seed(0)
@@ -154,7 +154,7 @@ def probe(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[s
 
 
 def save(
-    folder: Path, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, facts: dict[str, object]
+    folder: Path, model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, recipe: Recipe, facts: dict[str, object]
 ) -> str:
     """Writes the folder and MADE_BY.json; returns the sha256 of the weights."""
     folder.mkdir(parents=True, exist_ok=True)
