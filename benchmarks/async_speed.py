@@ -1,8 +1,9 @@
 """How much faster an asynchronous run is than a synchronous one: `make bench-async`.
 
-Two cores, one pinned to each process. A calibration run tells what generating and learning cost; the number of epochs
-per batch is then set so that both cost about the same, and the same configuration runs once synchronously
-(max_staleness=0) and once asynchronously (max_staleness=2). The learning rate is zero, so every update costs the same.
+Two cores, one pinned to each process. A calibration run tells what generating and learning cost; the engine's batch
+size (smaller is slower) or the number of epochs per batch is then set so that both cost about the same, and the same
+configuration runs once synchronously (max_staleness=0) and once asynchronously (max_staleness=2). The learning rate is
+zero, so every update costs the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 WARM_UP = 2  # updates left out at the start: caches fill, and an asynchronous run has its first batch for free
-UPDATES = 14
+UPDATES = 10
+FULL_BATCH = 256  # sequences that the engine runs at once in the calibration
 COMMON = (
     "command=policy_gradient",
     "preset=cpu_demo",
@@ -46,7 +48,7 @@ class Measured:
     staleness: float
 
 
-def measure(artifacts: Path, max_staleness: int, epochs: int) -> Measured:
+def measure(artifacts: Path, max_staleness: int, epochs: int, sequences: int) -> Measured:
     """One run of the command line."""
     before = set((artifacts / "runs").glob("*"))
     arguments = [
@@ -54,6 +56,7 @@ def measure(artifacts: Path, max_staleness: int, epochs: int) -> Measured:
         f"artifacts={artifacts}",
         f"policy_gradient.max_staleness={max_staleness}",
         f"policy_gradient.epochs_per_batch={epochs}",
+        f"actor.max_num_seqs={sequences}",
     ]
     subprocess.run([sys.executable, str(REPO / "cli.py"), *arguments], check=True, stdout=subprocess.DEVNULL, cwd=REPO)
     (run,) = set((artifacts / "runs").glob("*")) - before
@@ -73,11 +76,18 @@ def main() -> None:
     """Calibrate, measure, print."""
     with tempfile.TemporaryDirectory() as folder:
         artifacts = Path(folder)
-        calibration = measure(artifacts, 0, epochs=1)
-        learning = calibration.step_s - calibration.waited_s
-        epochs = max(1, round(calibration.waited_s / learning))
-        print(f"calibration: generating {calibration.waited_s:.2f} s, learning {learning:.2f} s -> {epochs} epochs")
-        runs = {name: measure(artifacts, staleness, epochs) for name, staleness in (("sync", 0), ("async", 2))}
+        calibration = measure(artifacts, 0, 1, FULL_BATCH)
+        generating, learning = calibration.waited_s, calibration.step_s - calibration.waited_s
+        epochs = max(1, round(generating / learning))
+        sequences = min(FULL_BATCH, round(FULL_BATCH * generating / learning))
+        print(
+            f"calibration: generating {generating:.2f} s, learning {learning:.2f} s "
+            f"-> {epochs} epochs, {sequences} sequences at once",
+            flush=True,
+        )
+        runs = {
+            name: measure(artifacts, staleness, epochs, sequences) for name, staleness in (("sync", 0), ("async", 2))
+        }
     for name, run in runs.items():
         print(
             f"{name:5}  {run.step_s:.2f} s per update, waiting {run.waited_s:.2f} s, "
