@@ -199,12 +199,12 @@ def test_killed_orchestrator_leaves_nothing_and_the_next_start_goes_on(cli: Cli)
 
 
 def test_stopped_actor_is_replaced_after_its_deadline(cli: Cli) -> None:
-    process = cli.start(*SCRIPTED, "actor.progress_timeout_s=2")
+    process = cli.start(*SCRIPTED, "actor.progress_timeout_s=5")
     run = run_of(cli, process)
     wait_for(process, lambda: bool(events_of(run, "worker_started")) and 1 in steps_of(run))
     os.kill(pid_of(run, "actor-0"), signal.SIGSTOP)
     finish(process)
-    assert [e["reason"] for e in events_of(run, "actor_restarted")] == ["silent for 2 s"]
+    assert {e["reason"] for e in events_of(run, "actor_restarted")} == {"silent for 5 s"}
     assert_nothing_lost(run)
 
 
