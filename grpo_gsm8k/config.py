@@ -80,6 +80,7 @@ class ActorConfig(Section):
     max_batched_tokens: int = Field(ge=1)
     enforce_eager: bool
     prefix_caching: bool
+    lora: Literal["adapter", "merged"]
     threads: int = Field(ge=1)
     cores: list[int]
     canary_tolerance: float = Field(gt=0)
@@ -97,6 +98,17 @@ class ActorConfig(Section):
         return self
 
 
+class LoraConfig(Section):
+    """A low-rank adapter in place of training all weights."""
+
+    enabled: bool
+    rank: int = Field(ge=1, le=512)
+    alpha: int = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
+    targets: list[str] = Field(min_length=1)
+    rslora: bool
+
+
 class LearnerConfig(Section):
     """The learning process: device, precision, optimizer, and when it counts as dead."""
 
@@ -105,6 +117,12 @@ class LearnerConfig(Section):
     threads: int = Field(ge=1)
     cores: list[int]
     deterministic: bool
+    lora: LoraConfig
+    quantization: Literal["none", "nf4"]
+    optimizer: Literal["adamw", "adamw_8bit"]
+    offload_optimizer: bool
+    gradient_checkpointing: bool
+    compile: bool
     token_budget: int = Field(ge=8)
     logprob_chunk: int = Field(ge=1)
     lr: float = Field(ge=0)
@@ -118,18 +136,104 @@ class LearnerConfig(Section):
     progress_timeout_s: float = Field(gt=0)
     max_restarts: int = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _quantised_base_has_an_adapter(self) -> Self:
+        if self.quantization != "none" and not self.lora.enabled:
+            raise ValueError(
+                f"quantization={self.quantization} freezes the base, so nothing is trained: use learner=qlora or "
+                "set learner.lora.enabled=true"
+            )
+        return self
+
+
+class OffPolicyConfig(Section):
+    """Which policy the ratio is taken against, and how that policy's distance from the behaviour is corrected."""
+
+    proximal: Literal["behaviour", "recomputed"]
+    correction: Literal["none", "importance", "truncate", "mask"]
+    level: Literal["token", "sequence", "geometric_mean"]
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _corrects_something(self) -> Self:
+        if self.correction != "none" and self.proximal == "behaviour":
+            raise ValueError(
+                f"correction={self.correction} weighs the proximal over the behaviour policy, and they are the same: "
+                "set policy_gradient.off_policy.proximal=recomputed"
+            )
+        return self
+
+
+class KlConfig(Section):
+    """Penalty on the divergence from the reference: the start model, or the base under an adapter."""
+
+    coef: float = Field(ge=0)
+    estimator: Literal["k1", "k2", "k3"]
+    place: Literal["loss", "reward"]
+    target: float | None = Field(gt=0)
+    horizon: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _target_has_a_reference(self) -> Self:
+        if self.target is not None and self.coef == 0:
+            raise ValueError(
+                f"target={self.target} adapts a coefficient, and without one there is no reference: set "
+                "policy_gradient.kl.coef=0.05 or policy_gradient.kl.target=null"
+            )
+        return self
+
+
+class CriticConfig(Section):
+    """The value function of PPO. `shared`: a head on the policy's trunk; `separate`: a model of its own."""
+
+    kind: Literal["none", "shared", "separate"]
+    path: str | None  # of a separate critic; null: model.path
+    lr: float = Field(ge=0)
+    value_coef: float = Field(gt=0)
+    cliprange: float | None = Field(gt=0)
+    gamma: float = Field(gt=0, le=1)
+    lam: float = Field(ge=0, le=1)
+
+
+LossType = Literal["no_baseline", "reinforce_with_baseline", "grpo_clip", "ppo_clip", "cispo"]
+Advantage = Literal["reward", "group_mean", "group_mean_std", "leave_one_out", "batch_whitened", "gae"]
+_USUAL_ADVANTAGE: dict[LossType, Advantage] = {
+    "no_baseline": "reward",
+    "reinforce_with_baseline": "group_mean",
+    "grpo_clip": "group_mean_std",
+    "ppo_clip": "gae",
+    "cispo": "group_mean_std",
+}
+_REINFORCE = ("no_baseline", "reinforce_with_baseline")
+_PER_GROUP = ("group_mean", "group_mean_std", "leave_one_out")
+_MAX_SEQUENCE_CLIPRANGE = 0.05
+
 
 class PolicyGradientConfig(Section):
     """The algorithm and the schedule of one run."""
 
-    loss_type: Literal["no_baseline", "reinforce_with_baseline", "grpo_clip"]
+    loss_type: LossType
+    advantage: Advantage | None  # null: the usual one of loss_type
+    ratio: Literal["token", "sequence", "geometric_mean"]
+    reduction: Literal["sequence_mean", "token_mean", "constant"]
     group_size: int = Field(ge=1)
     episodes_per_update: int = Field(ge=1)
     updates: int = Field(ge=1)
     epochs_per_batch: int = Field(ge=1)
     minibatches: int = Field(ge=1)
-    cliprange: float = Field(gt=0, lt=1)
+    cliprange: float | None = Field(gt=0, lt=1)
+    cliprange_high: float | None = Field(gt=0)
+    dual_clip: float | None = Field(gt=1)
     advantage_eps: float = Field(gt=0)
+    entropy_coef: float = Field(ge=0)
+    target_kl: float | None = Field(gt=0)
+    off_policy: OffPolicyConfig
+    kl: KlConfig
+    critic: CriticConfig
+    overlong: Literal["keep", "mask", "penalty"]
+    overlong_buffer: float = Field(gt=0, le=1)
+    active_sampling: int = Field(ge=0)
     max_new_tokens: int = Field(ge=1)
     temperature: float = Field(gt=0)
     top_p: float = Field(gt=0, le=1)
@@ -158,8 +262,45 @@ class PolicyGradientConfig(Section):
                 f"minibatches={self.minibatches} exceeds the {self.prompts_per_update} prompts of an update: "
                 "lower policy_gradient.minibatches"
             )
-        if self.loss_type != "no_baseline" and self.group_size < 2:
-            raise ValueError(f"loss_type={self.loss_type} compares within a group: set group_size to 2 or more")
+        return self
+
+    @property
+    def advantage_name(self) -> Advantage:
+        """The advantage that is used."""
+        return self.advantage or _USUAL_ADVANTAGE[self.loss_type]
+
+    @model_validator(mode="after")
+    def _advantage_fits(self) -> Self:
+        name = self.advantage_name
+        if name in _PER_GROUP and self.group_size < 2:
+            raise ValueError(f"advantage={name} compares within a group: set policy_gradient.group_size to 2 or more")
+        if self.loss_type == "no_baseline" and name != "reward":
+            raise ValueError(f"loss_type=no_baseline has no advantage={name}: use loss_type=reinforce_with_baseline")
+        if name == "gae" and self.critic.kind == "none":
+            raise ValueError(
+                f"loss_type={self.loss_type} with advantage=gae needs a critic: use policy_gradient=ppo, or set "
+                "policy_gradient.critic.kind=shared or separate"
+            )
+        if name != "gae" and self.critic.kind != "none":
+            raise ValueError(f"critic.kind={self.critic.kind} is of no use to advantage={name}: set it to none")
+        if self.active_sampling and name not in _PER_GROUP:
+            raise ValueError(f"active_sampling replaces groups without variance, which advantage={name} can use: set 0")
+        return self
+
+    @model_validator(mode="after")
+    def _ratio_and_clip_fit(self) -> Self:
+        if self.loss_type in _REINFORCE and self.ratio != "token":
+            raise ValueError(f"loss_type={self.loss_type} has no ratio: set policy_gradient.ratio=token")
+        if self.loss_type == "cispo" and self.ratio != "token":
+            raise ValueError("loss_type=cispo weighs tokens: set policy_gradient.ratio=token")
+        if self.dual_clip is not None and self.loss_type not in ("grpo_clip", "ppo_clip"):
+            raise ValueError(f"dual_clip has no meaning for loss_type={self.loss_type}: set it to null")
+        widest = max(self.cliprange or 0, self.cliprange_high or 0)
+        if self.ratio == "geometric_mean" and widest > _MAX_SEQUENCE_CLIPRANGE:
+            raise ValueError(
+                f"cliprange={widest} is a bound for tokens; the geometric mean over a sequence hardly moves: set "
+                "policy_gradient.cliprange=3e-4 policy_gradient.cliprange_high=4e-4, or use policy_gradient=gspo"
+            )
         return self
 
 
@@ -187,6 +328,15 @@ class Config(Section):
     learner: LearnerConfig
     policy_gradient: PolicyGradientConfig
     wandb: WandbConfig
+
+    @model_validator(mode="after")
+    def _engine_has_the_base_that_is_trained(self) -> Self:
+        if self.learner.quantization != "none" and self.actor.lora == "adapter":
+            raise ValueError(
+                "actor.lora=adapter puts it on the engine's exact base, but it is trained on a base of 4 bits: "
+                "set actor.lora=merged"
+            )
+        return self
 
 
 def parse_config(values: object) -> Config:

@@ -1,7 +1,8 @@
 """Reward of one completion: a weighted sum of named parts, each a pure function of what was written and its grade.
 
-No part looks at the length of a text. A truncated completion earns nothing in any part: its last number may have
-lost digits, and `scoring.classify` counts it as truncated, so reward and accuracy agree.
+No part looks at the length of a text; the one penalty that does is asked for with `policy_gradient.overlong`. A
+truncated completion earns nothing in any part: its last number may have lost digits, and `scoring.classify` counts it
+as truncated, so reward and accuracy agree.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class RewardScore:
 
     total: float
     parts: dict[str, float]
+
+    def plus(self, name: str, value: float) -> RewardScore:
+        """The same with a further part of weight 1."""
+        return RewardScore(self.total + value, {**self.parts, name: value})
 
 
 RewardPart = Callable[[RewardInput], float]

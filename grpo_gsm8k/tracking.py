@@ -25,6 +25,7 @@ import psutil
 from grpo_gsm8k.console import best_of, seconds_of_sessions, summarise, validations_of
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.integrity import JsonLines, write_atomically
+from grpo_gsm8k.metrics import METRICS, PREFIXES
 from grpo_gsm8k.run_folder import plain, redact
 
 if TYPE_CHECKING:
@@ -33,48 +34,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import WandbConfig
     from grpo_gsm8k.console import ProgressConsole
     from grpo_gsm8k.run_folder import RunFolder
-
-METRICS: Final[dict[str, str]] = {
-    "train/loss": "mean loss over the update's optimizer steps",
-    "train/reward_mean": "mean total reward of a completion",
-    "train/advantage_std": "standard deviation of the advantages",
-    "train/kl_behaviour": "estimated KL of behaviour policy to policy, nats per token",
-    "train/ratio_mean": "mean importance ratio per token",
-    "train/ratio_max": "largest importance ratio of a token",
-    "train/clip_frac": "fraction of tokens whose ratio was clipped, 0 to 1",
-    "train/entropy": "mean entropy of the policy, nats per token",
-    "train/grad_norm": "mean gradient norm before clipping",
-    "train/lr": "learning rate of the last optimizer step",
-    "train/frac_zero_variance_groups": "fraction of groups whose rewards are all equal, 0 to 1",
-    "train/optimizer_steps": "optimizer steps applied in this update",
-    "train/skipped_steps": "optimizer steps of this update skipped for a non-finite gradient",
-    "train/dropped_prompts": "prompts of this update that were dropped, for the ledger's reasons",
-    "rollout/tokens": "sampled tokens that this update trained on",
-    "rollout/tokens_per_s": "sampled tokens of this update per second of its wall time",
-    "rollout/length_mean": "mean completion length, tokens",
-    "rollout/truncated_frac": "fraction of completions ended by the token limit, 0 to 1",
-    "rollout/staleness_mean": "mean staleness of a sample, policy updates",
-    "rollout/staleness_max": "largest staleness of a sample, policy updates",
-    "sync/publish_s": "time to publish the weights, seconds",
-    "sync/load_s": "time the engine took for its last load of weights, seconds",
-    "sync/logprob_gap_mean": "mean |engine - learner| log-probability at the same version, nats",
-    "sync/logprob_gap_max": "largest |engine - learner| log-probability at the same version, nats",
-    "sync/canary_gap": "mean |engine - learner| log-probability of the canary after the last load, nats",
-    "time/step_s": "wall time of this update, seconds",
-    "time/learner_idle_frac": "fraction of the wall time in which the learner waited, 0 to 1",
-    "time/actor_idle_frac": "fraction of the wall time in which the actor waited, 0 to 1",
-    "val/accuracy": "fraction of the validation set answered right, 0 to 1",
-    "val/accuracy_ci_low": "lower end of the 95 % interval of the accuracy",
-    "val/accuracy_ci_high": "upper end of the 95 % interval of the accuracy",
-    "val/truncated_frac": "fraction of answers ended by the token limit, 0 to 1",
-    "val/format_error_frac": "fraction of answers without a readable result, 0 to 1",
-    "val/logic_error_frac": "fraction of readable answers' results that are wrong, of all items, 0 to 1",
-    "val/length_mean": "mean answer length, tokens",
-    "val/version": "policy updates applied to the weights that were validated",
-    "val/n": "items of the validation set",
-    "val/seconds": "time from submission to the last answer, seconds",
-}
-PREFIXES: Final[dict[str, str]] = {"train/reward_": "mean of one part of the reward, before weighting"}
 
 WANDB_QUEUE = 2048  # records; an update every 10 s would take hours to fill it
 WANDB_INIT_SECONDS = 60.0
@@ -90,7 +49,7 @@ def check_names(metrics: Mapping[str, float]) -> None:
     """Raises TrackingError for a name that is not in METRICS and not a `train/reward_<part>`."""
     unknown = [name for name in metrics if name not in METRICS and not name.startswith(tuple(PREFIXES))]
     if unknown:
-        raise TrackingError(f"unknown metric names {sorted(unknown)}: add them to grpo_gsm8k.tracking.METRICS")
+        raise TrackingError(f"unknown metric names {sorted(unknown)}: add them to grpo_gsm8k.metrics.METRICS")
 
 
 def check_wandb(config: WandbConfig) -> None:

@@ -1,7 +1,8 @@
 """Published weights: a folder that appears whole or not at all, with checksums and a canary.
 
-`<root>/v<version>/` holds `model.safetensors` and `manifest.json`. The learner writes it aside and renames it; the
-actor verifies it before it touches the engine; the orchestrator deletes it when nothing may load it any more.
+`<root>/v<version>/` holds `model.safetensors`, or an adapter in peft's format, and `manifest.json`. The learner writes
+it aside and renames it; the actor verifies it before it touches the engine; the orchestrator deletes it when nothing
+may load it any more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from grpo_gsm8k import integrity
 from grpo_gsm8k.errors import WeightsError
@@ -18,7 +19,8 @@ from grpo_gsm8k.protocol import WeightsRef
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WEIGHTS_FILE = "model.safetensors"
+MODEL_FILE = "model.safetensors"
+Kind = Literal["model", "adapter"]
 SPARE_BYTES = 16 * 2**20  # left free on the device for everybody else
 
 
@@ -34,14 +36,17 @@ class Canary:
 class VerifiedWeights:
     """A weights folder whose every byte was checked. `digest` identifies the tensors."""
 
-    file: Path
+    folder: Path
+    kind: Kind
     version: int
     digest: str
     canary: Canary
 
 
-def publish(root: Path, version: int, size: int, write: Callable[[Path], None], canary: Canary) -> WeightsRef:
-    """Make `<root>/v<version>` of about `size` bytes; `write` puts the tensors into the file it is given.
+def publish(
+    root: Path, version: int, kind: Kind, size: int, write: Callable[[Path], None], canary: Canary
+) -> WeightsRef:
+    """Make `<root>/v<version>` of about `size` bytes; `write` puts the files into the folder it is given.
 
     Raises WeightsError, and leaves nothing behind, when the device has no room: an mmapped tmpfs that overflows
     kills its reader with SIGBUS, so the space is checked before the first byte.
@@ -57,9 +62,9 @@ def publish(root: Path, version: int, size: int, write: Callable[[Path], None], 
     shutil.rmtree(aside, ignore_errors=True)
     try:
         integrity.make_private_folder(aside)
-        write(aside / WEIGHTS_FILE)
+        write(aside)
         canary_fields = {"token_ids": canary.token_ids, "logprobs": canary.logprobs}
-        integrity.write_manifest(aside, {"version": version, "canary": canary_fields})
+        integrity.write_manifest(aside, {"version": version, "kind": kind, "canary": canary_fields})
         integrity.make_private(aside)
         integrity.replace_folder(aside, final, durable=False)
     except OSError as error:
@@ -79,8 +84,9 @@ def verify(ref: WeightsRef) -> VerifiedWeights:
         raise WeightsError(f"{folder} holds version {manifest['version']}, version {ref.version} was asked for")
     canary = manifest["canary"]
     return VerifiedWeights(
-        file=folder / WEIGHTS_FILE,
+        folder=folder,
+        kind=manifest["kind"],
         version=ref.version,
-        digest=manifest["files"][WEIGHTS_FILE]["xxh3_128"],
+        digest=" ".join(entry["xxh3_128"] for _, entry in sorted(manifest["files"].items())),
         canary=Canary(tuple(canary["token_ids"]), tuple(canary["logprobs"])),
     )

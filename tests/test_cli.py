@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import load_config, main, presets
+from cli import CONF, load_config, main, presets
 from grpo_gsm8k.errors import UserError
 
 PG = ["command=policy_gradient", "preset=cpu_demo"]
@@ -17,10 +17,19 @@ def test_every_preset_composes(preset: str) -> None:
     assert load_config(["command=policy_gradient", f"preset={preset}"]).command == "policy_gradient"
 
 
-@pytest.mark.parametrize("group", ["grpo", "reinforce", "reinforce_baseline"])
-def test_named_settings(group: str) -> None:
-    config = load_config(["command=policy_gradient", f"policy_gradient={group}"])
+SETTINGS = sorted(path.stem for path in (CONF / "policy_gradient").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("group", SETTINGS)
+@pytest.mark.parametrize("preset", presets())
+def test_every_named_setting_fits_every_preset(group: str, preset: str) -> None:
+    config = load_config(["command=policy_gradient", f"policy_gradient={group}", f"preset={preset}"])
     assert config.policy_gradient.group_size == 8
+
+
+def test_the_settings_of_the_field_are_there() -> None:
+    named = "reinforce reinforce_baseline grpo dr_grpo dapo rloo gspo cispo ppo"
+    assert set(named.split()) <= set(SETTINGS)
 
 
 BAD = [
@@ -31,8 +40,20 @@ BAD = [
     (["preset=cpu_demo"], "command"),
     (["command=fly", "preset=cpu_demo"], "command"),
     ([*PG, "policy_gradient.episodes_per_update=100"], "episodes_per_update=100 is no multiple of group_size=8"),
-    ([*PG, "policy_gradient.group_size=1"], "set group_size to 2 or more"),
+    ([*PG, "policy_gradient.group_size=1"], "policy_gradient.group_size to 2 or more"),
     ([*PG, "policy_gradient.minibatches=100"], "lower policy_gradient.minibatches"),
+    ([*PG, "learner.lora.enabled=true", "learner.lora.rank=0"], "learner.lora.rank"),
+    ([*PG, "learner=qlora", "actor.lora=adapter"], "set actor.lora=merged"),
+    ([*PG, "learner.quantization=nf4"], "learner.lora.enabled=true"),
+    ([*PG, "policy_gradient=gspo", "policy_gradient.cliprange=0.2"], "policy_gradient.cliprange=3e-4"),
+    ([*PG, "policy_gradient.kl.target=0.1"], "set policy_gradient.kl.coef=0.05"),
+    ([*PG, "policy_gradient.loss_type=ppo_clip"], "use policy_gradient=ppo"),
+    ([*PG, "policy_gradient=ppo", "policy_gradient.critic.kind=none"], "needs a critic"),
+    ([*PG, "policy_gradient.critic.kind=shared"], "set it to none"),
+    ([*PG, "policy_gradient.off_policy.correction=truncate"], "off_policy.proximal=recomputed"),
+    ([*PG, "policy_gradient=reinforce", "policy_gradient.ratio=sequence"], "policy_gradient.ratio=token"),
+    ([*PG, "policy_gradient=cispo", "policy_gradient.dual_clip=3"], "dual_clip"),
+    ([*PG, "policy_gradient=reinforce", "policy_gradient.active_sampling=8"], "active_sampling"),
     ([*PG, "policy_gradient.temperature=0"], "policy_gradient.temperature"),
     ([*PG, "+policy_gradient.rewards.beauty=0.5"], "policy_gradient.rewards.beauty: unknown reward part"),
     ([*PG, "actor.max_batched_tokens=64"], "raise actor.max_batched_tokens"),

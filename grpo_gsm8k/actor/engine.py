@@ -26,6 +26,8 @@ class EngineSpec:
     max_batched_tokens: int
     enforce_eager: bool
     prefix_caching: bool
+    lora_rank: int  # 0: whole models are published
+    lora_versions: int  # adapters that may be in use at once
     canary_tolerance: float
     seed: int
 

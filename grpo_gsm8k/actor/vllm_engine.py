@@ -26,6 +26,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.sampling_params import RequestOutputKind
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.protocol import GenerateGroup, WeightsRef
 
 CANARY_ID = "canary"
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has kernels for
 CANARY_PARAMS = SamplingParams(
     temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
 )
@@ -118,6 +120,10 @@ class VllmEngine:
         self._spec = spec
         self._engine = LLMEngine.from_engine_args(_engine_args(spec))
         self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
+        self._adapter: LoRARequest | None = None
+        self._adapters_loaded = 0
+        self._version = -1
+        self._admitted: dict[str, int] = {}  # version of the adapter that a running request keeps to its end
         self._proving: _Proof | None = None
         self._digest = ""
         self._canary_logprobs: tuple[float, ...] = ()
@@ -125,11 +131,15 @@ class VllmEngine:
     def add(self, request: GenerateGroup) -> None:
         """Start a request. Raises ValueError when vLLM refuses it (too long, say)."""
         prompt = TokensPrompt(prompt_token_ids=request.prompt_ids.tolist())
-        self._engine.add_request(request.request_id, prompt, _sampling_params(request))
+        self._engine.add_request(request.request_id, prompt, _sampling_params(request), lora_request=self._adapter)
+        if self._adapter is not None:
+            self._admitted[request.request_id] = self._version
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Forget these requests, running or not."""
         self._engine.abort_request(list(request_ids))
+        for request_id in request_ids:
+            self._admitted.pop(request_id, None)
 
     def step(self) -> list[GroupResult | Failed | WeightsLive]:
         """Sample one token for every running sequence; returns the groups that finished, and a proof that did.
@@ -141,21 +151,41 @@ class VllmEngine:
             if output.request_id == CANARY_ID:
                 finished.append(self._prove(output.prompt_logprobs))
             elif output.finished:
-                finished.append(_result(output))
+                finished.append(_result(output, self._admitted.pop(output.request_id, None)))
         return finished
 
     def load(self, ref: WeightsRef) -> None:
-        """Verify, swap, have running contexts recomputed, and send the canary ahead of everything that waits."""
+        """Verify, swap, and send the canary ahead of everything that waits.
+
+        New weights replace the old under running requests, whose contexts are recomputed. A new adapter is for the
+        requests that start from now on; those that run keep theirs.
+        """
         started = time.monotonic()
         verified = weights.verify(ref)  # before the engine is touched: a failed update cannot be undone
-        self._engine.collective_rpc("start_weight_update")
-        self._engine.collective_rpc("update_weights", kwargs={"update_info": {"file": str(verified.file)}})
-        self._engine.collective_rpc("finish_weight_update")
-        self._engine.reset_prefix_cache(reset_running_requests=True)
-        self._engine.set_weight_version(str(ref.version))
+        if verified.kind == "adapter":
+            self._load_adapter(verified)
+        else:
+            self._load_model(verified)
+        self._version = ref.version
         self._proving = _Proof(ref, verified, time.monotonic() - started)
         prompt = TokensPrompt(prompt_token_ids=list(verified.canary.token_ids))
-        self._engine.add_request(CANARY_ID, prompt, CANARY_PARAMS, priority=-1)
+        self._engine.add_request(CANARY_ID, prompt, CANARY_PARAMS, lora_request=self._adapter, priority=-1)
+
+    def _load_model(self, verified: weights.VerifiedWeights) -> None:
+        self._engine.collective_rpc("start_weight_update")
+        file = verified.folder / weights.MODEL_FILE
+        self._engine.collective_rpc("update_weights", kwargs={"update_info": {"file": str(file)}})
+        self._engine.collective_rpc("finish_weight_update")
+        self._engine.reset_prefix_cache(reset_running_requests=True)
+        self._engine.set_weight_version(str(verified.version))
+
+    def _load_adapter(self, verified: weights.VerifiedWeights) -> None:
+        """Under a number and a name never used before: vLLM keeps what it has under a known one."""
+        self._adapters_loaded += 1
+        number = self._adapters_loaded
+        self._adapter = LoRARequest(f"v{verified.version}.{number}", number, str(verified.folder))
+        if not self._engine.add_lora(self._adapter):
+            raise WeightsError(f"weights version {verified.version}: the engine refused the adapter")
 
     def _prove(self, prompt_logprobs: Any) -> WeightsLive:
         """Compare the engine's canary with the learner's, and with its own under the weights before."""
@@ -187,6 +217,13 @@ def _engine_args(spec: EngineSpec) -> EngineArgs:
             "kv_cache_memory_bytes": spec.kv_cache_mb * 2**20,
             "enable_chunked_prefill": False,
             "block_size": 32,
+        }
+    if spec.lora_rank:
+        device |= {
+            "enable_lora": True,
+            "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= spec.lora_rank),
+            "max_loras": spec.lora_versions,
+            "max_cpu_loras": spec.lora_versions,
         }
     return EngineArgs(
         model=spec.model_folder,
@@ -224,16 +261,19 @@ def _sampling_params(request: GenerateGroup) -> SamplingParams:
     )
 
 
-def _result(output: Any) -> GroupResult | Failed:
-    completions = tuple(_completion(item) for item in sorted(output.outputs, key=lambda item: item.index))
+def _result(output: Any, version: int | None) -> GroupResult | Failed:
+    """`version`: of the adapter that made all of it; None where vLLM knows the version of each token."""
+    completions = tuple(_completion(item, version) for item in sorted(output.outputs, key=lambda item: item.index))
     reasons = {completion.finish_reason for completion in completions}
     if not reasons <= {"stop", "length"}:
         return Failed(output.request_id, f"finish reasons {sorted(reasons)}", "")
     return GroupResult(output.request_id, completions)
 
 
-def _completion(item: Any) -> Completion:
+def _completion(item: Any, version: int | None) -> Completion:
     spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in item.weight_versions or ())
+    if version is not None:
+        spans = (VersionSpan(version, 0, len(item.token_ids)),)
     return Completion(
         token_ids=np.asarray(item.token_ids, dtype=np.int32),
         logprobs=np.asarray(item.logprobs.logprobs, dtype=np.float32),

@@ -1,36 +1,60 @@
-"""Rewards of a group -> advantages."""
+"""Rewards of a batch -> advantages, float64 [G, N]: G prompts with N completions each.
+
+Every method but `reward` gives exactly zero to a group (or batch) whose rewards are all equal, not the rounding error
+of its mean divided by eps.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 import numpy as np
 
-LossType = Literal["no_baseline", "reinforce_with_baseline", "grpo_clip"]
+
+def reward(rewards_GN: np.ndarray, eps: float) -> np.ndarray:
+    """A = r (REINFORCE, Williams 1992)."""
+    return rewards_GN.copy()
 
 
-def group_advantages(rewards_GN: np.ndarray, loss_type: LossType, eps: float) -> np.ndarray:
-    """Advantage of each of N completions of G prompts, float64 [G, N].
+def group_mean(rewards_GN: np.ndarray, eps: float) -> np.ndarray:
+    """A = r - mean of the group (Dr. GRPO, arXiv:2503.20783)."""
+    return _zero_where_tied(rewards_GN - rewards_GN.mean(axis=1, keepdims=True), rewards_GN)
 
-    no_baseline: A = r (REINFORCE, Williams 1992).
-    reinforce_with_baseline: A = r - mean(r of the group).
-    grpo_clip: A = (r - mean) / (std + eps), std with Bessel's correction (GRPO, arXiv:2402.03300, eq. 3).
 
-    A group whose rewards are all equal has advantages of exactly zero under the latter two, not the rounding error
-    of its mean divided by eps.
-    """
-    rewards = np.array(rewards_GN, dtype=np.float64)
-    if loss_type == "no_baseline":
-        return rewards
-    advantages: np.ndarray = rewards - rewards.mean(axis=1, keepdims=True)
-    if loss_type == "grpo_clip":
-        advantages /= rewards.std(axis=1, ddof=1, keepdims=True) + eps
-    tied = zero_variance(rewards)
-    advantages[tied] = 0.0
-    return advantages
+def group_mean_std(rewards_GN: np.ndarray, eps: float) -> np.ndarray:
+    """A = (r - mean) / (std + eps), std with Bessel's correction (GRPO, arXiv:2402.03300)."""
+    centred_GN = rewards_GN - rewards_GN.mean(axis=1, keepdims=True)
+    return _zero_where_tied(centred_GN / (rewards_GN.std(axis=1, ddof=1, keepdims=True) + eps), rewards_GN)
+
+
+def leave_one_out(rewards_GN: np.ndarray, eps: float) -> np.ndarray:
+    """A_i = r_i - mean of the other N - 1 (RLOO, arXiv:2402.14740)."""
+    count = rewards_GN.shape[1]
+    return _zero_where_tied((rewards_GN - rewards_GN.mean(axis=1, keepdims=True)) * count / (count - 1), rewards_GN)
+
+
+def batch_whitened(rewards_GN: np.ndarray, eps: float) -> np.ndarray:
+    """A = (r - mean) / (std + eps) over the whole batch (REINFORCE++, arXiv:2501.03262)."""
+    if rewards_GN.max() == rewards_GN.min():
+        return np.zeros_like(rewards_GN)
+    whitened: np.ndarray = (rewards_GN - rewards_GN.mean()) / (rewards_GN.std() + eps)
+    return whitened
+
+
+ADVANTAGES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "reward": reward,
+    "group_mean": group_mean,
+    "group_mean_std": group_mean_std,
+    "leave_one_out": leave_one_out,
+    "batch_whitened": batch_whitened,
+}
 
 
 def zero_variance(rewards_GN: np.ndarray) -> np.ndarray:
     """Which groups have equal rewards throughout, bool [G]."""
-    rewards = np.asarray(rewards_GN)
-    return np.asarray(rewards.max(axis=1) == rewards.min(axis=1))
+    return np.asarray(rewards_GN.max(axis=1) == rewards_GN.min(axis=1))
+
+
+def _zero_where_tied(advantages_GN: np.ndarray, rewards_GN: np.ndarray) -> np.ndarray:
+    advantages_GN[zero_variance(rewards_GN)] = 0.0
+    return advantages_GN

@@ -1,33 +1,91 @@
-"""Log-probabilities of given tokens from hidden states, without the logits of a whole batch."""
+"""Log-probability and entropy of given tokens from hidden states, without the logits of a whole batch."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
-from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def token_logprobs(
     hidden_NH: torch.Tensor, head_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability and (detached) entropy in nats of each token at `temperature`, both [N], at least float32.
+    """Log-probability and entropy in nats of each token at `temperature`, both [N], at least float32.
 
-    Logits exist for `chunk` positions at a time, and are computed again in the backward pass.
+    Logits exist for `chunk` positions at a time: the backward pass, written by hand, computes them again. Both results
+    are differentiable. Under autocast the two matrix products run in its precision, everything else in float32.
     """
-    parts = [
-        checkpoint(_chunk_logprobs, hidden, head_VH, targets, temperature, use_reentrant=False)
-        for hidden, targets in zip(hidden_NH.split(chunk), targets_N.split(chunk), strict=True)
-    ]
-    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
+    if torch.is_autocast_enabled(hidden_NH.device.type):
+        dtype = torch.get_autocast_dtype(hidden_NH.device.type)
+        hidden_NH, head_VH = hidden_NH.to(dtype), head_VH.to(dtype)
+    with torch.autocast(hidden_NH.device.type, enabled=False):
+        logprobs_N, entropy_N = _TokenLogprobs.apply(hidden_NH, head_VH, targets_N, temperature, chunk)
+    return logprobs_N, entropy_N
 
 
-def _chunk_logprobs(
-    hidden_CH: torch.Tensor, head_VH: torch.Tensor, targets_C: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    logits_CV = torch.nn.functional.linear(hidden_CH, head_VH)
-    logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)) / temperature
-    normaliser_C = logits_CV.logsumexp(dim=-1)
-    logprobs_C = logits_CV.gather(1, targets_C[:, None])[:, 0] - normaliser_C
-    with torch.no_grad():
-        # H = log Z - sum p * logit
-        entropy_C = normaliser_C - (torch.softmax(logits_CV, dim=-1) * logits_CV).sum(dim=-1)
-    return logprobs_C, entropy_C
+class _TokenLogprobs(torch.autograd.Function):
+    """With z the logits over temperature, L their logsumexp, p = exp(z - L), H = L - sum p z, and y the target:
+
+    d logprob / dz_j = [j = y] - p_j and d H / dz_j = -p_j (z_j - L + H).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: torch.Tensor,
+        head_VH: torch.Tensor,
+        targets_N: torch.Tensor,
+        temperature: float,
+        chunk: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
+        logprobs_N, entropy_N, normaliser_N = hidden_NH.new_empty((3, len(hidden_NH)), dtype=dtype)
+        for rows, logits_CV in _chunks(hidden_NH, head_VH, temperature, chunk):
+            normaliser_N[rows] = logits_CV.logsumexp(dim=-1)
+            logprobs_N[rows] = logits_CV.gather(1, targets_N[rows, None])[:, 0] - normaliser_N[rows]
+            probabilities_CV = torch.exp(logits_CV - normaliser_N[rows, None])
+            entropy_N[rows] = normaliser_N[rows] - probabilities_CV.mul_(logits_CV).sum(dim=-1)
+        ctx.save_for_backward(hidden_NH, head_VH, targets_N, normaliser_N, entropy_N)
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.set_materialize_grads(False)
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        grad_logprobs_N, grad_entropy_N = grads
+        hidden_NH, head_VH, targets_N, normaliser_N, entropy_N = ctx.saved_tensors
+        for_hidden, for_head = ctx.needs_input_grad[:2]
+        grad_hidden_NH = torch.empty_like(hidden_NH) if for_hidden else None
+        grad_head_VH = torch.zeros_like(head_VH, dtype=normaliser_N.dtype) if for_head else None
+        for rows, logits_CV in _chunks(hidden_NH, head_VH, ctx.temperature, ctx.chunk):
+            logits_CV -= normaliser_N[rows, None]
+            grad_CV = logits_CV.exp()
+            if grad_entropy_N is not None:
+                # -p (gH (z - L + H) + gy), the [j = y] term follows
+                logits_CV.add_(entropy_N[rows, None]).mul_(grad_entropy_N[rows, None])
+                if grad_logprobs_N is not None:
+                    logits_CV.add_(grad_logprobs_N[rows, None])
+                grad_CV.mul_(logits_CV).neg_()
+            elif grad_logprobs_N is not None:
+                grad_CV.mul_(-grad_logprobs_N[rows, None])
+            if grad_logprobs_N is not None:
+                grad_CV.scatter_add_(1, targets_N[rows, None], grad_logprobs_N[rows, None])
+            grad_CV = grad_CV.div_(ctx.temperature).to(hidden_NH.dtype)
+            if grad_hidden_NH is not None:
+                grad_hidden_NH[rows] = grad_CV @ head_VH
+            if grad_head_VH is not None:
+                grad_head_VH += grad_CV.T @ hidden_NH[rows]
+        return grad_hidden_NH, None if grad_head_VH is None else grad_head_VH.to(head_VH.dtype), None, None, None
+
+
+def _chunks(
+    hidden_NH: torch.Tensor, head_VH: torch.Tensor, temperature: float, chunk: int
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Rows and their logits over temperature, at least float32; the caller may overwrite them."""
+    for start in range(0, len(hidden_NH), chunk):
+        rows = slice(start, start + chunk)
+        logits_CV = torch.nn.functional.linear(hidden_NH[rows], head_VH)
+        yield rows, logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)).div_(temperature)

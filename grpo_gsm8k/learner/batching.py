@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,87 +14,174 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One completion with what the loss needs of it. `fresh` marks tokens sampled by the version being trained."""
+    """One completion of R tokens with what the loss needs of it; arrays are [R] unless said otherwise.
+
+    `fresh` marks tokens sampled by the version being trained. The arrays from `advantages` on come from
+    `experience.prepare`: `proximal_logprobs` are `behaviour_logprobs` where nothing else is asked for, and what a
+    method has no use for is zero. `counted` is False for a completion left out of the loss and its denominators.
+    """
 
     prompt_ids: np.ndarray  # int32 [P]
-    completion_ids: np.ndarray  # int32 [R]
-    behaviour_logprobs: np.ndarray  # float32 [R]
-    fresh: np.ndarray  # bool [R]
-    advantage: float
+    completion_ids: np.ndarray  # int32
+    behaviour_logprobs: np.ndarray  # float32
+    fresh: np.ndarray  # bool
+    counted: bool
+    advantages: np.ndarray  # float32
+    proximal_logprobs: np.ndarray  # float32
+    reference_logprobs: np.ndarray  # float32
+    values: np.ndarray  # float32
+    returns: np.ndarray  # float32
 
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and completion."""
-        return len(self.prompt_ids) + len(self.completion_ids)
+
+def rollout_sample(
+    prompt_ids: np.ndarray,
+    completion_ids: np.ndarray,
+    behaviour_logprobs: np.ndarray,
+    fresh: np.ndarray,
+    advantage: float = 0.0,
+    counted: bool = True,
+) -> Sample:
+    """A sample as it comes from the engine, with the same advantage for all of its tokens."""
+    zeros = np.zeros(len(completion_ids), dtype=np.float32)
+    advantages = np.full(len(completion_ids), advantage, dtype=np.float32)
+    behaviour = np.asarray(behaviour_logprobs, dtype=np.float32)
+    return Sample(prompt_ids, completion_ids, behaviour, fresh, counted, advantages, behaviour, zeros, zeros, zeros)
+
+
+class SharedPrompt(NamedTuple):
+    """Lengths of a prompt and of the completions that follow it in a micro-batch, in input tokens."""
+
+    prompt: int
+    completions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Sequences laid one after another: T tokens in all, of which N are completion tokens.
+    """T input tokens: each prompt once, followed by its completions; N completion tokens are predicted.
 
-    `source_N[i]` is the position in T whose hidden state predicts the completion token `targets_N[i]`.
-    `weights_N` sums, over all micro-batches of an optimizer step, to the number that the loss is an average over.
+    `source_N[i]` is the position in T whose hidden state predicts the completion token `targets_N[i]`, and `sequence_N`
+    the number of its sample. `weights_N` says how much a token's loss counts (see `reductions.token_weights`).
     """
 
     input_ids_T: torch.Tensor
     position_ids_T: torch.Tensor
-    lengths: tuple[int, ...]
+    layout: tuple[SharedPrompt, ...]
     source_N: torch.Tensor
     targets_N: torch.Tensor
-    behaviour_logprobs_N: torch.Tensor
+    sequence_N: torch.Tensor
     fresh_N: torch.Tensor
+    behaviour_logprobs_N: torch.Tensor
+    proximal_logprobs_N: torch.Tensor
+    reference_logprobs_N: torch.Tensor
     advantages_N: torch.Tensor
+    values_N: torch.Tensor
+    returns_N: torch.Tensor
     weights_N: torch.Tensor
 
 
-def sequence_mean_weight(sample: Sample, sequences: int) -> float:
-    """Weight of each token of a sample: mean over its tokens, then mean over the step's `sequences` (GRPO)."""
-    return 1.0 / (max(1, len(sample.completion_ids)) * sequences)
+def pack(samples: Sequence[Sample], token_budget: int) -> list[list[int]]:
+    """Indices of the samples of each micro-batch: prompts with their completions, first-fit decreasing, deterministic.
 
-
-def pack(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Indices of sequences for each micro-batch: first-fit decreasing, deterministic.
-
-    A sequence longer than the budget gets a micro-batch of its own.
+    Completions of one prompt stay together, so that it is computed once; what exceeds the budget is split, and a sample
+    that exceeds it alone gets a micro-batch of its own.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    units = _units(samples, token_budget)
+    units.sort(key=lambda unit: (-unit.tokens, unit.indices))
     bins: list[list[int]] = []
     room: list[int] = []
-    for i in order:
-        slot = next((b for b, free in enumerate(room) if free >= lengths[i]), None)
+    for unit in units:
+        slot = next((b for b, free in enumerate(room) if free >= unit.tokens), None)
         if slot is None:
-            bins.append([i])
-            room.append(token_budget - lengths[i])
-        else:
-            bins[slot].append(i)
-            room[slot] -= lengths[i]
+            bins.append([])
+            room.append(token_budget)
+            slot = len(bins) - 1
+        bins[slot] += unit.indices
+        room[slot] -= unit.tokens
     return bins
 
 
+class _Unit(NamedTuple):
+    tokens: int
+    indices: list[int]
+
+
+def _units(samples: Sequence[Sample], token_budget: int) -> list[_Unit]:
+    """Samples of one prompt, as many together as the budget holds."""
+    by_prompt: dict[bytes, list[int]] = {}
+    for i, sample in enumerate(samples):
+        by_prompt.setdefault(sample.prompt_ids.tobytes(), []).append(i)
+    units: list[_Unit] = []
+    for indices in by_prompt.values():
+        prompt = len(samples[indices[0]].prompt_ids)
+        unit = _Unit(prompt, [])
+        for i in indices:
+            length = len(samples[i].completion_ids)
+            if unit.indices and unit.tokens + length > token_budget:
+                units.append(unit)
+                unit = _Unit(prompt, [])
+            unit = _Unit(unit.tokens + length, [*unit.indices, i])
+        units.append(unit)
+    return units
+
+
 def collate(samples: Sequence[Sample], token_weights: Sequence[float], device: torch.device) -> MicroBatch:
-    """Lay samples one after another; `token_weights[i]` goes to every completion token of sample i."""
-    starts = np.concatenate([[0], np.cumsum([s.length for s in samples])[:-1]])
-    source = [
-        # The token at position p is predicted at p - 1: this is the one label shift.
-        start + len(s.prompt_ids) - 1 + np.arange(len(s.completion_ids))
-        for start, s in zip(starts, samples, strict=True)
-    ]
+    """Lay samples one after another, those with the same prompt behind a single copy of it.
+
+    `token_weights[i]` goes to every completion token of sample i. The last token of a completion predicts nothing, so
+    it is no input.
+    """
+    inputs: list[np.ndarray] = []
+    positions: list[np.ndarray] = []
+    sources: dict[int, np.ndarray] = {}
+    layout: list[SharedPrompt] = []
+    offset = 0
+    for indices in _runs_of_one_prompt(samples):
+        prompt_ids = samples[indices[0]].prompt_ids
+        prompt = len(prompt_ids)
+        inputs.append(prompt_ids)
+        positions.append(np.arange(prompt))
+        last = offset + prompt - 1
+        offset += prompt
+        for i in indices:
+            fed = samples[i].completion_ids[:-1]
+            inputs.append(fed)
+            positions.append(prompt + np.arange(len(fed)))
+            # A token is predicted one position before its own, the first one at the prompt's end: the one label shift.
+            sources[i] = np.concatenate([[last], offset + np.arange(len(fed))])[: len(samples[i].completion_ids)]
+            offset += len(fed)
+        layout.append(SharedPrompt(prompt, tuple(max(0, len(samples[i].completion_ids) - 1) for i in indices)))
     counts = [len(s.completion_ids) for s in samples]
 
     def tensor(parts: Sequence[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(parts), dtype=dtype).to(device, non_blocking=True)
 
     return MicroBatch(
-        input_ids_T=tensor([part for s in samples for part in (s.prompt_ids, s.completion_ids)], torch.int64),
-        position_ids_T=tensor([np.arange(s.length) for s in samples], torch.int64),
-        lengths=tuple(s.length for s in samples),
-        source_N=tensor(source, torch.int64),
+        input_ids_T=tensor(inputs, torch.int64),
+        position_ids_T=tensor(positions, torch.int64),
+        layout=tuple(layout),
+        source_N=tensor([sources[i] for i in range(len(samples))], torch.int64),
         targets_N=tensor([s.completion_ids for s in samples], torch.int64),
-        behaviour_logprobs_N=tensor([s.behaviour_logprobs for s in samples], torch.float32),
+        sequence_N=tensor([np.repeat(np.arange(len(samples)), counts)], torch.int64),
         fresh_N=tensor([s.fresh for s in samples], torch.bool),
-        advantages_N=tensor([np.repeat([s.advantage for s in samples], counts)], torch.float32),
+        behaviour_logprobs_N=tensor([s.behaviour_logprobs for s in samples], torch.float32),
+        proximal_logprobs_N=tensor([s.proximal_logprobs for s in samples], torch.float32),
+        reference_logprobs_N=tensor([s.reference_logprobs for s in samples], torch.float32),
+        advantages_N=tensor([s.advantages for s in samples], torch.float32),
+        values_N=tensor([s.values for s in samples], torch.float32),
+        returns_N=tensor([s.returns for s in samples], torch.float32),
         weights_N=tensor([np.repeat(token_weights, counts)], torch.float32),
     )
+
+
+def _runs_of_one_prompt(samples: Sequence[Sample]) -> list[list[int]]:
+    """Indices of neighbouring samples whose prompts are equal."""
+    runs: list[list[int]] = []
+    for i, sample in enumerate(samples):
+        if runs and np.array_equal(samples[runs[-1][0]].prompt_ids, sample.prompt_ids):
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
 
 
 def minibatch_indices(groups: int, minibatches: int, seed: tuple[int, ...]) -> list[np.ndarray]:

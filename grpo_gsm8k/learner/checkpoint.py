@@ -1,10 +1,12 @@
 """Checkpoints: everything a run needs to go on as if nothing had happened, in safetensors and JSON.
 
 `checkpoints/step_<N>/` after N policy updates:
-  model/                  a plain Hugging Face folder with the float32 master weights
-  optimizer.safetensors   AdamW's state by parameter name
+  model/                  a plain Hugging Face folder with the float32 master weights, or with the adapter
+  optimizer.safetensors   the optimizer's state by parameter name
+  critic.safetensors      weights of a critic, where there is one
+  critic_optimizer.safetensors
   rng.safetensors         torch's random state
-  state.json              step, data cursor, pending validations, accuracies, configuration hash, W&B run id
+  state.json              step, prompts under way, KL coefficient, pending validations, accuracies, seed, W&B run id
   manifest.json           sizes and checksums of all of these
 """
 
@@ -21,20 +23,22 @@ from safetensors.torch import load_file, save_file
 
 from grpo_gsm8k import integrity
 from grpo_gsm8k.errors import CheckpointError
+from grpo_gsm8k.learner.rollouts import Plan
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.learner.model import Policy
-    from grpo_gsm8k.learner.optimizer import Optimizer
+    from grpo_gsm8k.learner.objective import Models
+    from grpo_gsm8k.learner.update import Optimizers
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """The counters of a run. `cursor` is the number of prompts consumed; `accuracy` is validation by version."""
+    """The counters of a run. `plan`: which prompts are under way; `accuracy` is validation by version."""
 
     step: int
-    cursor: int
+    plan: Plan
+    kl_coefficient: float
     pending_validations: tuple[int, ...]
     accuracy: dict[int, float]
     wandb_run_id: str | None
@@ -47,9 +51,9 @@ def step_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step_{step}"
 
 
-def save(checkpoints: Path, state: TrainerState, policy: Policy, optimizer: Optimizer, tokenizer: Any) -> Path:
+def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Optimizers, tokenizer: Any) -> Path:
     """Write `step_<N>` aside, then rename it into place. Raises CheckpointError for weights that are not finite."""
-    bad = [name for name, p in policy.named_parameters() if not bool(torch.isfinite(p).all())]
+    bad = [name for name, p in models.policy.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
         raise CheckpointError(f"step {state.step} is not saved: {bad[0]} holds values that are not finite")
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -57,9 +61,12 @@ def save(checkpoints: Path, state: TrainerState, policy: Policy, optimizer: Opti
     aside = checkpoints / f".{final.name}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        policy.model.save_pretrained(aside / "model")
+        models.policy.model.save_pretrained(aside / "model")
         tokenizer.save_pretrained(aside / "model")
-        save_file({k: v.contiguous() for k, v in optimizer.state_tensors().items()}, aside / "optimizer.safetensors")
+        save_file(optimizers.policy.state_tensors(), aside / "optimizer.safetensors")
+        if models.critic is not None and optimizers.critic is not None:
+            save_file({name: p.detach() for name, p in models.critic.named_parameters()}, aside / "critic.safetensors")
+            save_file(optimizers.critic.state_tensors(), aside / "critic_optimizer.safetensors")
         save_file(_random_state(), aside / "rng.safetensors")
         (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
         integrity.write_manifest(aside, {"step": state.step})
@@ -79,14 +86,21 @@ def read_state(folder: Path) -> TrainerState:
         raise CheckpointError(f"{folder}: {error}") from error
     if values.get("state_version") != STATE_VERSION:
         raise CheckpointError(f"{folder}: state version {values.get('state_version')}, this code reads {STATE_VERSION}")
+    plan = values["plan"]
+    values["plan"] = Plan(plan["cursor"], {int(step): tuple(at) for step, at in plan["positions"].items()})
     values["pending_validations"] = tuple(values["pending_validations"])
     values["accuracy"] = {int(version): accuracy for version, accuracy in values["accuracy"].items()}
     return TrainerState(**values)
 
 
-def restore(folder: Path, optimizer: Optimizer) -> None:
-    """Load optimizer and random state of a verified checkpoint; the weights are loaded with the model."""
-    optimizer.load_state_tensors(load_file(folder / "optimizer.safetensors"))
+def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:
+    """Load critic, optimizers and random state of a verified checkpoint; the policy is loaded with its model."""
+    optimizers.policy.load_state_tensors(load_file(folder / "optimizer.safetensors"))
+    if models.critic is not None and optimizers.critic is not None:
+        if not (folder / "critic.safetensors").exists():
+            raise CheckpointError(f"{folder} has no critic: resume with policy_gradient.critic.kind=none")
+        models.critic.load_tensors(load_file(folder / "critic.safetensors"))
+        optimizers.critic.load_state_tensors(load_file(folder / "critic_optimizer.safetensors"))
     rng = load_file(folder / "rng.safetensors")
     torch.set_rng_state(rng["cpu"])
     if "cuda" in rng and torch.cuda.is_available():

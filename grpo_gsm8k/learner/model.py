@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.learner.batching import SharedPrompt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from grpo_gsm8k.config import LearnerConfig
     from grpo_gsm8k.learner.batching import MicroBatch
 
 PACKED_SDPA = "packed_sdpa"
@@ -28,22 +31,53 @@ def packed_sdpa(
     attention_mask: torch.Tensor | None,
     scaling: float,
     *,
-    lengths: tuple[int, ...] | None = None,
+    layout: tuple[SharedPrompt, ...] | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each of the sequences of `lengths` that lie one after another in T.
+    """Causal attention for prompts and completions that lie one after another in T, as `layout` says.
 
-    One call per sequence: no [T, T] mask exists, no work is done across sequences, and a sequence's numbers do not
-    depend on its neighbours. query [1, heads, T, d], key and value [1, kv_heads, T, d] -> [1, T, heads, d].
+    A completion attends to its prompt and to itself: what it would see if it were alone. No [T, T] mask exists, a
+    prompt is computed once for all of its completions, and a sequence's numbers do not depend on its neighbours.
+    query [1, heads, T, d], key and value [1, kv_heads, T, d] -> [1, T, heads, d].
     """
     assert attention_mask is None
-    groups = query.shape[1] // key.shape[1]
-    sizes = lengths or (query.shape[2],)
-    outputs = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=groups > 1)
-        for q, k, v in zip(query.split(sizes, 2), key.split(sizes, 2), value.split(sizes, 2), strict=True)
+    pieces = [
+        F.scaled_dot_product_attention(
+            query[:, :, rows],
+            _gathered(key, context, rows),
+            _gathered(value, context, rows),
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=query.shape[1] > key.shape[1],
+        )
+        for rows, context, mask in _pieces(layout or (SharedPrompt(query.shape[2], ()),), query.device)
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(pieces, dim=2).transpose(1, 2), None
+
+
+def _gathered(tensor: torch.Tensor, context: slice, rows: slice) -> torch.Tensor:
+    """Keys or values of a piece: those of the context before its own."""
+    if context.stop == context.start:
+        return tensor[:, :, rows]
+    return torch.cat([tensor[:, :, context], tensor[:, :, rows]], dim=2)
+
+
+def _pieces(
+    layout: tuple[SharedPrompt, ...], device: torch.device
+) -> Iterator[tuple[slice, slice, torch.Tensor | None]]:
+    """Rows of T that attend together, the context they also see, and a mask where that is not simply causal."""
+    offset = 0
+    for prompt, completions in layout:
+        alone = completions[0] if len(completions) == 1 else 0  # a prompt of one completion: one plain sequence
+        context = slice(offset, offset + prompt)
+        yield slice(offset, offset + prompt + alone), slice(0, 0), None
+        offset += prompt + alone
+        for length in completions if len(completions) > 1 else ():
+            if length:
+                mask = torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)
+                yield slice(offset, offset + length), context, mask
+                offset += length
 
 
 AttentionInterface.register(PACKED_SDPA, packed_sdpa)
@@ -52,9 +86,11 @@ AttentionInterface.register(PACKED_SDPA, packed_sdpa)
 class Policy:
     """A causal language model with the two things that training needs: hidden states and the output head."""
 
-    def __init__(self, model: Any, compute_dtype: torch.dtype) -> None:
-        """`model` holds float32 master weights; its matrix products run in `compute_dtype`."""
+    def __init__(self, model: Any, compute_dtype: torch.dtype, is_adapter: bool = False) -> None:
+        """`model`: a Hugging Face causal model, or a peft model around one. Products run in `compute_dtype`."""
         self.model = model
+        self.is_adapter = is_adapter
+        self._causal: Any = model.get_base_model() if self.is_adapter else model
         self._compute_dtype = compute_dtype
         self._device: torch.device = next(model.parameters()).device
 
@@ -69,38 +105,105 @@ class Policy:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self._compute_dtype)
 
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """No gradients and no dropout, in the compute precision."""
+        self.model.eval()
+        try:
+            with torch.no_grad(), self.autocast():
+                yield
+        finally:
+            self.model.train()
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """The base model under the adapter: the reference of a LoRA run. Raises for a model without one."""
+        context: AbstractContextManager[None] = self.model.disable_adapter()
+        return context
+
     def hidden_states(self, batch: MicroBatch) -> torch.Tensor:
         """Last hidden states [T, H] of the packed tokens."""
-        output = self.model.base_model(
+        output = self._causal.base_model(
             input_ids=batch.input_ids_T[None],
             position_ids=batch.position_ids_T[None],
             use_cache=False,
-            lengths=batch.lengths,
+            layout=batch.layout,
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
     @property
+    def hidden_size(self) -> int:
+        """Width H of the hidden states."""
+        size: int = self._causal.config.get_text_config().hidden_size
+        return size
+
+    @property
     def head(self) -> torch.Tensor:
         """Output embedding [V, H]."""
-        weight: torch.Tensor = self.model.get_output_embeddings().weight
+        weight: torch.Tensor = self._causal.get_output_embeddings().weight
         return weight
+
+    def trunk_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Trainable parameters below the output head."""
+        return [(name, p) for name, p in self._causal.base_model.named_parameters() if p.requires_grad]
 
     def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Trainable parameters, each once (a tied head has the name of the embedding)."""
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
+    def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The weights that the policy acts with, under the names of the plain model: adapters added to their base."""
+        if self.is_adapter:
+            from grpo_gsm8k.learner import lora
 
-def load_policy(folder: Path, device: str, compute_dtype: str) -> Policy:
-    """Load float32 master weights from a local folder. Raises UserError for an architecture it cannot train."""
+            yield from lora.merged_tensors(self._causal)
+        else:
+            yield from ((name, p.detach()) for name, p in self._causal.named_parameters())
+
+
+def load_policy(folder: Path, config: LearnerConfig, adapter: Path | None = None) -> Policy:
+    """The policy to train, from a local folder: float32 master weights, or a frozen base with float32 adapters.
+
+    `adapter`: the adapter of a checkpoint; otherwise `config.lora` makes a new one where it is enabled. Raises
+    UserError for an architecture that cannot be trained.
+    """
+    if config.lora.enabled:
+        from grpo_gsm8k.learner import lora  # peft takes seconds to import
+
+        quantised = {"quantization_config": lora.nf4_config(), "device_map": {"": config.device}}
+        base = _load(folder, config, getattr(torch, config.dtype), quantised if config.quantization == "nf4" else {})
+        model = lora.wrap(base, config.lora) if adapter is None else lora.load(base, adapter)
+    else:
+        model = _load(folder, config, torch.float32, {})
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if config.lora.enabled:
+            model.enable_input_require_grads()
+    model.train()
+    return Policy(model, getattr(torch, config.dtype), config.lora.enabled)
+
+
+def load_reference(folder: Path, config: LearnerConfig) -> Policy:
+    """A frozen model in the compute precision."""
+    dtype = getattr(torch, config.dtype)
+    model = _load(folder, config, dtype, {})
+    model.requires_grad_(False)
+    return Policy(model, dtype)
+
+
+def _load(folder: Path, config: LearnerConfig, dtype: torch.dtype, quantised: dict[str, Any]) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation=PACKED_SDPA, use_safetensors=True
+        folder,
+        dtype=dtype,
+        attn_implementation=PACKED_SDPA,
+        use_safetensors=True,
+        **quantised,
     )
     if model.get_output_embeddings().bias is not None:
         raise UserError("model.path: models whose output head has a bias are not supported")
-    model.to(device)
-    model.train()
+    if not quantised:
+        model.to(config.device)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # the engine samples without dropout; the ratio compares like with like
-    return Policy(model, getattr(torch, compute_dtype))
+    return model

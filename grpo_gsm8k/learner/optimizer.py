@@ -74,7 +74,9 @@ class Optimizer:
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Flat state: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`."""
         state = self._adamw.state
-        return {f"{name}/{key}": value for name, p in self._named for key, value in state.get(p, {}).items()}
+        return {
+            f"{name}/{key}": value.contiguous() for name, p in self._named for key, value in state.get(p, {}).items()
+        }
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """Inverse of `state_tensors`; parameters that were never stepped have no state."""

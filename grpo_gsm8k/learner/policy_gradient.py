@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner import checkpoint, records
+from grpo_gsm8k.learner.experience import Experience, experience_metrics, prepare
 from grpo_gsm8k.learner.optimizer import lr_scale
 from grpo_gsm8k.learner.rollouts import Batch, assemble, rollout_metrics
-from grpo_gsm8k.learner.update import UpdateStats, update_policy
+from grpo_gsm8k.learner.update import Rates, update_policy
 from grpo_gsm8k.protocol import CheckpointSaved, LoadWeights, StepDone
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.client import Client
-    from grpo_gsm8k.learner.model import Policy
-    from grpo_gsm8k.learner.optimizer import Optimizer
+    from grpo_gsm8k.learner.kl_controller import KlController
+    from grpo_gsm8k.learner.objective import Models
     from grpo_gsm8k.learner.publisher import Published, Publisher
     from grpo_gsm8k.learner.rollouts import Rollouts
+    from grpo_gsm8k.learner.stats import UpdateStats
+    from grpo_gsm8k.learner.update import Optimizers
     from grpo_gsm8k.learner.validation import Validation
 
 
@@ -31,8 +34,9 @@ class Session:
 
     config: Config
     client: Client
-    policy: Policy
-    optimizer: Optimizer
+    models: Models
+    optimizers: Optimizers
+    kl: KlController
     tokenizer: Any
     rollouts: Rollouts
     validation: Validation
@@ -60,17 +64,23 @@ def train(session: Session) -> int:
             break
         waited = time.monotonic() - asked
         batch = assemble(groups, session.config, version)
-        lr = learning_rate(session.config, version)
-        stats = update_policy(
-            session.policy, session.optimizer, batch.samples, session.config, version, lr, client.beat
+        rates = learning_rates(session, version)
+        experience = prepare(
+            batch.samples, batch.rewards_GN, session.models, session.config, rates.kl_coef, client.beat
         )
+        stats = update_policy(
+            session.models, session.optimizers, experience.groups, session.config, version, rates, client.beat
+        )
+        metrics = {**update_metrics(session, batch, experience, stats, version), **rates.metrics()}
         uses = session.rollouts.uses(version)
         version += 1
         published = announce(session, version, validate=session.validation.due(version))
         session.validation.drain()
-        records.write_rollouts(session.run_folder / "rollouts" / f"step_{version}.parquet", batch)
+        records.write_rollouts(
+            session.run_folder / "rollouts" / f"step_{version}.parquet", batch, experience.advantages_GN
+        )
         ended = time.monotonic()
-        metrics = step_metrics(session, batch, stats, published, lr, ended - started, waited)
+        metrics |= time_metrics(session, published, metrics["rollout/tokens"], ended - started, waited)
         client.report(StepDone(version, metrics, uses))
         started = ended
         if version % pg.save_every == 0 or version == pg.updates or client.stop_requested:
@@ -96,32 +106,38 @@ def announce(session: Session, version: int, validate: bool) -> Published:
     return published
 
 
-def learning_rate(config: Config, update: int) -> float:
-    """The schedule's learning rate for update `update`, counted from 0."""
-    learner = config.learner
-    scale = lr_scale(update, config.policy_gradient.updates, learner.warmup_updates, learner.final_lr_fraction)
-    return learner.lr * scale
+def learning_rates(session: Session, update: int) -> Rates:
+    """The schedule's learning rates for update `update`, counted from 0, and the KL coefficient."""
+    learner, pg = session.config.learner, session.config.policy_gradient
+    scale = lr_scale(update, pg.updates, learner.warmup_updates, learner.final_lr_fraction)
+    return Rates(learner.lr * scale, pg.critic.lr * scale, session.kl.coefficient)
 
 
-def step_metrics(
-    session: Session,
-    batch: Batch,
-    stats: UpdateStats,
-    published: Published,
-    lr: float,
-    step_s: float,
-    waited_s: float,
+def update_metrics(
+    session: Session, batch: Batch, experience: Experience, stats: UpdateStats, version: int
 ) -> dict[str, float]:
-    """Everything that is said about one update."""
+    """What is known of an update but its times; moves the KL coefficient on."""
     metrics = {
         **stats.metrics(),
-        **rollout_metrics(batch, published.ref.version - 1),
-        "train/lr": lr,
+        **experience_metrics(experience, session.config),
+        **rollout_metrics(batch, version),
+    }
+    if session.config.policy_gradient.active_sampling:
+        metrics["rollout/resampled_prompts"] = float(session.rollouts.resampled(version))
+    session.kl.observe(metrics.get("train/kl_reference"))
+    return metrics
+
+
+def time_metrics(
+    session: Session, published: Published, tokens: float, step_s: float, waited_s: float
+) -> dict[str, float]:
+    """Times of one update and of the weights on their way."""
+    metrics = {
         "sync/publish_s": published.seconds,
         "time/step_s": step_s,
         "time/learner_idle_frac": waited_s / step_s,
+        "rollout/tokens_per_s": tokens / step_s,
     }
-    metrics["rollout/tokens_per_s"] = metrics["rollout/tokens"] / step_s
     if session.client.live is not None:
         metrics["sync/load_s"] = session.client.live.seconds
         metrics["sync/canary_gap"] = session.client.live.canary_gap
@@ -135,13 +151,14 @@ def save(session: Session, version: int) -> None:
         return
     state = checkpoint.TrainerState(
         step=version,
-        cursor=version * session.config.policy_gradient.prompts_per_update,
+        plan=session.rollouts.plan,
+        kl_coefficient=session.kl.coefficient,
         pending_validations=session.validation.pending,
         accuracy=session.validation.accuracy,
         wandb_run_id=session.wandb_run_id,
         seed=session.config.seed,
     )
-    path = checkpoint.save(checkpoints, state, session.policy, session.optimizer, session.tokenizer)
+    path = checkpoint.save(checkpoints, state, session.models, session.optimizers, session.tokenizer)
     session.client.report(CheckpointSaved(version, str(path)))
     prune(session)
 

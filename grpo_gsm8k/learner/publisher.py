@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 from grpo_gsm8k import weights
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.errors import WeightsError
-from grpo_gsm8k.learner.batching import Sample, collate
+from grpo_gsm8k.learner.batching import collate, rollout_sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.task import Item
     from grpo_gsm8k.protocol import WeightsRef
@@ -35,14 +36,15 @@ class Published:
 
 
 class Publisher:
-    """Publishes every version of one learner into one folder."""
+    """Publishes every version of one learner into one folder: all weights, or an adapter alone."""
 
-    def __init__(self, root: Path, policy: Policy, dtype: str, items: Sequence[Item], chunk: int) -> None:
-        """`dtype` is the engine's; the canary is cut from the first prompts of `items`."""
+    def __init__(self, root: Path, policy: Policy, config: Config, items: Sequence[Item]) -> None:
+        """The canary is cut from the first prompts of `items`."""
         self._root = root
         self._policy = policy
-        self._dtype = getattr(torch, dtype)
-        self._chunk = chunk
+        self._dtype = getattr(torch, config.actor.dtype)
+        self._chunk = config.learner.logprob_chunk
+        self._adapter_alone = policy.is_adapter and config.actor.lora == "adapter"
         room = min(CANARY_TOKENS, sum(len(item.prompt_ids) for item in items))
         self._canary_ids = np.concatenate([item.prompt_ids for item in items[:CANARY_TOKENS]])[:room]
 
@@ -50,22 +52,37 @@ class Publisher:
         """Write the current weights as `version`. Raises WeightsError when they do not fit or are not finite."""
         started = time.monotonic()
         canary = self._canary()
-        tensors = {
-            name: p.detach().to(device="cpu", dtype=self._dtype).contiguous()
-            for name, p in self._policy.named_parameters()
-        }
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        ref = weights.publish(self._root, version, size, lambda path: save_file(tensors, path), canary)
+        if self._adapter_alone:
+            size = sum(p.nbytes for _, p in self._policy.named_parameters())
+            ref = weights.publish(self._root, version, "adapter", size, self._write_adapter, canary)
+        else:
+            tensors = {
+                name: tensor.to(device="cpu", dtype=self._dtype).contiguous()
+                for name, tensor in self._policy.merged_tensors()
+            }
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            ref = weights.publish(
+                self._root,
+                version,
+                "model",
+                size,
+                lambda folder: save_file(tensors, folder / weights.MODEL_FILE),
+                canary,
+            )
         return Published(ref, time.monotonic() - started)
 
-    @torch.no_grad()
+    def _write_adapter(self, folder: Path) -> None:
+        from grpo_gsm8k.learner import lora  # peft takes seconds to import
+
+        lora.save_adapter(self._policy.model, folder)
+
     def _canary(self) -> weights.Canary:
         """The learner's own log-probabilities of the canary, to which the engine's are compared after each load."""
         ids = self._canary_ids
-        unused = np.zeros(len(ids) - 1, dtype=np.float32)
-        sample = Sample(ids[:1], ids[1:], unused, unused.astype(bool), advantage=0.0)
+        unused = np.zeros(len(ids) - 1)
+        sample = rollout_sample(ids[:1], ids[1:], unused, unused.astype(bool))
         batch = collate([sample], [0.0], self._policy.device)
-        with self._policy.autocast():
+        with self._policy.inference():
             hidden_NH = self._policy.hidden_states(batch)[batch.source_N]
             logprobs_N, _ = token_logprobs(hidden_NH, self._policy.head, batch.targets_N, 1.0, self._chunk)
         values = logprobs_N.tolist()

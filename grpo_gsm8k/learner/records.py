@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from grpo_gsm8k.learner.rollouts import Batch
     from grpo_gsm8k.learner.task import Judged
 
 
-def write_rollouts(path: Path, batch: Batch) -> None:
+def write_rollouts(path: Path, batch: Batch, advantages_GN: np.ndarray) -> None:
     """One row per completion of a training step."""
     rows = [
         {"epoch": group.epoch, **_row(judged), "advantage": float(advantage), **_parts(judged)}
-        for group, advantages_N in zip(batch.groups, batch.advantages_GN, strict=True)
+        for group, advantages_N in zip(batch.groups, advantages_GN, strict=True)
         for judged, advantage in zip(group.judged, advantages_N, strict=True)
     ]
     _write(path, rows)

@@ -7,20 +7,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grpo_gsm8k.algorithms.advantages import group_advantages, zero_variance
+from grpo_gsm8k.algorithms.advantages import zero_variance
 from grpo_gsm8k.data.sampler import prompt_at
-from grpo_gsm8k.learner.batching import Sample
+from grpo_gsm8k.learner.batching import rollout_sample
 from grpo_gsm8k.protocol import GenerateGroup, PromptUse, Purpose, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.learner.batching import Sample
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.task import Item, Judged, Task
     from grpo_gsm8k.protocol import Completion
 
 TOO_LONG = "prompt_too_long"
+NO_VARIANCE = "no_variance"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which positions of the prompt order belong to which update not yet done, and the next free position."""
+
+    cursor: int
+    positions: dict[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +41,29 @@ class RolloutGroup:
     item: Item
     judged: tuple[Judged, ...]
 
+    @property
+    def tied(self) -> bool:
+        """Whether all completions have the same reward."""
+        return len({judged.reward.total for judged in self.judged}) == 1
+
 
 class Rollouts:
     """Asks for the prompts of update k as soon as the weights of update k - max_staleness are published.
 
     Requests carry that version as their minimum, and belong to update k from the start: no sample is ever staler than
     the limit, none is dropped, and short completions do not overtake long ones into an earlier update. The order of
-    prompts is a pure function of the position, so the data cursor is just the number of the next update.
+    prompts is a pure function of the position; `cursor` is the first position that no update has been given.
     """
 
     def __init__(
-        self, client: Client, task: Task, items: Sequence[Item], too_long: Sequence[Item], config: Config, start: int
+        self,
+        client: Client,
+        task: Task,
+        items: Sequence[Item],
+        too_long: Sequence[Item],
+        config: Config,
+        start: int,
+        plan: Plan,
     ) -> None:
         """`start` is the update to begin with, `too_long` the prompts that are left out of every epoch."""
         self._client = client
@@ -52,39 +74,79 @@ class Rollouts:
         self._seed = config.seed
         self._start = start
         self._next = start
+        self._cursor = plan.cursor
+        self._planned = {step: list(positions) for step, positions in plan.positions.items() if step >= start}
+        self._kept: dict[int, list[int]] = {}  # positions that an update trains on
+
+    @property
+    def plan(self) -> Plan:
+        """What a checkpoint needs so that the same prompts go to the same updates."""
+        return Plan(self._cursor, {step: tuple(positions) for step, positions in self._planned.items()})
 
     def request_until(self, version: int) -> None:
         """Queue requests for every update that weights `version` may already generate for."""
         last = min(version + self._pg.max_staleness, self._pg.updates - 1)
         while self._next <= last:
-            for position in self._positions(self._next):
+            if self._next not in self._planned:
+                self._planned[self._next] = self._advance(self._pg.prompts_per_update)
+            for position in self._planned[self._next]:
                 self._client.queue(self._request(self._next, position))
             self._next += 1
 
     def take(self, step: int) -> list[RolloutGroup] | None:
-        """The groups of update `step`, in order; waits for them. None if the run is to stop."""
-        groups = []
-        for position in self._positions(step):
-            result = self._client.take(self._request_id(step, position))
-            if result is None:
-                return None
-            epoch, item = self._at(position)
-            groups.append(RolloutGroup(epoch, item, tuple(self._task.judge(item, c) for c in result.completions)))
-        return groups
+        """The groups of update `step`, in order; waits for them. None if the run is to stop.
+
+        With active sampling, groups whose rewards are all equal are replaced by those of further prompts, while the
+        limit lasts; then the first of them fill the batch after all.
+        """
+        wanted = self._pg.prompts_per_update
+        groups: list[tuple[int, RolloutGroup]] = []
+        while True:
+            for position in self._planned[step][len(groups) :]:
+                group = self._collect(step, position)
+                if group is None:
+                    return None
+                groups.append((position, group))
+            useful = [g for g in groups if not self._pg.active_sampling or not g[1].tied]
+            missing = min(wanted - len(useful), self._pg.active_sampling - (len(groups) - wanted))
+            if missing <= 0:
+                break
+            more = self._advance(missing)
+            self._planned[step] += more
+            for position in more:
+                self._client.queue(self._request(step, position))
+            self._client.flush()
+        tied = [g for g in groups if g not in useful]
+        kept = (useful + tied)[:wanted]
+        self._kept[step] = [position for position, _ in kept]
+        return [group for _, group in kept]
 
     def uses(self, step: int) -> tuple[PromptUse, ...]:
-        """The ledger's entries for update `step`: trained prompts, and at an epoch's beginning its dropped ones."""
+        """The ledger's entries for update `step`, which is then forgotten: prompts trained on and prompts dropped."""
         uses = []
-        for position in self._positions(step):
+        kept = set(self._kept.pop(step))
+        for position in self._planned.pop(step):
             epoch, item = self._at(position)
-            if position % len(self._items) == 0:
+            if position % len(self._items) == 0:  # an epoch begins: its over-long prompts are dropped here
                 uses += [PromptUse(epoch, dropped.problem.id, TOO_LONG) for dropped in self._too_long]
-            uses.append(PromptUse(epoch, item.problem.id))
+            uses.append(PromptUse(epoch, item.problem.id, "" if position in kept else NO_VARIANCE))
         return tuple(uses)
 
-    def _positions(self, step: int) -> range:
-        count = self._pg.prompts_per_update
-        return range(step * count, (step + 1) * count)
+    def resampled(self, step: int) -> int:
+        """Extra prompts that update `step` has asked for so far."""
+        return len(self._planned[step]) - self._pg.prompts_per_update
+
+    def _collect(self, step: int, position: int) -> RolloutGroup | None:
+        result = self._client.take(self._request_id(step, position))
+        if result is None:
+            return None
+        epoch, item = self._at(position)
+        return RolloutGroup(epoch, item, tuple(self._task.judge(item, c) for c in result.completions))
+
+    def _advance(self, count: int) -> list[int]:
+        positions = list(range(self._cursor, self._cursor + count))
+        self._cursor += count
+        return positions
 
     def _at(self, position: int) -> tuple[int, Item]:
         epoch, index = prompt_at(position, len(self._items), self._seed)
@@ -115,33 +177,30 @@ class Rollouts:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one policy update consumes: G groups of N completions with their rewards and advantages."""
+    """What the engine delivered for one policy update: G groups of N completions, with their rewards."""
 
     groups: Sequence[RolloutGroup]
     rewards_GN: np.ndarray
-    advantages_GN: np.ndarray
     samples: list[list[Sample]]
 
 
 def assemble(groups: Sequence[RolloutGroup], config: Config, version: int) -> Batch:
-    """Groups -> samples with advantages; `version` is the one being trained."""
-    pg = config.policy_gradient
-    rewards_GN = np.array([[judged.reward.total for judged in group.judged] for group in groups])
-    advantages_GN = group_advantages(rewards_GN, pg.loss_type, pg.advantage_eps)
+    """Groups -> samples, still without advantages; `version` is the one being trained."""
+    masks = config.policy_gradient.overlong == "mask"
     samples = [
         [
-            Sample(
+            rollout_sample(
                 prompt_ids=group.item.prompt_ids,
                 completion_ids=judged.completion.token_ids,
                 behaviour_logprobs=judged.completion.logprobs,
                 fresh=_token_versions(judged.completion) == version,
-                advantage=float(advantage),
+                counted=not (masks and judged.completion.finish_reason == "length"),
             )
-            for judged, advantage in zip(group.judged, advantages_N, strict=True)
+            for judged in group.judged
         ]
-        for group, advantages_N in zip(groups, advantages_GN, strict=True)
+        for group in groups
     ]
-    return Batch(groups, rewards_GN, advantages_GN, samples)
+    return Batch(groups, np.array([[judged.reward.total for judged in group.judged] for group in groups]), samples)
 
 
 def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
@@ -156,7 +215,6 @@ def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
     return {
         "train/reward_mean": float(batch.rewards_GN.mean()),
         **parts,
-        "train/advantage_std": float(batch.advantages_GN.std()),
         "train/frac_zero_variance_groups": float(zero_variance(batch.rewards_GN).mean()),
         "rollout/tokens": float(sum(lengths)),
         "rollout/length_mean": float(np.mean(lengths)),

@@ -12,12 +12,16 @@ from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.errors import CheckpointError, UserError
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.client import Client
-from grpo_gsm8k.learner.model import load_policy
+from grpo_gsm8k.learner.critic import build_critic
+from grpo_gsm8k.learner.kl_controller import KlController
+from grpo_gsm8k.learner.model import load_policy, load_reference
+from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.policy_gradient import Session, train
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.learner.rollouts import Rollouts
+from grpo_gsm8k.learner.rollouts import Plan, Rollouts
 from grpo_gsm8k.learner.task import Task
+from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.learner.validation import Validation
 from grpo_gsm8k.protocol import Finished, LoadWeights, Ready, Resumed
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.channel import Channel
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.checkpoint import TrainerState
+    from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.spec import LearnerSpec
     from grpo_gsm8k.learner.task import Item
 
@@ -53,41 +58,69 @@ def open_session(spec: LearnerSpec, client: Client) -> Session:
 
     folder, state = found if found else (None, None)
     start = state.step if state else 0
-    policy = load_policy(folder / "model" if folder else spec.model_folder, config.learner.device, config.learner.dtype)
-    optimizer = Optimizer(policy.named_parameters(), config.learner)
+    models = open_models(spec, folder)
+    optimizers = open_optimizers(models, config)
     validation = Validation(client, task, validation_items, config, spec.run_folder / "validation")
+    plan = state.plan if state else Plan(0, {})
     if folder and state:
-        checkpoint.restore(folder, optimizer)
+        checkpoint.restore(folder, models, optimizers)
         checkpoint.set_aside_later(folder.parent, state.step)
         validation.accuracy.update(state.accuracy)
     client.report(Resumed(start))
     session = Session(
         config=config,
         client=client,
-        policy=policy,
-        optimizer=optimizer,
+        models=models,
+        optimizers=optimizers,
+        kl=KlController(config.policy_gradient, state.kl_coefficient if state else None),
         tokenizer=tokenizer,
-        rollouts=Rollouts(client, task, items, too_long, config, start),
+        rollouts=Rollouts(client, task, items, too_long, config, start, plan),
         validation=validation,
-        publisher=Publisher(spec.weights_root, policy, config.actor.dtype, items, config.learner.logprob_chunk),
+        publisher=Publisher(spec.weights_root, models.policy, config, items),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,
         unvalidated=state.pending_validations if state else (0,),
     )
-    _resubmit_validations(session, items, spec.weights_root)
+    _resubmit_validations(session, items, spec)
     return session
 
 
-def _resubmit_validations(session: Session, items: Sequence[Item], weights_root: Path) -> None:
+def open_models(spec: LearnerSpec, checkpoint_folder: Path | None) -> Models:
+    """Policy, reference and critic, as far as they are asked for; the policy from a checkpoint's folder."""
+    config = spec.config
+    policy = open_policy(spec, checkpoint_folder)
+    reference = None
+    if config.policy_gradient.kl.coef and not policy.is_adapter:
+        reference = load_reference(spec.model_folder, config.learner)
+    return Models(policy, reference, build_critic(config, policy, spec.critic_folder))
+
+
+def open_policy(spec: LearnerSpec, checkpoint_folder: Path | None) -> Policy:
+    """The policy of a checkpoint, or the one to begin with."""
+    learner = spec.config.learner
+    if checkpoint_folder is None:
+        return load_policy(spec.model_folder, learner)
+    if learner.lora.enabled:
+        return load_policy(spec.model_folder, learner, adapter=checkpoint_folder / "model")
+    return load_policy(checkpoint_folder / "model", learner)
+
+
+def open_optimizers(models: Models, config: Config) -> Optimizers:
+    """One for the policy and one for a critic."""
+    learner = config.learner
+    critic = None if models.critic is None else Optimizer(models.critic.named_parameters(), learner)
+    return Optimizers(Optimizer(models.policy.named_parameters(), learner), critic)
+
+
+def _resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerSpec) -> None:
     """Queue the validations of earlier versions that were under way, with the weights of their own checkpoints."""
     config = session.config
     for version in session.unvalidated:
         folder = checkpoint.step_folder(session.run_folder / "checkpoints", version)
         if version < session.start and folder.is_dir():
             checkpoint.read_state(folder)  # verifies it
-            policy = load_policy(folder / "model", config.learner.device, config.learner.dtype)
-            publisher = Publisher(weights_root, policy, config.actor.dtype, items, config.learner.logprob_chunk)
+            publisher = Publisher(spec.weights_root, open_policy(spec, folder), config, items)
             session.client.queue(LoadWeights(publisher.publish(version).ref))
             session.validation.submit(version)
 

@@ -18,6 +18,7 @@ class LearnerSpec:
 
     config: Config
     model_folder: Path
+    critic_folder: Path  # the model of a separate critic
     data: DataFolder
     run_folder: Path
     weights_root: Path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k import answers, rewards, scoring
+from grpo_gsm8k.algorithms.lengths import overlong_penalty
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 
@@ -53,6 +54,9 @@ class Task:
         self._tokenizer = tokenizer
         self._prompt = config.prompt
         self._weights = config.policy_gradient.rewards
+        pg = config.policy_gradient
+        self._limit = pg.max_new_tokens
+        self._penalty_buffer = max(1, round(pg.overlong_buffer * self._limit)) if pg.overlong == "penalty" else 0
         self._room = config.actor.max_model_len - config.policy_gradient.max_new_tokens
 
     def items(self, problems: Sequence[Problem]) -> tuple[list[Item], list[Item]]:
@@ -89,6 +93,9 @@ class Task:
         )
         truncated = completion.finish_reason == "length"
         reward = rewards.score(rewards.RewardInput(text, grade, truncated), self._weights)
+        if self._penalty_buffer:
+            penalty = overlong_penalty(len(completion.token_ids), self._limit, self._penalty_buffer)
+            reward = reward.plus("overlong", penalty)
         return Judged(item, completion, text, grade, reward, scoring.classify(grade, truncated))
 
     @property

@@ -2,137 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from grpo_gsm8k.algorithms.logprobs import token_logprobs
-from grpo_gsm8k.algorithms.losses import LossOutput, policy_gradient_loss
-from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, pack, sequence_mean_weight
+from grpo_gsm8k.algorithms.reductions import token_weights
+from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, pack
+from grpo_gsm8k.learner.experience import is_active
+from grpo_gsm8k.learner.objective import Models, objective
+from grpo_gsm8k.learner.stats import UpdateStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import torch
+
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.learner.model import Policy
-    from grpo_gsm8k.learner.optimizer import Optimizer, StepStats
+    from grpo_gsm8k.learner.optimizer import Optimizer
 
 
-@dataclass
-class UpdateStats:
-    """Sums over the tokens of one policy update that took part in a forward pass."""
+@dataclass(frozen=True, slots=True)
+class Optimizers:
+    """One for the policy, one for the critic's own parameters."""
 
-    losses: list[float] = field(default_factory=list)
-    grad_norms: list[float] = field(default_factory=list)
-    skipped_steps: int = 0
-    tokens: int = 0
-    clipped: float = 0.0
-    entropy: float = 0.0
-    ratio: float = 0.0
-    ratio_max: float = 0.0
-    kl_behaviour: float = 0.0
-    gap_tokens: int = 0
-    gap: float = 0.0
-    gap_max: float = 0.0
+    policy: Optimizer
+    critic: Optimizer | None
 
-    def add(self, output: LossOutput, entropy_N: torch.Tensor) -> None:
-        """Count one micro-batch."""
-        log_ratio = output.log_ratio_N
-        ratio = log_ratio.exp()
-        self.tokens += len(log_ratio)
-        self.clipped += float(output.clipped_N.sum())
-        self.entropy += float(entropy_N.sum())
-        self.ratio += float(ratio.sum())
-        self.ratio_max = max(self.ratio_max, float(ratio.max()))
-        # k3 estimate of KL(behaviour || current), arXiv:2402.03300 eq. 4; never negative.
-        self.kl_behaviour += float((ratio - 1 - log_ratio).sum())
+    def step(self, lr: float, critic_lr: float, loss: float, stats: UpdateStats) -> None:
+        """Apply the gradients of both."""
+        policy = self.policy.step(lr)
+        critic = None if self.critic is None else self.critic.step(critic_lr)
+        stats.add_step(loss, policy, critic)
 
-    def add_gap(self, output: LossOutput, fresh_N: torch.Tensor) -> None:
-        """Engine against learner, on tokens that both computed with the very same weights."""
-        gap = output.log_ratio_N[fresh_N].abs()
-        if len(gap):
-            self.gap_tokens += len(gap)
-            self.gap += float(gap.sum())
-            self.gap_max = max(self.gap_max, float(gap.max()))
 
-    def add_step(self, loss: float, stats: StepStats) -> None:
-        """Count one optimizer step."""
-        self.losses.append(loss)
-        self.grad_norms.append(stats.grad_norm)
-        self.skipped_steps += stats.skipped
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Learning rates and the KL coefficient of one policy update."""
+
+    lr: float
+    critic_lr: float
+    kl_coef: float
 
     def metrics(self) -> dict[str, float]:
-        """Averages under their metric names; what has no data is left out."""
-        values: dict[str, float] = {
-            "train/loss": float(np.mean(self.losses)),
-            "train/grad_norm": float(np.mean(self.grad_norms)),
-            "train/skipped_steps": self.skipped_steps,
-            "train/optimizer_steps": len(self.losses) - self.skipped_steps,
-        }
-        if self.tokens:
-            values["train/clip_frac"] = self.clipped / self.tokens
-            values["train/entropy"] = self.entropy / self.tokens
-            values["train/ratio_mean"] = self.ratio / self.tokens
-            values["train/ratio_max"] = self.ratio_max
-            values["train/kl_behaviour"] = self.kl_behaviour / self.tokens
-        if self.gap_tokens:
-            values["sync/logprob_gap_mean"] = self.gap / self.gap_tokens
-            values["sync/logprob_gap_max"] = self.gap_max
-        return values
+        """Under their metric names."""
+        return {"train/lr": self.lr, **({"train/kl_coef": self.kl_coef} if self.kl_coef else {})}
 
 
 def update_policy(
-    policy: Policy,
-    optimizer: Optimizer,
+    models: Models,
+    optimizers: Optimizers,
     groups: Sequence[Sequence[Sample]],
     config: Config,
     step: int,
-    lr: float,
+    rates: Rates,
     beat: Callable[[], None],
 ) -> UpdateStats:
     """Train on the samples of one batch of rollouts, grouped by prompt. `beat` is called after every micro-batch."""
     pg = config.policy_gradient
     stats = UpdateStats()
     for epoch in range(pg.epochs_per_batch):
+        before = stats.total("train/approx_kl")
         for indices in minibatch_indices(len(groups), pg.minibatches, (config.seed, step, epoch)):
             samples = [sample for i in indices for sample in groups[i]]
             first = not stats.losses  # the weights are still the ones that the engine may have had
             loss = 0.0
-            for micro in microbatches(samples, config.learner.token_budget, policy.device):
-                output, entropy_N = forward(policy, micro, config)
+            for micro in microbatches(samples, config, models.policy.device):
+                output = objective(models, micro, config, rates.kl_coef)
                 output.loss.backward()
                 loss += float(output.loss.detach())
-                stats.add(output, entropy_N)
-                if first:
-                    stats.add_gap(output, micro.fresh_N)
+                stats.add(output, micro.fresh_N if first else None)
                 beat()
-            stats.add_step(loss, optimizer.step(lr))
+            optimizers.step(rates.lr, rates.critic_lr, loss, stats)
+        stats.epochs += 1
+        if pg.target_kl is not None and _mean_since(stats, before) > pg.target_kl:
+            break
     return stats
 
 
-def microbatches(samples: Sequence[Sample], token_budget: int, device: torch.device) -> Iterator[MicroBatch]:
+def microbatches(samples: Sequence[Sample], config: Config, device: torch.device) -> Iterator[MicroBatch]:
     """The micro-batches of one optimizer step.
 
-    The denominators count every sample of the step. Those with an advantage of zero contribute neither loss nor
-    gradient, so they are left out of the forward and backward passes.
+    The denominators count every sample of the step that takes part in the loss. Those that cannot contribute a gradient
+    are left out of the forward and backward passes.
     """
-    active = [sample for sample in samples if sample.advantage != 0.0]
-    for indices in pack([sample.length for sample in active], token_budget):
-        chosen = [active[i] for i in indices]
-        yield collate(chosen, [sequence_mean_weight(s, len(samples)) for s in chosen], device)
-
-
-def forward(policy: Policy, micro: MicroBatch, config: Config) -> tuple[LossOutput, torch.Tensor]:
-    """Loss share and entropies of one micro-batch."""
     pg = config.policy_gradient
-    with policy.autocast():
-        hidden_NH = policy.hidden_states(micro)[micro.source_N]
-        logprobs_N, entropy_N = token_logprobs(
-            hidden_NH, policy.head, micro.targets_N, pg.temperature, config.learner.logprob_chunk
-        )
-    output = policy_gradient_loss(
-        pg.loss_type, logprobs_N, micro.behaviour_logprobs_N, micro.advantages_N, micro.weights_N, pg.cliprange
-    )
-    return output, entropy_N
+    counted = [sample for sample in samples if sample.counted]
+    weights = token_weights([len(s.completion_ids) for s in counted], pg.reduction, pg.max_new_tokens)
+    active = [(s, weight) for s, weight in zip(counted, weights, strict=True) if is_active(s, pg)]
+    for indices in pack([sample for sample, _ in active], config.learner.token_budget):
+        yield collate([active[i][0] for i in indices], [active[i][1] for i in indices], device)
+
+
+def _mean_since(stats: UpdateStats, before: tuple[float, int]) -> float:
+    """Mean KL(proximal || current) of the tokens of one epoch."""
+    total, count = stats.total("train/approx_kl")
+    return (total - before[0]) / max(1, count - before[1])

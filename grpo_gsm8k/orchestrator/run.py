@@ -30,12 +30,14 @@ def run_policy_gradient(config: Config) -> int:
     check_wandb(config.wandb)
     data = ensure(config.data, config.artifacts)
     model_folder = models.resolve_model(config.model.path, config.model.revision, config.artifacts)
+    critic_path = config.policy_gradient.critic.path
+    critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
     check_context(config, models.context_length(model_folder))
     run, step = open_run(config)
     with WeightsStore(config.shm, run.path.name) as store:
         run_folder.write_config(run, config.model_dump(mode="json"))
         run_folder.write_manifest(run, config.model_dump(mode="json"))
-        outcome = _supervise(Plan(config, data, model_folder, run, step, store))
+        outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store))
     return 128 + outcome.signal if outcome.signal else 0
 
 
@@ -68,6 +70,7 @@ class Plan:
     config: Config
     data: DataFolder
     model_folder: Path
+    critic_folder: Path
     run: RunFolder
     resume_step: int | None
     store: WeightsStore
@@ -90,6 +93,7 @@ class Plan:
         spec = LearnerSpec(
             config=self.config,
             model_folder=self.model_folder,
+            critic_folder=self.critic_folder,
             data=self.data,
             run_folder=self.run.path,
             weights_root=self.store.incarnation_folder(incarnation),
@@ -111,7 +115,7 @@ class Plan:
         return Surroundings(os.getpid(), self.run.logs / f"{name}.log", tuple(cores))
 
     def _engine_spec(self) -> EngineSpec:
-        actor = self.config.actor
+        actor, lora = self.config.actor, self.config.learner.lora
         return EngineSpec(
             kind=actor.engine,
             model_folder=str(self.model_folder),
@@ -124,6 +128,9 @@ class Plan:
             max_batched_tokens=actor.max_batched_tokens,
             enforce_eager=actor.enforce_eager,
             prefix_caching=actor.prefix_caching,
+            lora_rank=lora.rank if lora.enabled and actor.lora == "adapter" else 0,
+            # Requests of max_staleness + 1 updates are under way, and the next version is loaded beside them.
+            lora_versions=self.config.policy_gradient.max_staleness + 2,
             canary_tolerance=actor.canary_tolerance,
             seed=self.config.seed,
         )

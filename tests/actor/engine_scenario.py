@@ -32,7 +32,7 @@ def publish(model: torch.nn.Module, version: int, folder: Path, canary_ids: list
     values = [float(logprobs[i, token]) for i, token in enumerate(canary_ids[1:])]
     tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
     canary = weights.Canary(tuple(canary_ids), tuple(values))
-    return weights.publish(folder, version, 1, lambda path: save_file(tensors, path), canary)
+    return weights.publish(folder, version, "model", 1, lambda to: save_file(tensors, to / weights.MODEL_FILE), canary)
 
 
 def run_all(engine: VllmEngine, requests: list[GenerateGroup]) -> dict[str, GroupResult]:
@@ -93,21 +93,35 @@ def main(model_folder: Path, folder: Path) -> None:
         model.save_pretrained(folder / f"hf{version}")
         refs.append(publish(model, version, folder, canary_ids))
     spec = EngineSpec(
-        "vllm", str(model_folder), "cpu", "float32", 0.5, 64, 320, 16, 1024, True, True, canary_tolerance=1e-3, seed=0
+        "vllm",
+        str(model_folder),
+        "cpu",
+        "float32",
+        0.5,
+        64,
+        320,
+        16,
+        1024,
+        True,
+        True,
+        0,
+        1,
+        canary_tolerance=1e-3,
+        seed=0,
     )
     engine = VllmEngine(spec)
     results, gaps = swaps(engine, refs[:4], prompts)
     seven = run_all(engine, [request("seven", prompts[0], seed=7)])["seven"]
     singles = run_all(engine, [request(f"single{s}", prompts[0], seed=s, n=1) for s in (7, 8)])
 
-    (Path(refs[4].path) / weights.WEIGHTS_FILE).open("r+b").write(b"\xff")
+    (Path(refs[4].path) / weights.MODEL_FILE).open("r+b").write(b"\xff")
     damaged = error_of(engine, refs[4])
     after = run_all(engine, [request("after", prompts[0], seed=7)])["after"]
     fired: list[str] = []
     ShmWeightTransfer.receive_weights = lambda self, info: fired.append(info.file)
     ShmWeightTransfer.start_weight_update = ShmWeightTransfer.finish_weight_update = lambda self: None
     skipped = error_of(engine, refs[5])
-    assert fired == [str(Path(refs[5].path) / weights.WEIGHTS_FILE)]  # the fault was there
+    assert fired == [str(Path(refs[5].path) / weights.MODEL_FILE)]  # the fault was there
 
     trace = {
         "groups": [

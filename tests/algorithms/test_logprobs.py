@@ -15,16 +15,53 @@ def test_values_entropy_and_gradients(chunk: int, temperature: float) -> None:
     targets = torch.randint(0, 11, (7,))
     weights = torch.randn(7, dtype=torch.float64)
     logprobs, entropy = token_logprobs(hidden, head, targets, temperature, chunk)
-    gradients = torch.autograd.grad((weights * logprobs).sum(), [hidden, head])
+    other = torch.randn(7, dtype=torch.float64)
+    sums = {
+        "logprobs": (weights * logprobs).sum(),
+        "entropy": (other * entropy).sum(),
+        "both": (weights * logprobs + other * entropy).sum(),
+    }
+    gradients = {name: torch.autograd.grad(s, [hidden, head], retain_graph=True) for name, s in sums.items()}
 
     full = torch.log_softmax(hidden @ head.T / temperature, dim=-1)
     expected = full[torch.arange(7), targets]
-    expected_gradients = torch.autograd.grad((weights * expected).sum(), [hidden, head])
+    expected_entropy = -(full.exp() * full).sum(-1)
+    expected_sums = {
+        "logprobs": (weights * expected).sum(),
+        "entropy": (other * expected_entropy).sum(),
+        "both": (weights * expected + other * expected_entropy).sum(),
+    }
     torch.testing.assert_close(logprobs, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(entropy, -(full.exp() * full).sum(-1), rtol=1e-12, atol=1e-12)
-    for got, wanted in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
-    assert not entropy.requires_grad
+    torch.testing.assert_close(entropy, expected_entropy, rtol=1e-12, atol=1e-12)
+    for name, expected_sum in expected_sums.items():
+        wanted = torch.autograd.grad(expected_sum, [hidden, head], retain_graph=True)
+        for got, want in zip(gradients[name], wanted, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    hidden, head = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
+    logprobs, _ = token_logprobs(hidden, head, torch.zeros(4, dtype=torch.long), 1.0, 2)
+    logprobs.sum().backward()
+    assert hidden.grad is not None
+    assert head.grad is None
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_autocast_is_near_float32(chunk: int) -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(6, 8, requires_grad=True), torch.randn(9, 8, requires_grad=True)
+    targets = torch.randint(0, 9, (6,))
+    exact, _ = token_logprobs(hidden, head, targets, 1.0, chunk)
+    wanted = torch.autograd.grad(exact.sum(), [hidden, head])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough, _ = token_logprobs(hidden, head, targets, 1.0, chunk)
+    assert rough.dtype == torch.float32
+    got = torch.autograd.grad(rough.sum(), [hidden, head])
+    assert 0 < (rough - exact).abs().max() < 0.05
+    for rough_grad, exact_grad in zip(got, wanted, strict=True):
+        assert rough_grad.dtype == torch.float32
+        assert (rough_grad - exact_grad).norm() < 0.02 * exact_grad.norm()
 
 
 def test_no_logits_of_the_whole_batch_exist() -> None:

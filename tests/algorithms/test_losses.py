@@ -1,65 +1,90 @@
-"""Losses and gradients against a derivation in float64 that shares no code: loops over tokens, gradients by hand."""
+"""Losses and their gradients against derivations by hand; one token a case, numbers in the comments."""
 
 import math
 
 import pytest
 import torch
 
-from grpo_gsm8k.algorithms.losses import policy_gradient_loss
-
-LOGPROBS = [-0.5, -1.0, -2.0, -0.1, -3.0, -0.7]
-BEHAVIOUR = [-0.9, -1.0, -1.2, -0.4, -2.9, -0.7]
-ADVANTAGES = [1.0, 1.0, -0.5, -0.5, 2.0, 0.0]
-WEIGHTS = [0.25, 0.25, 0.1, 0.1, 0.05, 0.25]
+from grpo_gsm8k.algorithms.losses import ClipRange, TokenLoss, cispo_loss, clipped_loss, reinforce_loss, value_loss
 
 
-def by_hand(loss_type: str, cliprange: float) -> tuple[float, list[float]]:
-    """Loss and its derivative by each log-probability."""
-    loss, gradient = 0.0, []
-    for logprob, old, advantage, weight in zip(LOGPROBS, BEHAVIOUR, ADVANTAGES, WEIGHTS, strict=True):
-        if loss_type != "grpo_clip":
-            loss += -weight * advantage * logprob
-            gradient.append(-weight * advantage)
-            continue
-        ratio = math.exp(logprob - old)
-        bounded = min(max(ratio, 1 - cliprange), 1 + cliprange)
-        if ratio * advantage <= bounded * advantage:  # the unclipped branch is the minimum; d ratio / d logprob = ratio
-            loss += -weight * ratio * advantage
-            gradient.append(-weight * ratio * advantage)
-        else:
-            loss += -weight * bounded * advantage
-            gradient.append(0.0)
-    return loss, gradient
+def tensor(*values: float, grad: bool = False) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64, requires_grad=grad)
 
 
-@pytest.mark.parametrize("loss_type", ["no_baseline", "reinforce_with_baseline", "grpo_clip"])
-@pytest.mark.parametrize("cliprange", [0.1, 0.2, 0.5])
-def test_value_and_gradient(loss_type: str, cliprange: float) -> None:
-    logprobs = torch.tensor(LOGPROBS, dtype=torch.float64, requires_grad=True)
-    others = [torch.tensor(values, dtype=torch.float64) for values in (BEHAVIOUR, ADVANTAGES, WEIGHTS)]
-    output = policy_gradient_loss(loss_type, logprobs, *others, cliprange)  # type: ignore[arg-type]
-    output.loss.backward()
-    loss, gradient = by_hand(loss_type, cliprange)
-    assert output.loss.item() == pytest.approx(loss, rel=1e-12)
-    assert logprobs.grad is not None
-    assert logprobs.grad.tolist() == pytest.approx(gradient, rel=1e-12)
+def gradient(output: TokenLoss, leaf: torch.Tensor) -> list[float]:
+    (grad,) = torch.autograd.grad(output.loss_N.sum(), leaf, allow_unused=True)
+    return [0.0] * len(leaf) if grad is None else grad.tolist()
 
 
-def test_clipped_tokens_are_marked() -> None:
-    # ratios: e^0.4 = 1.49 (A > 0: clipped), 1, e^-0.8 = 0.45 (A < 0: clipped), e^0.3 = 1.35 (A < 0: not), 0.90, 1
-    values = [torch.tensor(v, dtype=torch.float64) for v in (LOGPROBS, BEHAVIOUR, ADVANTAGES, WEIGHTS)]
-    output = policy_gradient_loss("grpo_clip", *values, 0.2)
-    assert output.clipped_N.tolist() == [True, False, True, False, False, False]
+def test_reinforce() -> None:
+    logprobs = tensor(-0.5, -2.0, grad=True)
+    output = reinforce_loss(logprobs, tensor(2.0, -1.0))
+    assert output.loss_N.tolist() == [1.0, -2.0]
+    assert gradient(output, logprobs) == [-2.0, 1.0]
+    assert not output.clipped_N.any()
 
 
-@pytest.mark.parametrize("advantage", [1.0, -1.0])
-def test_an_absurd_ratio_gives_finite_gradients(advantage: float) -> None:
-    logprobs = torch.tensor([-1.0, -500.0], requires_grad=True)
-    behaviour = torch.tensor([-500.0, -1.0])
-    output = policy_gradient_loss(
-        "grpo_clip", logprobs, behaviour, torch.full((2,), advantage), torch.full((2,), 0.5), 0.2
+# ratio, advantage, (low, high, dual) -> loss, d loss / d ratio, clipped
+CLIP_CASES = [
+    (1.5, 1.0, (0.2, 0.2, None), -1.2, 0.0, True),  # above the range and good: held at 1.2
+    (1.5, -1.0, (0.2, 0.2, None), 1.5, 1.0, False),  # above and bad: the larger loss counts
+    (0.5, 1.0, (0.2, 0.2, None), -0.5, -1.0, False),
+    (0.5, -1.0, (0.2, 0.2, None), 0.8, 0.0, True),  # below and bad: held at 0.8
+    (1.25, 1.0, (0.2, 0.28, None), -1.25, -1.0, False),  # clip-higher lets it pass
+    (1.3, 1.0, (0.2, 0.28, None), -1.28, 0.0, True),
+    (5.0, -1.0, (0.2, 0.2, 3.0), 3.0, 0.0, True),  # dual clip: at most 3 |A|
+    (2.0, -1.0, (0.2, 0.2, 3.0), 2.0, 1.0, False),
+    (5.0, 1.0, (0.2, 0.2, 3.0), -1.2, 0.0, True),  # not for good tokens
+    (0.9, 2.0, (0.2, 0.2, 3.0), -1.8, -2.0, False),  # within all bounds the dual clip is not there
+    (7.0, 1.0, (None, None, None), -7.0, -1.0, False),
+    (7.0, 1.0, (None, 4.0, None), -5.0, 0.0, True),
+    (0.01, -1.0, (None, 4.0, None), 0.01, 1.0, False),  # no lower bound
+    (3.0, 0.0, (0.2, 0.2, 3.0), 0.0, 0.0, False),
+]
+
+
+@pytest.mark.parametrize(("ratio", "advantage", "clip", "loss", "slope", "clipped"), CLIP_CASES)
+def test_clips(ratio: float, advantage: float, clip: tuple, loss: float, slope: float, clipped: bool) -> None:
+    leaf = tensor(ratio, grad=True)
+    output = clipped_loss(leaf, tensor(advantage), ClipRange(*clip))
+    assert output.loss_N.tolist() == pytest.approx([loss])
+    assert gradient(output, leaf) == pytest.approx([slope])
+    assert output.clipped_N.tolist() == [clipped]
+
+
+def test_cispo_keeps_every_gradient() -> None:
+    # weights 1.5 -> 1.2 and 0.5 -> 0.8; the gradient by log p is -weight * A
+    logprobs = tensor(-1.0, -2.0, grad=True)
+    output = cispo_loss(tensor(1.5, 0.5), logprobs, tensor(1.0, -2.0), ClipRange(0.2, 0.2))
+    assert output.loss_N.tolist() == pytest.approx([1.2, -3.2])
+    assert gradient(output, logprobs) == pytest.approx([-1.2, 1.6])
+    assert output.clipped_N.tolist() == [True, True]
+
+
+def test_cispo_weight_is_a_constant() -> None:
+    logprobs = tensor(-1.0, grad=True)
+    ratio = (logprobs + 1.1).exp()  # e^0.1
+    assert gradient(cispo_loss(ratio, logprobs, tensor(1.0), ClipRange(None, 4.0)), logprobs) == pytest.approx(
+        [-math.exp(0.1)]
     )
-    output.loss.backward()
-    assert torch.isfinite(output.loss)
-    assert logprobs.grad is not None
-    assert torch.isfinite(logprobs.grad).all()
+
+
+# value, old value, return, cliprange -> loss, slope, clipped
+VALUE_CASES = [
+    (0.5, 0.4, 1.0, 0.2, 0.125, -0.5, False),  # within 0.2 of the old one: plain squared error
+    (0.9, 0.4, 1.0, 0.2, 0.5 * 0.4**2, 0.0, True),  # moved by 0.5: judged as 0.6, the worse of the two
+    (0.0, 0.4, 1.0, 0.2, 0.5, -1.0, False),  # moved away: the plain error is the worse
+    (0.9, 0.4, 1.0, None, 0.005, -0.1, False),
+]
+
+
+@pytest.mark.parametrize(("value", "old", "target", "cliprange", "loss", "slope", "clipped"), VALUE_CASES)
+def test_value_loss(
+    value: float, old: float, target: float, cliprange: float | None, loss: float, slope: float, clipped: bool
+) -> None:
+    leaf = tensor(value, grad=True)
+    output = value_loss(leaf, tensor(old), tensor(target), cliprange)
+    assert output.loss_N.tolist() == pytest.approx([loss])
+    assert gradient(output, leaf) == pytest.approx([slope])
+    assert output.clipped_N.tolist() == [clipped]

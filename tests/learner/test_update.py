@@ -1,125 +1,93 @@
-"""The update: gradients against an independent derivation, independence of packing, clipping seen to act."""
+"""The update's own work: minibatches, what is left out, the clip seen to act, early stop."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
-import pytest
-import torch
-from transformers import AutoModelForCausalLM
+import numpy as np
 
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.learner.batching import Sample
-from grpo_gsm8k.learner.model import Policy, load_policy
+from grpo_gsm8k.learner.experience import prepare
+from grpo_gsm8k.learner.model import Policy
+from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.update import forward, microbatches, update_policy
+from grpo_gsm8k.learner.stats import UpdateStats
+from grpo_gsm8k.learner.update import Optimizers, Rates, microbatches, update_policy
 from tests.learner.conftest import random_groups, small_config
 
-LOSS_TYPES = ["no_baseline", "reinforce_with_baseline", "grpo_clip"]
+
+def loss_of(policy: Policy, samples: list[Sample], config: Config) -> float:
+    models = Models(policy, None, None)
+    parts = [
+        objective(models, micro, config, 0.0).loss.item() for micro in microbatches(samples, config, policy.device)
+    ]
+    return sum(parts)
 
 
-def gradients(policy: Policy, samples: list[Sample], config: Config) -> tuple[float, torch.Tensor]:
-    """Loss and flat gradient of one optimizer step, by the project's code."""
-    policy.model.zero_grad()
-    loss = 0.0
-    for micro in microbatches(samples, config.learner.token_budget, policy.device):
-        output, _ = forward(policy, micro, config)
-        output.loss.backward()
-        loss += output.loss.item()
-    return loss, torch.cat([p.grad.flatten() for _, p in policy.named_parameters()])
+def update(policy: Policy, groups: list[list[Sample]], config: Config, lr: float = 1e-2) -> UpdateStats:
+    optimizers = Optimizers(Optimizer(policy.named_parameters(), config.learner), None)
+    return update_policy(Models(policy, None, None), optimizers, groups, config, 0, Rates(lr, lr, 0.0), lambda: None)
 
 
-def independent(model_folder: Path, samples: list[Sample], loss_type: str) -> tuple[float, torch.Tensor]:
-    """The same in float64 with Hugging Face's own attention: one sequence at a time, one token at a time."""
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float64, attn_implementation="eager")
-    total = torch.zeros((), dtype=torch.float64)
-    for sample in samples:
-        ids = [*sample.prompt_ids.tolist(), *sample.completion_ids.tolist()]
-        logits = model(torch.tensor([ids])).logits[0].double()
-        mean = torch.zeros((), dtype=torch.float64)
-        for i, token in enumerate(sample.completion_ids.tolist()):
-            row = logits[len(sample.prompt_ids) + i - 1]  # predicts position prompt + i
-            logprob = row[token] - torch.log(torch.exp(row).sum())
-            if loss_type == "grpo_clip":
-                ratio = torch.exp(logprob - float(sample.behaviour_logprobs[i]))
-                bounded = min(max(ratio.item(), 0.8), 1.2)
-                unclipped_wins = ratio.item() * sample.advantage <= bounded * sample.advantage
-                objective = ratio * sample.advantage if unclipped_wins else torch.tensor(bounded * sample.advantage)
-            else:
-                objective = logprob * sample.advantage
-            mean = mean - objective / len(sample.completion_ids)
-        total = total + mean / len(samples)
-    total.backward()
-    named = dict(model.named_parameters())
-    return total.item(), torch.cat([named[name].grad.flatten() for name in named])
-
-
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_loss_and_gradient_equal_an_independent_float64_derivation(random_model: Path, loss_type: str) -> None:
-    samples = [s for group in random_groups() for s in group]
-    config = small_config(f"policy_gradient.loss_type={loss_type}")
-    loss, gradient = gradients(load_policy(random_model, "cpu", "float32"), samples, config)
-    expected_loss, expected = independent(random_model, samples, loss_type)
-    assert loss == pytest.approx(expected_loss, rel=1e-5)
-    assert (gradient - expected).norm() / expected.norm() < 1e-5
-
-
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
-@pytest.mark.parametrize("token_budget", [8, 50, 10_000])
-def test_independent_of_micro_batches_and_packing(policy: Policy, loss_type: str, token_budget: int) -> None:
-    samples = [s for group in random_groups() for s in group]
-    base = small_config(f"policy_gradient.loss_type={loss_type}", "learner.token_budget=120")
-    other = small_config(
-        f"policy_gradient.loss_type={loss_type}", f"learner.token_budget={token_budget}", "learner.logprob_chunk=7"
-    )
-    loss, gradient = gradients(policy, samples, base)
-    other_loss, other_gradient = gradients(policy, samples[::-1], other)
-    assert other_loss == pytest.approx(loss, rel=1e-5)
-    assert (gradient - other_gradient).norm() / gradient.norm() < 1e-5
+def on_policy(policy: Policy, groups: list[list[Sample]]) -> list[list[Sample]]:
+    """The samples with the behaviour log-probabilities that `policy` gives now."""
+    config = small_config("policy_gradient.off_policy.proximal=recomputed", "policy_gradient.entropy_coef=1")
+    rewards = np.zeros((len(groups), len(groups[0])))
+    filled = prepare(groups, rewards, Models(policy, None, None), config, 0.0, lambda: None).groups
+    return [
+        [
+            replace(s, behaviour_logprobs=f.proximal_logprobs, proximal_logprobs=f.proximal_logprobs)
+            for s, f in zip(group, filled_group, strict=True)
+        ]
+        for group, filled_group in zip(groups, filled, strict=True)
+    ]
 
 
 def test_zero_advantage_is_left_out_without_changing_the_result(policy: Policy) -> None:
     samples = [s for group in random_groups() for s in group]
     config = small_config()
-    micro = list(microbatches(samples, 10_000, policy.device))
-    assert sum(len(m.lengths) for m in micro) == 9  # of 12
+    micro = list(microbatches(samples, config, policy.device))
+    assert sum(int(m.sequence_N.max()) + 1 for m in micro) == 9  # of 12
     # The nine alone, but averaged over twelve: what including three zeros gives.
-    active = [s for s in samples if s.advantage]
-    alone, _ = gradients(policy, active, config)
-    assert gradients(policy, samples, config)[0] == pytest.approx(alone * 9 / 12, rel=1e-6)
+    alone = loss_of(policy, [s for s in samples if s.advantages.any()], config)
+    assert abs(loss_of(policy, samples, config) - alone * 9 / 12) < 1e-6 * abs(alone)
+
+
+def test_a_masked_completion_leaves_loss_and_denominator(policy: Policy) -> None:
+    samples = [s for group in random_groups() for s in group]
+    config = small_config()
+    masked = [replace(s, counted=i != 0) for i, s in enumerate(samples)]
+    assert loss_of(policy, masked, config) == loss_of(policy, samples[1:], config)
+
+
+def test_a_prompt_is_computed_once_for_its_completions(policy: Policy) -> None:
+    group = random_groups(groups=1)[0]
+    (micro,) = microbatches(group, small_config(), policy.device)
+    fed = sum(len(s.completion_ids) - 1 for s in group)  # the last token of a completion predicts nothing
+    assert len(micro.input_ids_T) == len(group[0].prompt_ids) + fed
 
 
 def test_clip_acts_from_the_second_epoch_on(policy: Policy) -> None:
-    groups = random_groups(8)
     config = small_config("policy_gradient.epochs_per_batch=2", "policy_gradient.minibatches=2")
-    on_policy = [[_on_policy(policy, s, config) for s in group] for group in groups]
-    optimizer = Optimizer(policy.named_parameters(), config.learner)
-    stats = update_policy(policy, optimizer, on_policy, config, 0, 1e-2, lambda: None).metrics()
-    assert stats["train/optimizer_steps"] == 4
-    assert stats["train/clip_frac"] > 0
-    assert stats["train/ratio_max"] > 1.2
-    assert stats["sync/logprob_gap_max"] < 1e-4  # measured before the first optimizer step only
+    metrics = update(policy, on_policy(policy, random_groups(8)), config).metrics()
+    assert metrics["train/optimizer_steps"] == 4
+    assert metrics["train/clip_frac"] > 0
+    assert metrics["train/ratio_max"] > 1.2
+    assert metrics["sync/logprob_gap_max"] < 1e-4  # measured before the first optimizer step only
+
+
+def test_epochs_stop_early_when_the_policy_has_moved_too_far(policy: Policy) -> None:
+    config = small_config("policy_gradient.epochs_per_batch=5", "policy_gradient.target_kl=0.001")
+    metrics = update(policy, on_policy(policy, random_groups(8)), config).metrics()
+    assert metrics["train/epochs"] == 2  # the first begins with no divergence, the second sees what it did
+    assert metrics["train/approx_kl"] > 0
 
 
 def test_nothing_to_learn_is_finite(policy: Policy) -> None:
     """All advantages zero: no forward pass, no step, and metrics without 0/0."""
-    groups = [random_groups()[1]]
-    config = small_config("policy_gradient.minibatches=1")
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
-    optimizer = Optimizer(policy.named_parameters(), config.learner)
-    metrics = update_policy(policy, optimizer, groups, config, 0, 1e-2, lambda: None).metrics()
+    metrics = update(policy, [random_groups()[1]], small_config()).metrics()
     assert metrics["train/loss"] == 0.0
     assert metrics["train/grad_norm"] == 0.0
-    assert all(torch.equal(before[name], p) for name, p in policy.named_parameters())
-
-
-def _on_policy(policy: Policy, sample: Sample, config: Config) -> Sample:
-    """The sample with the behaviour log-probabilities that `policy` gives now."""
-    from dataclasses import replace
-
-    active = replace(sample, advantage=1.0)
-    micro = next(iter(microbatches([active], 10_000, policy.device)))
-    with torch.no_grad():
-        output, _ = forward(policy, micro, config)
-    logprobs = output.log_ratio_N + micro.behaviour_logprobs_N
-    return replace(sample, behaviour_logprobs=logprobs.numpy())
+    assert all((before[name] == p).all() for name, p in policy.named_parameters())

@@ -19,10 +19,14 @@ from grpo_gsm8k.protocol import WeightsRef
 CANARY = weights.Canary((1, 2), (-0.5,))
 
 
+def abcd(folder: Path) -> None:
+    (folder / weights.MODEL_FILE).write_bytes(b"abcd")
+
+
 def test_claim_and_release(tmp_path: Path) -> None:
     with WeightsStore(tmp_path, "run") as store:
         folder = store.incarnation_folder(0)
-        weights.publish(folder, 3, 10, lambda path: path.write_bytes(b"0123456789") and None, CANARY)
+        weights.publish(folder, 3, "model", 10, abcd, CANARY)
         with pytest.raises(UserError, match="active already"):
             WeightsStore(tmp_path, "run").__enter__()
         with WeightsStore(tmp_path, "other"):
@@ -50,9 +54,7 @@ def test_private_under_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with WeightsStore(tmp_path, "run") as store:
-            ref = weights.publish(
-                store.incarnation_folder(0), 0, 4, lambda path: path.write_bytes(b"abcd") and None, CANARY
-            )
+            ref = weights.publish(store.incarnation_folder(0), 0, "model", 4, abcd, CANARY)
             for path in [store.root.parent, store.root, *store.root.rglob("*")]:
                 assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
             assert weights.verify(ref).canary == CANARY
@@ -61,27 +63,27 @@ def test_private_under_any_umask(tmp_path: Path) -> None:
 
 
 def test_no_room_is_found_out_before_the_first_byte(tmp_path: Path) -> None:
-    old = weights.publish(tmp_path, 0, 4, lambda path: path.write_bytes(b"abcd") and None, CANARY)
+    old = weights.publish(tmp_path, 0, "model", 4, abcd, CANARY)
     with pytest.raises(WeightsError, match="enlarge /dev/shm"):
-        weights.publish(tmp_path, 1, 1 << 60, lambda path: pytest.fail("wrote"), CANARY)
+        weights.publish(tmp_path, 1, "model", 1 << 60, lambda path: pytest.fail("wrote"), CANARY)
     assert weights.verify(old).version == 0
     assert [p.name for p in tmp_path.iterdir()] == ["v0"]
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail(path: Path) -> None:
-        path.write_bytes(b"half")
+        (path / weights.MODEL_FILE).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(WeightsError, match="No space left"):
-        weights.publish(tmp_path, 1, 4, fail, CANARY)
+        weights.publish(tmp_path, 1, "model", 4, fail, CANARY)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing"])
 def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
-    ref = weights.publish(tmp_path, 1, 4, lambda path: path.write_bytes(b"abcd") and None, CANARY)
-    file = Path(ref.path) / weights.WEIGHTS_FILE
+    ref = weights.publish(tmp_path, 1, "model", 4, abcd, CANARY)
+    file = Path(ref.path) / weights.MODEL_FILE
     {"flip": lambda: file.write_bytes(b"abcX"), "truncate": lambda: file.write_bytes(b"abc"), "missing": file.unlink}[
         damage
     ]()

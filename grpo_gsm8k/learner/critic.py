@@ -1,0 +1,58 @@
+"""The value function of PPO: a linear head on the policy's trunk, or on a trunk of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from grpo_gsm8k.learner.model import load_policy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.learner.batching import MicroBatch
+    from grpo_gsm8k.learner.model import Policy
+
+TRUNK, HEAD = "trunk.", "head."
+
+
+class Critic:
+    """Predicts the return from the state before each completion token; 0 everywhere at first."""
+
+    def __init__(self, trunk: Policy | None, hidden_size: int, device: torch.device) -> None:
+        """`trunk` None: the hidden states are the policy's, and gradients flow into it."""
+        self.trunk = trunk
+        self.head = torch.nn.Linear(hidden_size, 1, device=device, dtype=torch.float32)
+        torch.nn.init.zeros_(self.head.weight)
+        torch.nn.init.zeros_(self.head.bias)
+
+    def values(self, policy_hidden_NH: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
+        """Value before each completion token, float32 [N]."""
+        hidden_NH = policy_hidden_NH
+        if self.trunk is not None:
+            with self.trunk.autocast():
+                hidden_NH = self.trunk.hidden_states(batch)[batch.source_N]
+        values_N: torch.Tensor = self.head(hidden_NH.to(self.head.weight.dtype))[:, 0]
+        return values_N
+
+    def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """The critic's own parameters, without a trunk that is the policy's or an output head that it does not use."""
+        own = [] if self.trunk is None else self.trunk.trunk_parameters()
+        return [(TRUNK + name, p) for name, p in own] + [(HEAD + n, p) for n, p in self.head.named_parameters()]
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Inverse of `named_parameters`, of a checkpoint."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter.copy_(tensors[name])
+
+
+def build_critic(config: Config, policy: Policy, folder: Path) -> Critic | None:
+    """The critic that is asked for; `folder` holds the model of a separate one."""
+    kind = config.policy_gradient.critic.kind
+    if kind == "none":
+        return None
+    trunk = load_policy(folder, config.learner) if kind == "separate" else None
+    return Critic(trunk, (trunk or policy).hidden_size, policy.device)

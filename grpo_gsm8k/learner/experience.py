@@ -1,0 +1,175 @@
+"""From a batch of rollouts to what the update trains on: other policies' log-probabilities, values, advantages."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from grpo_gsm8k.algorithms.advantages import ADVANTAGES
+from grpo_gsm8k.algorithms.gae import gae, whiten
+from grpo_gsm8k.algorithms.kl import kl_estimate
+from grpo_gsm8k.algorithms.logprobs import token_logprobs
+from grpo_gsm8k.learner.batching import collate, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from grpo_gsm8k.config import Config, PolicyGradientConfig
+    from grpo_gsm8k.learner.batching import MicroBatch, Sample
+    from grpo_gsm8k.learner.model import Policy
+    from grpo_gsm8k.learner.objective import Models
+
+Groups = list[list["Sample"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """G groups of N samples, ready to train on. `advantages_GN` holds a completion's mean advantage."""
+
+    groups: Groups
+    advantages_GN: np.ndarray
+
+
+def prepare(
+    groups: Sequence[Sequence[Sample]],
+    rewards_GN: np.ndarray,
+    models: Models,
+    config: Config,
+    kl_coef: float,
+    beat: Callable[[], None],
+) -> Experience:
+    """Fill in what the method needs. `beat` is called after every micro-batch.
+
+    Forward passes leave out samples that cannot contribute a gradient, unless the advantages themselves depend on them.
+    """
+    pg = config.policy_gradient
+    kl_reward = pg.kl.coef > 0 and pg.kl.place == "reward"
+    filled = [list(group) for group in groups]
+    if pg.advantage_name == "gae" or kl_reward:
+        filled = _with_forwards(filled, models, config, beat, only_active=False)
+    filled = with_advantages(filled, rewards_GN, pg, kl_coef if kl_reward else 0.0)
+    if pg.advantage_name != "gae" and not kl_reward:
+        filled = _with_forwards(filled, models, config, beat, only_active=True)
+    means = [[float(s.advantages.mean()) if len(s.advantages) else 0.0 for s in group] for group in filled]
+    return Experience(filled, np.array(means))
+
+
+def with_advantages(groups: Groups, rewards_GN: np.ndarray, pg: PolicyGradientConfig, kl_coef: float) -> Groups:
+    """Advantages (and returns) of every token; `kl_coef` > 0 takes the KL to the reference off the reward."""
+    kl_GN = [[kl_coef * _kl(s, pg) if kl_coef else np.zeros(len(s.completion_ids)) for s in group] for group in groups]
+    if pg.advantage_name == "gae":
+        return _with_gae(groups, rewards_GN, kl_GN, pg)
+    sums_GN = np.array([[kl.sum() for kl in row] for row in kl_GN])
+    advantages_GN = ADVANTAGES[pg.advantage_name](np.asarray(rewards_GN, dtype=np.float64) - sums_GN, pg.advantage_eps)
+    return [
+        [
+            replace(s, advantages=np.full(len(s.completion_ids), advantage, dtype=np.float32))
+            for s, advantage in zip(group, advantages_N, strict=True)
+        ]
+        for group, advantages_N in zip(groups, advantages_GN, strict=True)
+    ]
+
+
+def _with_gae(
+    groups: Groups, rewards_GN: np.ndarray, kl_GN: list[list[np.ndarray]], pg: PolicyGradientConfig
+) -> Groups:
+    """The outcome's reward is on the last token, the KL penalty on every one; whitened after the returns are known."""
+    samples = [s for group in groups for s in group]
+    penalties = [kl for row in kl_GN for kl in row]
+    advantages, returns = [], []
+    for sample, reward, penalty in zip(samples, np.ravel(rewards_GN), penalties, strict=True):
+        rewards_R = -penalty
+        rewards_R[-1] += reward
+        advantage_R, return_R = gae(rewards_R, sample.values, pg.critic.gamma, pg.critic.lam)
+        advantages.append(advantage_R)
+        returns.append(return_R.astype(np.float32))
+    whitened = iter(zip(whiten(advantages, pg.advantage_eps), returns, strict=True))
+    return [
+        [replace(s, advantages=a.astype(np.float32), returns=r) for s, (a, r) in zip(group, whitened, strict=False)]
+        for group in groups
+    ]
+
+
+def is_active(sample: Sample, pg: PolicyGradientConfig) -> bool:
+    """Whether a sample can contribute a gradient."""
+    always = pg.entropy_coef > 0 or (pg.kl.coef > 0 and pg.kl.place == "loss") or pg.critic.kind != "none"
+    return sample.counted and (always or bool(sample.advantages.any()))
+
+
+def _with_forwards(
+    groups: Groups, models: Models, config: Config, beat: Callable[[], None], only_active: bool
+) -> Groups:
+    """Log-probabilities of the proximal and reference policies, and values, where they are needed."""
+    pg = config.policy_gradient
+    recompute = pg.off_policy.proximal == "recomputed"
+    if not recompute and not pg.kl.coef and models.critic is None:
+        return groups
+    places = [(g, n) for g, group in enumerate(groups) for n, s in enumerate(group)]
+    places = [(g, n) for g, n in places if not only_active or is_active(groups[g][n], pg)]
+    samples = [groups[g][n] for g, n in places]
+    for indices in pack(samples, config.learner.token_budget):
+        chosen = [samples[i] for i in indices]
+        micro = collate(chosen, [0.0] * len(chosen), models.policy.device)
+        columns = _forward(models, micro, config)
+        bounds = np.cumsum([len(s.completion_ids) for s in chosen])[:-1]
+        split: dict[str, Any] = {name: np.split(values, bounds) for name, values in columns.items()}
+        for k, i in enumerate(indices):
+            g, n = places[i]
+            groups[g][n] = replace(groups[g][n], **{name: parts[k] for name, parts in split.items()})
+        beat()
+    return groups
+
+
+@torch.no_grad()
+def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.ndarray]:
+    """Columns of `Sample` for the tokens of one micro-batch."""
+    pg = config.policy_gradient
+    columns: dict[str, torch.Tensor] = {}
+    shared_critic = models.critic is not None and models.critic.trunk is None
+    if pg.off_policy.proximal == "recomputed" or shared_critic:
+        logprobs_N, hidden_NH = _logprobs(models.policy, micro, config)
+        if pg.off_policy.proximal == "recomputed":
+            columns["proximal_logprobs"] = logprobs_N
+    else:
+        hidden_NH = torch.empty(0)  # a critic of its own does not look at it
+    if models.critic is not None:
+        columns["values"] = models.critic.values(hidden_NH, micro)
+    if pg.kl.coef:
+        base = contextlib.nullcontext() if models.reference is not None else models.policy.without_adapter()
+        with base:
+            columns["reference_logprobs"], _ = _logprobs(models.reference or models.policy, micro, config)
+    return {name: values.float().cpu().numpy() for name, values in columns.items()}
+
+
+def _logprobs(policy: Policy, micro: MicroBatch, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    with policy.inference():
+        hidden_NH = policy.hidden_states(micro)[micro.source_N]
+        logprobs_N, _ = token_logprobs(
+            hidden_NH, policy.head, micro.targets_N, config.policy_gradient.temperature, config.learner.logprob_chunk
+        )
+    return logprobs_N, hidden_NH
+
+
+def _kl(sample: Sample, pg: PolicyGradientConfig) -> np.ndarray:
+    """Estimated KL to the reference per token, float64 [R]."""
+    policy, reference = torch.from_numpy(sample.proximal_logprobs), torch.from_numpy(sample.reference_logprobs)
+    return kl_estimate(policy.double(), reference.double(), pg.kl.estimator).numpy()
+
+
+def experience_metrics(experience: Experience, config: Config) -> dict[str, float]:
+    """What is known before the update: spread of the advantages, and how well the critic foresaw the returns."""
+    samples = [s for group in experience.groups for s in group]
+    values = {"train/advantage_std": float(np.concatenate([s.advantages for s in samples]).std())}
+    if config.policy_gradient.overlong == "mask":
+        values["train/overlong_frac"] = float(np.mean([not s.counted for s in samples]))
+    if config.policy_gradient.critic.kind != "none":
+        returns = np.concatenate([s.returns for s in samples]).astype(np.float64)
+        errors = returns - np.concatenate([s.values for s in samples])
+        values["train/return_mean"] = float(returns.mean())
+        if returns.var() > 0:
+            values["train/explained_variance"] = float(1 - errors.var() / returns.var())
+    return values

@@ -1,0 +1,102 @@
+"""The objective of one micro-batch: which parts it has is the configuration's choice, what they are `algorithms`'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from grpo_gsm8k.algorithms.corrections import correction_weights
+from grpo_gsm8k.algorithms.kl import kl_estimate
+from grpo_gsm8k.algorithms.logprobs import token_logprobs
+from grpo_gsm8k.algorithms.losses import (
+    ClipRange,
+    TokenLoss,
+    cispo_loss,
+    clipped_loss,
+    reinforce_loss,
+    value_loss,
+)
+from grpo_gsm8k.algorithms.ratios import importance_ratio
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.config import Config, PolicyGradientConfig
+    from grpo_gsm8k.learner.batching import MicroBatch
+    from grpo_gsm8k.learner.critic import Critic
+    from grpo_gsm8k.learner.model import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What a policy update runs. `reference` is None where there is none, or where it is the policy's own base."""
+
+    policy: Policy
+    reference: Policy | None
+    critic: Critic | None
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """`loss` is this micro-batch's share of the step's loss: shares add up. The rest is detached, for metrics."""
+
+    loss: torch.Tensor
+    log_ratio_N: torch.Tensor  # log of current over behaviour probability
+    per_token: dict[str, torch.Tensor]  # by metric name, [N] each
+
+
+def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float) -> Objective:
+    """Forward pass and loss: policy loss + KL to the reference - entropy bonus + value loss, each where asked for."""
+    pg = config.policy_gradient
+    with models.policy.autocast():
+        hidden_NH = models.policy.hidden_states(micro)[micro.source_N]
+        logprobs_N, entropy_N = token_logprobs(
+            hidden_NH, models.policy.head, micro.targets_N, pg.temperature, config.learner.logprob_chunk
+        )
+    log_ratio_N = logprobs_N - micro.proximal_logprobs_N
+    correction_N = correction_weights(
+        micro.proximal_logprobs_N - micro.behaviour_logprobs_N,
+        micro.sequence_N,
+        pg.off_policy.correction,
+        pg.off_policy.level,
+        pg.off_policy.low,
+        pg.off_policy.high,
+    )
+    policy_loss = surrogate(pg, logprobs_N, log_ratio_N, micro)
+    loss_N = correction_N * policy_loss.loss_N - pg.entropy_coef * entropy_N
+    drift_N = log_ratio_N.detach()
+    per_token = {
+        "train/clip_frac": policy_loss.clipped_N,
+        "train/entropy": entropy_N.detach(),
+        "train/approx_kl": drift_N.exp() - 1 - drift_N,
+    }
+    if pg.off_policy.correction != "none":
+        per_token["train/correction_mean"] = correction_N
+        per_token["train/correction_masked_frac"] = correction_N == 0
+    if pg.kl.coef:
+        kl_N = kl_estimate(logprobs_N, micro.reference_logprobs_N, pg.kl.estimator)
+        per_token["train/kl_reference"] = kl_N.detach()
+        if pg.kl.place == "loss":
+            loss_N = loss_N + kl_coef * kl_N
+    if models.critic is not None:
+        values_N = models.critic.values(hidden_NH, micro)
+        critic_loss = value_loss(values_N, micro.values_N, micro.returns_N, pg.critic.cliprange)
+        per_token["train/value_loss"] = critic_loss.loss_N.detach()
+        per_token["train/value_clip_frac"] = critic_loss.clipped_N
+        loss_N = loss_N + pg.critic.value_coef * critic_loss.loss_N
+    loss = (loss_N * micro.weights_N).sum()
+    return Objective(loss, (logprobs_N - micro.behaviour_logprobs_N).detach(), per_token)
+
+
+def surrogate(
+    pg: PolicyGradientConfig, logprobs_N: torch.Tensor, log_ratio_N: torch.Tensor, micro: MicroBatch
+) -> TokenLoss:
+    """The policy loss of each token that `loss_type` names."""
+    if pg.loss_type in ("no_baseline", "reinforce_with_baseline"):
+        return reinforce_loss(logprobs_N, micro.advantages_N)
+    high = pg.cliprange if pg.cliprange_high is None else pg.cliprange_high
+    clip = ClipRange(pg.cliprange, high, pg.dual_clip)
+    ratio_N = importance_ratio(log_ratio_N, micro.sequence_N, pg.ratio)
+    if pg.loss_type == "cispo":
+        return cispo_loss(ratio_N, logprobs_N, micro.advantages_N, clip)
+    return clipped_loss(ratio_N, micro.advantages_N, clip)

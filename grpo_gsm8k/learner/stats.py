@@ -1,0 +1,75 @@
+"""Sums over the tokens of one policy update, and the averages that become its metrics."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from grpo_gsm8k.learner.objective import Objective
+    from grpo_gsm8k.learner.optimizer import StepStats
+
+
+class UpdateStats:
+    """Counts the tokens that took part in a forward pass; what has no data is left out of the metrics."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.epochs = 0
+        self._steps: list[StepStats] = []
+        self._critic_steps: list[StepStats] = []
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._maxima: dict[str, float] = {}
+
+    def add(self, output: Objective, fresh_N: torch.Tensor | None) -> None:
+        """Count one micro-batch. `fresh_N`: tokens whose engine and learner log-probabilities have equal weights."""
+        for name, values_N in output.per_token.items():
+            self._add(name, values_N)
+        ratio_N = output.log_ratio_N.exp()
+        self._add("train/ratio_mean", ratio_N)
+        self._maximum("train/ratio_max", ratio_N)
+        # k3 estimate of KL(behaviour || current), arXiv:2402.03300 eq. 4; never negative.
+        self._add("train/kl_behaviour", ratio_N - 1 - output.log_ratio_N)
+        if fresh_N is not None:
+            gap_N = output.log_ratio_N[fresh_N].abs()
+            self._add("sync/logprob_gap_mean", gap_N)
+            self._maximum("sync/logprob_gap_max", gap_N)
+
+    def add_step(self, loss: float, policy: StepStats, critic: StepStats | None) -> None:
+        """Count one optimizer step."""
+        self.losses.append(loss)
+        self._steps.append(policy)
+        if critic is not None:
+            self._critic_steps.append(critic)
+
+    def total(self, name: str) -> tuple[float, int]:
+        """Sum and number of tokens so far."""
+        return self._sums[name], self._counts[name]
+
+    def metrics(self) -> dict[str, float]:
+        """Averages, maxima and counts under their metric names."""
+        skipped = sum(step.skipped for step in self._steps)
+        values = {
+            "train/loss": float(np.mean(self.losses)),
+            "train/grad_norm": float(np.mean([step.grad_norm for step in self._steps])),
+            "train/skipped_steps": float(skipped),
+            "train/optimizer_steps": float(len(self._steps) - skipped),
+            "train/epochs": float(self.epochs),
+        }
+        if self._critic_steps:
+            values["train/value_grad_norm"] = float(np.mean([step.grad_norm for step in self._critic_steps]))
+        means = {name: self._sums[name] / count for name, count in self._counts.items() if count}
+        return {**values, **means, **self._maxima}
+
+    def _add(self, name: str, values_N: torch.Tensor) -> None:
+        self._sums[name] += float(values_N.sum())
+        self._counts[name] += len(values_N)
+
+    def _maximum(self, name: str, values_N: torch.Tensor) -> None:
+        if len(values_N):
+            self._maxima[name] = max(self._maxima.get(name, 0.0), float(values_N.max()))

@@ -1,0 +1,161 @@
+"""Every objective once more, from the papers: float64, Hugging Face's own attention, one sequence and token at a time.
+
+Shares no code with the project. What a method needs beside the policy's own log-probabilities is plain lists of floats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass
+class Scalars:
+    """Of one sequence, a float per token."""
+
+    proximal: list[float]
+    behaviour: list[float]
+    reference: list[float]
+    values: list[float]
+    advantages: list[float] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+
+
+def forward(model: Any, prompt: list[int], completion: list[int], temperature: float) -> tuple[list, list, list]:
+    """Log-probability, entropy and last hidden state for each completion token."""
+    output = model(torch.tensor([prompt + completion]), output_hidden_states=True)
+    logits, hidden = output.logits[0].double() / temperature, output.hidden_states[-1][0]
+    logprobs, entropies, states = [], [], []
+    for i, token in enumerate(completion):
+        row = logits[len(prompt) + i - 1]
+        normaliser = torch.log(torch.exp(row - row.max().detach()).sum()) + row.max().detach()
+        probabilities = torch.exp(row - normaliser)
+        logprobs.append(row[token] - normaliser)
+        entropies.append(-(probabilities * (row - normaliser)).sum())
+        states.append(hidden[len(prompt) + i - 1])
+    return logprobs, entropies, states
+
+
+def divergence(estimator: str, logprob: Any, reference: float) -> Any:
+    if estimator == "k1":
+        return logprob - reference
+    if estimator == "k2":
+        return (logprob - reference) ** 2 / 2
+    log_r = reference - logprob
+    return (torch.exp(log_r) if isinstance(log_r, torch.Tensor) else math.exp(log_r)) - 1 - log_r
+
+
+def fill_advantages(groups: list[list[Scalars]], rewards: np.ndarray, pg: Any) -> None:
+    """Advantages by the name of the method; with the KL taken off the reward where that is asked for."""
+    in_reward = pg.kl.coef > 0 and pg.kl.place == "reward"
+
+    def penalty(s: Scalars) -> list[float]:
+        pairs = zip(s.proximal, s.reference, strict=True)
+        return [pg.kl.coef * divergence(pg.kl.estimator, p, r) if in_reward else 0.0 for p, r in pairs]
+
+    if pg.advantage_name == "gae":
+        sequences = [s for group in groups for s in group]
+        for s, reward in zip(sequences, rewards.flatten().tolist(), strict=True):
+            per_token = [-k for k in penalty(s)]
+            per_token[-1] += reward
+            last = len(per_token)
+            for t in range(last):  # the definition: a discounted sum of temporal differences
+                total = 0.0
+                for k in range(t, last):
+                    following = s.values[k + 1] if k + 1 < last else 0.0
+                    delta = per_token[k] + pg.critic.gamma * following - s.values[k]
+                    total += (pg.critic.gamma * pg.critic.lam) ** (k - t) * delta
+                s.advantages.append(total)
+                s.returns.append(total + s.values[t])
+        everything = [a for s in sequences for a in s.advantages]
+        mean = sum(everything) / len(everything)
+        std = math.sqrt(sum((a - mean) ** 2 for a in everything) / len(everything))
+        for s in sequences:
+            s.advantages = [(a - mean) / (std + pg.advantage_eps) for a in s.advantages]
+        return
+    table = [[r - sum(penalty(s)) for s, r in zip(g, row, strict=True)] for g, row in zip(groups, rewards, strict=True)]
+    flat = [r for row in table for r in row]
+    for group, row in zip(groups, table, strict=True):
+        mean = sum(row) / len(row)
+        std = math.sqrt(sum((r - mean) ** 2 for r in row) / (len(row) - 1))
+        all_mean = sum(flat) / len(flat)
+        all_std = math.sqrt(sum((r - all_mean) ** 2 for r in flat) / len(flat))
+        for i, s in enumerate(group):
+            others = [r for j, r in enumerate(row) if j != i]
+            advantage = {
+                "reward": row[i],
+                "group_mean": row[i] - mean,
+                "group_mean_std": 0.0 if max(row) == min(row) else (row[i] - mean) / (std + pg.advantage_eps),
+                "leave_one_out": row[i] - sum(others) / len(others),
+                "batch_whitened": (row[i] - all_mean) / (all_std + pg.advantage_eps),
+            }[pg.advantage_name]
+            s.advantages = [advantage] * len(s.proximal)
+
+
+def level(log_ratios: list, kind: str) -> list:
+    """Log ratios of tokens, or that of the whole sequence for each of them."""
+    if kind == "token":
+        return log_ratios
+    total = sum(log_ratios)
+    return [total / len(log_ratios) if kind == "geometric_mean" else total] * len(log_ratios)
+
+
+def sequence_objective(s: Scalars, logprobs: list, entropies: list, values: list | None, pg: Any) -> list:
+    """What is maximised for each token of one sequence, before any averaging."""
+    exp = torch.exp
+    ratios = [exp(r) for r in level([lp - old for lp, old in zip(logprobs, s.proximal, strict=True)], pg.ratio)]
+    off = level([p - b for p, b in zip(s.proximal, s.behaviour, strict=True)], pg.off_policy.level)
+    objective = []
+    for t, logprob in enumerate(logprobs):
+        a, r = s.advantages[t], ratios[t]
+        low = -math.inf if pg.cliprange is None else 1 - pg.cliprange
+        high_range = pg.cliprange_high if pg.cliprange_high is not None else pg.cliprange
+        high = math.inf if high_range is None else 1 + high_range
+        bounded = min(max(r.item(), low), high)
+        if pg.loss_type in ("no_baseline", "reinforce_with_baseline"):
+            gain = a * logprob
+        elif pg.loss_type == "cispo":
+            gain = bounded * a * logprob
+        else:
+            gain = r * a if r.item() * a <= bounded * a else torch.tensor(bounded * a, dtype=torch.float64)
+            if pg.dual_clip is not None and a < 0 and gain.item() < pg.dual_clip * a:
+                gain = torch.tensor(pg.dual_clip * a, dtype=torch.float64)
+        weight = math.exp(off[t])
+        gain = (
+            gain
+            * {
+                "none": 1.0,
+                "importance": weight,
+                "truncate": min(weight, pg.off_policy.high),
+                "mask": float(pg.off_policy.low <= weight <= pg.off_policy.high),
+            }[pg.off_policy.correction]
+        )
+        gain = gain + pg.entropy_coef * entropies[t]
+        if pg.kl.coef and pg.kl.place == "loss":
+            gain = gain - pg.kl.coef * divergence(pg.kl.estimator, logprob, s.reference[t])
+        if values is not None:
+            squared = (values[t] - s.returns[t]) ** 2
+            if pg.critic.cliprange is not None:
+                step = min(max(values[t].item() - s.values[t], -pg.critic.cliprange), pg.critic.cliprange)
+                near = (s.values[t] + step - s.returns[t]) ** 2
+                squared = squared if squared.item() >= near else torch.tensor(near, dtype=torch.float64)
+            gain = gain - pg.critic.value_coef * squared / 2
+        objective.append(gain)
+    return objective
+
+
+def reduce_loss(objectives: list[list], pg: Any) -> torch.Tensor:
+    """Averages as the papers write them."""
+    total = torch.zeros((), dtype=torch.float64)
+    for objective in objectives:
+        if pg.reduction == "sequence_mean":
+            total = total + sum(objective) / len(objective) / len(objectives)
+        elif pg.reduction == "token_mean":
+            total = total + sum(objective) / sum(len(o) for o in objectives)
+        else:
+            total = total + sum(objective) / pg.max_new_tokens / len(objectives)
+    return -total

@@ -1,0 +1,229 @@
+"""Every method's loss and gradient, through preparation, packing and micro-batches, against `derivation`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from grpo_gsm8k.config import Config
+from grpo_gsm8k.learner.critic import build_critic
+from grpo_gsm8k.learner.experience import prepare
+from grpo_gsm8k.learner.model import load_policy, load_reference
+from grpo_gsm8k.learner.objective import Models, objective
+from grpo_gsm8k.learner.update import microbatches
+from tests.learner import derivation
+from tests.learner.conftest import random_groups, random_rewards, small_config
+
+METHODS = {
+    "reinforce": ["policy_gradient=reinforce"],
+    "reinforce_baseline": ["policy_gradient=reinforce_baseline"],
+    "grpo": ["policy_gradient=grpo"],
+    "dr_grpo": ["policy_gradient=dr_grpo"],
+    "dapo": ["policy_gradient=dapo"],
+    "rloo": ["policy_gradient=rloo"],
+    "gspo": ["policy_gradient=gspo"],
+    "cispo": ["policy_gradient=cispo", "policy_gradient.cliprange_high=0.05"],
+    "ppo": ["policy_gradient=ppo"],
+    "ppo_separate": ["policy_gradient=ppo", "policy_gradient.critic.kind=separate"],
+    "ppo_kl_reward": [
+        "policy_gradient=ppo",
+        "policy_gradient.kl.coef=0.3",
+        "policy_gradient.kl.place=reward",
+        "policy_gradient.kl.estimator=k1",
+        "policy_gradient.critic.gamma=0.9",
+        "policy_gradient.critic.lam=0.8",
+        "policy_gradient.critic.cliprange=null",
+    ],
+    "whitened_kl_reward": [
+        "policy_gradient.advantage=batch_whitened",
+        "policy_gradient.kl.coef=0.3",
+        "policy_gradient.kl.place=reward",
+        "policy_gradient.kl.estimator=k2",
+        "policy_gradient.off_policy.proximal=recomputed",
+    ],
+    "kl_k1": ["policy_gradient.kl.coef=0.3", "policy_gradient.kl.estimator=k1"],
+    "kl_k2": ["policy_gradient.kl.coef=0.3", "policy_gradient.kl.estimator=k2"],
+    "kl_k3": ["policy_gradient.kl.coef=0.3", "policy_gradient.kl.estimator=k3"],
+    "entropy": ["policy_gradient.entropy_coef=0.2"],
+    "dual_clip": ["policy_gradient.dual_clip=1.1"],
+    "no_clip": ["policy_gradient.cliprange=null"],
+    "sequence_ratio": ["policy_gradient.ratio=sequence"],
+    "decoupled": [
+        "policy_gradient.off_policy.proximal=recomputed",
+        "policy_gradient.off_policy.correction=importance",
+    ],
+    **{
+        f"{kind}_{level}": [
+            "policy_gradient.off_policy.proximal=recomputed",
+            f"policy_gradient.off_policy.correction={kind}",
+            f"policy_gradient.off_policy.level={level}",
+            f"policy_gradient.off_policy.low={0.8 if level == 'sequence' else 0.95}",
+            f"policy_gradient.off_policy.high={1.3 if level == 'sequence' else 1.05}",
+        ]
+        for kind in ("truncate", "mask")
+        for level in ("token", "sequence", "geometric_mean")
+    },
+}
+
+
+def noisy(model: torch.nn.Module, seed: int, scale: float = 0.02) -> None:
+    """Weights a little elsewhere, as they are after some optimizer steps."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+class Scene:
+    """Policy before and after some steps, reference, critic, and rollouts of a slightly different behaviour policy."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.config = config
+        policy = load_policy(folder, config.learner)
+        reference = load_reference(folder, config.learner)
+        noisy(reference.model, seed=3)
+        critic = build_critic(config, policy, folder)
+        if critic is not None:
+            torch.manual_seed(5)
+            torch.nn.init.normal_(critic.head.weight, std=0.3)
+            torch.nn.init.constant_(critic.head.bias, 0.2)
+        self.models = Models(policy, reference if config.policy_gradient.kl.coef else None, critic)
+        self.rewards = random_rewards()
+        before = self.double(policy.model)
+        rng = np.random.default_rng(7)
+        self.groups = [[self._behaved(s, before, rng) for s in group] for group in random_groups()]
+        experience = prepare(self.groups, self.rewards, self.models, config, config.policy_gradient.kl.coef, _no_beat)
+        self.samples = [s for group in experience.groups for s in group]
+        self.before, self.reference = before, self.double(reference.model)
+        self.critic_before = None if critic is None or critic.trunk is None else self.double(critic.trunk.model)
+        noisy(policy.model, seed=4, scale=0.005)
+        if critic is not None and critic.trunk is not None:
+            noisy(critic.trunk.model, seed=6, scale=0.005)
+
+    def double(self, model: Any) -> Any:
+        config = copy.deepcopy(model.config)  # else the policy's own attention would become eager
+        made = AutoModelForCausalLM.from_config(config, dtype=torch.float64, attn_implementation="eager")
+        made.load_state_dict({name: tensor.double() for name, tensor in model.state_dict().items()})
+        return made
+
+    def _behaved(self, sample: Any, model: Any, rng: np.random.Generator) -> Any:
+        with torch.no_grad():
+            logprobs, _, _ = derivation.forward(model, sample.prompt_ids.tolist(), sample.completion_ids.tolist(), 1.0)
+        noise = 0.1 * rng.normal(size=len(logprobs))
+        behaviour = (np.array([float(lp) for lp in logprobs]) + noise).astype(np.float32)
+        return replace(sample, behaviour_logprobs=behaviour, proximal_logprobs=behaviour)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        critic = [] if self.models.critic is None else [p for _, p in self.models.critic.named_parameters()]
+        return [p for _, p in self.models.policy.named_parameters()] + critic
+
+    def ours(self, *overrides: str) -> tuple[float, torch.Tensor]:
+        """Loss and flat gradient, by the project's code."""
+        config = small_config(*overrides) if overrides else self.config
+        loss = 0.0
+        for parameter in self.parameters():
+            parameter.grad = None
+        for micro in microbatches(self.samples, config, self.models.policy.device):
+            output = objective(self.models, micro, config, config.policy_gradient.kl.coef)
+            output.loss.backward()
+            loss += output.loss.item()
+        return loss, torch.cat([_grad(p).flatten().double() for p in self.parameters()])
+
+    def derived(self) -> tuple[float, torch.Tensor]:
+        """The same by the derivation."""
+        pg, critic = self.config.policy_gradient, self.models.critic
+        policy = self.double(self.models.policy.model)
+        trunk = None if critic is None or critic.trunk is None else self.double(critic.trunk.model)
+        head = None
+        if critic is not None:
+            head = [critic.head.weight.detach().double()[0], critic.head.bias.detach().double()]
+            head = [h.requires_grad_() for h in head]
+        scalars = [[self._scalars(s, head) for s in group] for group in self.groups]
+        derivation.fill_advantages(scalars, self.rewards, pg)
+        objectives = []
+        for sample, s in zip(self.samples, [s for group in scalars for s in group], strict=True):
+            prompt, completion = sample.prompt_ids.tolist(), sample.completion_ids.tolist()
+            logprobs, entropies, states = derivation.forward(policy, prompt, completion, pg.temperature)
+            values = None
+            if head is not None:
+                if trunk is not None:
+                    _, _, states = derivation.forward(trunk, prompt, completion, 1.0)
+                values = [state @ head[0] + head[1][0] for state in states]
+            objectives.append(derivation.sequence_objective(s, logprobs, entropies, values, pg))
+        loss = derivation.reduce_loss(objectives, pg)
+        loss.backward()
+        leaves = [dict(policy.named_parameters())[name] for name, _ in self.models.policy.named_parameters()]
+        if trunk is not None and critic is not None and critic.trunk is not None:
+            leaves += [dict(trunk.base_model.named_parameters())[n] for n, _ in critic.trunk.trunk_parameters()]
+        return loss.item(), torch.cat([_grad(p).flatten() for p in [*leaves, *(head or [])]])
+
+    def _scalars(self, sample: Any, head: list[torch.Tensor] | None) -> derivation.Scalars:
+        pg, prompt, completion = self.config.policy_gradient, sample.prompt_ids.tolist(), sample.completion_ids.tolist()
+        with torch.no_grad():
+            before, _, states = derivation.forward(self.before, prompt, completion, pg.temperature)
+            reference, _, _ = derivation.forward(self.reference, prompt, completion, pg.temperature)
+            if self.critic_before is not None:
+                _, _, states = derivation.forward(self.critic_before, prompt, completion, 1.0)
+            values = [0.0 if head is None else float(state @ head[0] + head[1][0]) for state in states]
+        behaviour = sample.behaviour_logprobs.astype(float).tolist()
+        proximal = [float(lp) for lp in before] if pg.off_policy.proximal == "recomputed" else behaviour
+        return derivation.Scalars(proximal, behaviour, [float(lp) for lp in reference], values)
+
+
+def _grad(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def _no_beat() -> None:
+    pass
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_loss_and_gradient_equal_the_derivation(random_model: Path, method: str) -> None:
+    scene = Scene(random_model, small_config(*METHODS[method]))
+    loss, gradient = scene.ours()
+    derived_loss, derived = scene.derived()
+    assert loss == pytest.approx(derived_loss, rel=2e-5, abs=2e-6)
+    assert (gradient - derived).norm() / derived.norm() < 5e-5
+
+
+@pytest.mark.parametrize("method", ["grpo", "gspo", "ppo", "dapo", "kl_k3", "mask_sequence"])
+@pytest.mark.parametrize("token_budget", [8, 60, 10_000])
+def test_independent_of_micro_batches_and_packing(random_model: Path, method: str, token_budget: int) -> None:
+    scene = Scene(random_model, small_config(*METHODS[method], "learner.token_budget=120"))
+    loss, gradient = scene.ours()
+    scene.samples = scene.samples[::-1]
+    other_loss, other = scene.ours(*METHODS[method], f"learner.token_budget={token_budget}", "learner.logprob_chunk=7")
+    assert other_loss == pytest.approx(loss, rel=1e-5, abs=1e-7)
+    assert (gradient - other).norm() / gradient.norm() < 1e-5
+
+
+@pytest.mark.parametrize("method", ["grpo", "dapo", "gspo", "cispo", "ppo", "dual_clip", "truncate_token"])
+def test_clips_are_inert_where_the_policy_has_not_moved(random_model: Path, method: str) -> None:
+    """At a ratio of 1 nothing is clipped and the gradient is that of plain REINFORCE with the same advantages."""
+    scene = Scene(random_model, small_config(*METHODS[method]))
+    policy = scene.models.policy
+    current = prepare(scene.groups, scene.rewards, Models(policy, None, None), small_config(*RECOMPUTED), 0.0, _no_beat)
+    at_once = [s.proximal_logprobs for group in current.groups for s in group]
+    scene.samples = [
+        replace(s, proximal_logprobs=now, behaviour_logprobs=now) for s, now in zip(scene.samples, at_once, strict=True)
+    ]
+    scene.models = Models(policy, None, None)
+    _, gradient = scene.ours()
+    config = scene.config
+    plain = config.model_copy(
+        update={"policy_gradient": config.policy_gradient.model_copy(update={"loss_type": "no_baseline"})}
+    )
+    scene.config = plain
+    _, expected = scene.ours()
+    assert (gradient - expected).norm() / expected.norm() < 1e-5
+
+
+RECOMPUTED = ["policy_gradient.off_policy.proximal=recomputed", "policy_gradient.entropy_coef=1.0"]
