@@ -82,7 +82,42 @@ def policy_gradient(config: Config) -> int:
     return run_policy_gradient(config)
 
 
-COMMANDS = {"data": data, "policy_gradient": policy_gradient}
+def replay(config: Config) -> int:
+    """Compute a recorded update again."""
+    from grpo_gsm8k.commands import replay_step
+
+    return replay_step(config)
+
+
+def merge(config: Config) -> int:
+    """Add an adapter to its base, as a plain model folder."""
+    from grpo_gsm8k.commands import merge_adapter
+
+    return merge_adapter(config)
+
+
+def push(config: Config) -> int:
+    """Upload a model to the hub."""
+    from grpo_gsm8k.commands import push_model
+
+    return push_model(config)
+
+
+def doctor(config: Config) -> int:
+    """Say which fast paths are active, and why others are not."""
+    from grpo_gsm8k.doctor import print_report
+
+    return print_report(config)
+
+
+COMMANDS = {
+    "data": data,
+    "policy_gradient": policy_gradient,
+    "replay": replay,
+    "merge": merge,
+    "push": push,
+    "doctor": doctor,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -243,6 +243,7 @@ class PolicyGradientConfig(Section):
     eval_limit: int | None
     save_every: int = Field(ge=1)
     keep_last: int = Field(ge=1)
+    record: bool
     resume_from: str | None
 
     @property
@@ -312,11 +313,23 @@ class WandbConfig(Section):
     entity: str | None
 
 
+class PushConfig(Section):
+    """Where `command=push` uploads a model. The token is read from the environment by the hub's client."""
+
+    repo_id: str | None
+    private: bool
+
+
 class Config(Section):
     """Everything that `python cli.py` accepts."""
 
-    command: Literal["data", "policy_gradient"]
+    command: Literal["data", "policy_gradient", "replay", "merge", "push", "doctor"]
     seed: int = Field(ge=0)
+    run: str | None
+    step: int | None = Field(ge=0)
+    device: str | None = Field(pattern=r"^(cpu|cuda:\d+)$")
+    output: Path | None
+    push: PushConfig
     name: str = RunName
     artifacts: Path
     shm: Path

@@ -106,11 +106,11 @@ class Policy:
         return torch.autocast(self._device.type, dtype=self._compute_dtype)
 
     @contextlib.contextmanager
-    def inference(self) -> Iterator[None]:
-        """No gradients and no dropout, in the compute precision."""
+    def inference(self, exact: bool = False) -> Iterator[None]:
+        """No gradients and no dropout, in the compute precision; `exact`: in that of the weights."""
         self.model.eval()
         try:
-            with torch.no_grad(), self.autocast():
+            with torch.no_grad(), contextlib.nullcontext() if exact else self.autocast():
                 yield
         finally:
             self.model.train()

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from grpo_gsm8k.errors import NonFiniteError
+from grpo_gsm8k.errors import CheckpointError, NonFiniteError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from grpo_gsm8k.config import LearnerConfig
 
 
@@ -36,19 +38,25 @@ class StepStats:
 
 
 class Optimizer:
-    """AdamW whose state is addressed by parameter name."""
+    """AdamW (arXiv:1711.05101), its state by parameter name, in 32 or 8 bits, on the device or the host."""
 
     def __init__(self, parameters: list[tuple[str, torch.nn.Parameter]], config: LearnerConfig) -> None:
-        """Weight decay is left out for vectors (norms, biases) and embeddings."""
+        """Weight decay is left out for vectors (norms, biases) and embeddings.
+
+        With `offload_optimizer` the step is done in the host's memory, on copies of the parameters.
+        """
         self._config = config
         self._named = parameters
-        decayed = [p for name, p in parameters if p.ndim > 1 and "embed" not in name]
-        plain = [p for name, p in parameters if not (p.ndim > 1 and "embed" not in name)]
+        self._stepped = parameters
+        if config.offload_optimizer:
+            self._stepped = [(name, torch.nn.Parameter(p.detach().to("cpu", copy=True))) for name, p in parameters]
+        decayed = [p for name, p in self._stepped if p.ndim > 1 and "embed" not in name]
+        plain = [p for name, p in self._stepped if not (p.ndim > 1 and "embed" not in name)]
         groups = [
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        self._adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
+        self._adamw = _adamw(config)([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
         self.nonfinite_in_a_row = 0
 
     def step(self, lr: float) -> StepStats:
@@ -61,8 +69,9 @@ class Optimizer:
         if finite:
             for group in self._adamw.param_groups:
                 group["lr"] = lr
-            self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
+            self._apply()
+        for _, p in self._named:
+            p.grad = None
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
         if self.nonfinite_in_a_row >= self._config.max_nonfinite_steps:
             raise NonFiniteError(
@@ -71,18 +80,54 @@ class Optimizer:
             )
         return StepStats(float(norm), skipped=not finite)
 
+    @torch.no_grad()
+    def _apply(self) -> None:
+        if not self._config.offload_optimizer:
+            self._adamw.step()
+            return
+        for (_, p), (_, host) in zip(self._named, self._stepped, strict=True):
+            host.grad = None if p.grad is None else p.grad.to("cpu")
+        self._adamw.step()
+        for (_, p), (_, host) in zip(self._named, self._stepped, strict=True):
+            p.copy_(host, non_blocking=True)
+            host.grad = None
+
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Flat state: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`."""
-        state = self._adamw.state
+        """Flat state: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`; in 8 bits `/state1`, `/absmax1` and so on."""
         return {
-            f"{name}/{key}": value.contiguous() for name, p in self._named for key, value in state.get(p, {}).items()
+            # A tensor of its own: 8-bit states share their quantisation table, which safetensors refuses.
+            f"{name}/{key}": torch.as_tensor(value).detach().clone().contiguous()
+            for name, p in self._stepped
+            for key, value in self._adamw.state.get(p, {}).items()
         }
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Inverse of `state_tensors`; parameters that were never stepped have no state."""
-        for name, p in self._named:
-            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in tensors]
-            if keys:
-                self._adamw.state[p] = {
-                    key: tensors[f"{name}/{key}"].to(p.device if key != "step" else "cpu") for key in keys
-                }
+        """Inverse of `state_tensors`; parameters that were never stepped have no state. Raises CheckpointError."""
+        known = {name for name, _ in self._stepped}
+        by_name: dict[str, dict[str, torch.Tensor]] = {}
+        for path, value in tensors.items():
+            name, _, key = path.rpartition("/")
+            by_name.setdefault(name, {})[key] = value
+        if not set(by_name) <= known:
+            raise CheckpointError("the optimizer's state is of other parameters: resume with the same learner.lora")
+        eight_bit = self._config.optimizer == "adamw_8bit"
+        for name, p in self._stepped:
+            state = by_name.get(name)
+            if state is None:
+                continue
+            if ("state1" in state) != eight_bit:
+                raise CheckpointError(
+                    f"{name}: the optimizer's state is of another kind: resume with that learner.optimizer"
+                )
+            self._adamw.state[p] = {
+                key: int(value) if eight_bit and key == "step" else value.to("cpu" if key == "step" else p.device)
+                for key, value in state.items()
+            }
+
+
+def _adamw(config: LearnerConfig) -> Callable[..., torch.optim.Optimizer]:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW
+    from bitsandbytes.optim.adamw import AdamW8bit  # takes seconds to import
+
+    return AdamW8bit

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.learner import checkpoint, records
+from grpo_gsm8k.learner import checkpoint, recording, records
 from grpo_gsm8k.learner.experience import Experience, experience_metrics, prepare
 from grpo_gsm8k.learner.optimizer import lr_scale
 from grpo_gsm8k.learner.rollouts import Batch, assemble, rollout_metrics
@@ -65,12 +65,14 @@ def train(session: Session) -> int:
         waited = time.monotonic() - asked
         batch = assemble(groups, session.config, version)
         rates = learning_rates(session, version)
+        record_inputs(session, batch, version)
         experience = prepare(
             batch.samples, batch.rewards_GN, session.models, session.config, rates.kl_coef, client.beat
         )
         stats = update_policy(
             session.models, session.optimizers, experience.groups, session.config, version, rates, client.beat
         )
+        record_result(session, version, rates, stats)
         metrics = {**update_metrics(session, batch, experience, stats, version), **rates.metrics()}
         uses = session.rollouts.uses(version)
         version += 1
@@ -144,12 +146,26 @@ def time_metrics(
     return metrics
 
 
-def save(session: Session, version: int) -> None:
-    """Write a checkpoint unless the one of this version is there, and delete those no longer wanted."""
-    checkpoints = session.run_folder / "checkpoints"
-    if checkpoint.step_folder(checkpoints, version).exists():
-        return
-    state = checkpoint.TrainerState(
+def record_inputs(session: Session, batch: Batch, version: int) -> None:
+    """With `policy_gradient.record`, keep what this update is computed from."""
+    if session.config.policy_gradient.record:
+        folder = session.run_folder / "records" / f"step_{version + 1}"
+        state = trainer_state(session, version)
+        checkpoint.save(folder / "before", state, session.models, session.optimizers, session.tokenizer)
+        recording.save_batch(folder, batch.samples, batch.rewards_GN)
+
+
+def record_result(session: Session, version: int, rates: Rates, stats: UpdateStats) -> None:
+    """Complete the record of this update, and delete the oldest."""
+    if session.config.policy_gradient.record:
+        folder = session.run_folder / "records" / f"step_{version + 1}"
+        recording.save_result(folder, version, rates, recording.Result(*stats.loss_and_grad_norm()))
+        recording.prune(session.run_folder, session.config.policy_gradient.keep_last)
+
+
+def trainer_state(session: Session, version: int) -> checkpoint.TrainerState:
+    """The counters of the run after `version` updates."""
+    return checkpoint.TrainerState(
         step=version,
         plan=session.rollouts.plan,
         kl_coefficient=session.kl.coefficient,
@@ -158,6 +174,14 @@ def save(session: Session, version: int) -> None:
         wandb_run_id=session.wandb_run_id,
         seed=session.config.seed,
     )
+
+
+def save(session: Session, version: int) -> None:
+    """Write a checkpoint unless the one of this version is there, and delete those no longer wanted."""
+    checkpoints = session.run_folder / "checkpoints"
+    if checkpoint.step_folder(checkpoints, version).exists():
+        return
+    state = trainer_state(session, version)
     path = checkpoint.save(checkpoints, state, session.models, session.optimizers, session.tokenizer)
     session.client.report(CheckpointSaved(version, str(path)))
     prune(session)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.task import Item
     from grpo_gsm8k.protocol import WeightsRef
 
-CANARY_TOKENS = 32
+CANARY_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class Publisher:
         unused = np.zeros(len(ids) - 1)
         sample = rollout_sample(ids[:1], ids[1:], unused, unused.astype(bool))
         batch = collate([sample], [0.0], self._policy.device)
-        with self._policy.inference():
+        # In float32 where the weights are: nearer to the truth, and twice as fast on a CPU without bf16 instructions.
+        with self._policy.inference(exact=not self._policy.is_adapter):
             hidden_NH = self._policy.hidden_states(batch)[batch.source_N]
             logprobs_N, _ = token_logprobs(hidden_NH, self._policy.head, batch.targets_N, 1.0, self._chunk)
         values = logprobs_N.tolist()

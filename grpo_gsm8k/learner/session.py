@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.channel import Channel
-    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.config import Config, LearnerConfig
     from grpo_gsm8k.learner.checkpoint import TrainerState
     from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.spec import LearnerSpec
@@ -58,7 +58,7 @@ def open_session(spec: LearnerSpec, client: Client) -> Session:
 
     folder, state = found if found else (None, None)
     start = state.step if state else 0
-    models = open_models(spec, folder)
+    models = open_models(config, spec.model_folder, spec.critic_folder, folder)
     optimizers = open_optimizers(models, config)
     validation = Validation(client, task, validation_items, config, spec.run_folder / "validation")
     plan = state.plan if state else Plan(0, {})
@@ -86,23 +86,21 @@ def open_session(spec: LearnerSpec, client: Client) -> Session:
     return session
 
 
-def open_models(spec: LearnerSpec, checkpoint_folder: Path | None) -> Models:
+def open_models(config: Config, model_folder: Path, critic_folder: Path, checkpoint_folder: Path | None) -> Models:
     """Policy, reference and critic, as far as they are asked for; the policy from a checkpoint's folder."""
-    config = spec.config
-    policy = open_policy(spec, checkpoint_folder)
+    policy = open_policy(config.learner, model_folder, checkpoint_folder)
     reference = None
     if config.policy_gradient.kl.coef and not policy.is_adapter:
-        reference = load_reference(spec.model_folder, config.learner)
-    return Models(policy, reference, build_critic(config, policy, spec.critic_folder))
+        reference = load_reference(model_folder, config.learner)
+    return Models(policy, reference, build_critic(config, policy, critic_folder))
 
 
-def open_policy(spec: LearnerSpec, checkpoint_folder: Path | None) -> Policy:
+def open_policy(learner: LearnerConfig, model_folder: Path, checkpoint_folder: Path | None) -> Policy:
     """The policy of a checkpoint, or the one to begin with."""
-    learner = spec.config.learner
     if checkpoint_folder is None:
-        return load_policy(spec.model_folder, learner)
+        return load_policy(model_folder, learner)
     if learner.lora.enabled:
-        return load_policy(spec.model_folder, learner, adapter=checkpoint_folder / "model")
+        return load_policy(model_folder, learner, adapter=checkpoint_folder / "model")
     return load_policy(checkpoint_folder / "model", learner)
 
 
@@ -120,7 +118,8 @@ def _resubmit_validations(session: Session, items: Sequence[Item], spec: Learner
         folder = checkpoint.step_folder(session.run_folder / "checkpoints", version)
         if version < session.start and folder.is_dir():
             checkpoint.read_state(folder)  # verifies it
-            publisher = Publisher(spec.weights_root, open_policy(spec, folder), config, items)
+            policy = open_policy(config.learner, spec.model_folder, folder)
+            publisher = Publisher(spec.weights_root, policy, config, items)
             session.client.queue(LoadWeights(publisher.publish(version).ref))
             session.validation.submit(version)
 

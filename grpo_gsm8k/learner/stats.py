@@ -51,12 +51,17 @@ class UpdateStats:
         """Sum and number of tokens so far."""
         return self._sums[name], self._counts[name]
 
+    def loss_and_grad_norm(self) -> tuple[float, float]:
+        """Means over the optimizer steps."""
+        return float(np.mean(self.losses)), float(np.mean([step.grad_norm for step in self._steps]))
+
     def metrics(self) -> dict[str, float]:
         """Averages, maxima and counts under their metric names."""
+        loss, grad_norm = self.loss_and_grad_norm()
         skipped = sum(step.skipped for step in self._steps)
         values = {
-            "train/loss": float(np.mean(self.losses)),
-            "train/grad_norm": float(np.mean([step.grad_norm for step in self._steps])),
+            "train/loss": loss,
+            "train/grad_norm": grad_norm,
             "train/skipped_steps": float(skipped),
             "train/optimizer_steps": float(len(self._steps) - skipped),
             "train/epochs": float(self.epochs),

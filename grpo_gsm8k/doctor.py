@@ -1,0 +1,96 @@
+"""`command=doctor`: which of the learner's fast paths are active on this machine, and why others are not."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class FastPath:
+    """One line of the report."""
+
+    name: str
+    active: bool
+    reason: str
+
+
+def print_report(config: Config) -> int:
+    """Print one line per fast path; the exit code is 0 whatever is active."""
+    for path in fast_paths(config):
+        print(f"{'active  ' if path.active else 'inactive'}  {path.name:32} {path.reason}")
+    return 0
+
+
+def fast_paths(config: Config) -> list[FastPath]:
+    """The fast paths of `config.learner` on the device that it names."""
+    learner = config.learner
+    cuda = learner.device.startswith("cuda")
+    return [
+        FastPath("prompts computed once a group", True, "always; learner/batching.py"),
+        FastPath("padding-free micro-batches", True, f"always; learner.token_budget={learner.token_budget}"),
+        FastPath("chunked log-probabilities", True, f"always; learner.logprob_chunk={learner.logprob_chunk}"),
+        _attention(cuda),
+        _bf16(learner.dtype, cuda),
+        _switch("torch.compile", learner.compile, "learner.compile", _compiler(cuda)),
+        _switch("gradient checkpointing", learner.gradient_checkpointing, "learner.gradient_checkpointing", ""),
+        _switch("8-bit Adam", learner.optimizer == "adamw_8bit", "learner.optimizer", _bitsandbytes()),
+        _switch("optimizer in host memory", learner.offload_optimizer, "learner.offload_optimizer", ""),
+        _switch("4-bit base (NF4)", learner.quantization == "nf4", "learner.quantization", _bitsandbytes()),
+        _switch("adapter (LoRA)", learner.lora.enabled, "learner.lora.enabled", ""),
+    ]
+
+
+def _attention(cuda: bool) -> FastPath:
+    import torch
+
+    if not cuda:
+        return FastPath("fused attention", True, "torch's CPU kernel of scaled_dot_product_attention")
+    if not torch.cuda.is_available():
+        return FastPath("fused attention", False, "torch sees no GPU: check the driver, or set learner.device=cpu")
+    major, minor = torch.cuda.get_device_capability()
+    flash = major >= 8 and torch.backends.cuda.flash_sdp_enabled()
+    why = "FlashAttention-2 inside torch" if flash else f"compute capability {major}.{minor} is below 8.0"
+    return FastPath("fused attention", flash, why)
+
+
+def _bf16(dtype: str, cuda: bool) -> FastPath:
+    import torch
+
+    if dtype != "bfloat16":
+        return FastPath("bf16 compute", False, "learner.dtype=float32 is asked for")
+    if cuda:
+        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return FastPath("bf16 compute", fast, "tensor cores" if fast else "no GPU with bf16")
+    fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
+    why = "the CPU has bf16 instructions" if fast else "no bf16 instructions: learner.dtype=float32 is faster here"
+    return FastPath("bf16 compute", fast, why)
+
+
+def _switch(name: str, on: bool, key: str, missing: str) -> FastPath:
+    if on:
+        return FastPath(name, not missing, missing or f"{key} is set")
+    return FastPath(name, False, f"{key} is not set" + (f", and {missing}" if missing else ""))
+
+
+def _compiler(cuda: bool) -> str:
+    if cuda:
+        return "" if importlib.util.find_spec("triton") else "triton is not installed"
+    return "" if shutil.which("g++") else "g++ is missing"
+
+
+def _bitsandbytes() -> str:
+    return "" if importlib.util.find_spec("bitsandbytes") else "bitsandbytes is not installed"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return {flag for line in file if line.startswith("flags") for flag in line.split()}
+    except OSError:
+        return set()

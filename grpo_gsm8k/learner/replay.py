@@ -1,0 +1,38 @@
+"""`command=replay`: compute a recorded update once more, on any device, and say how far it is from the record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from grpo_gsm8k.learner import checkpoint, recording
+from grpo_gsm8k.learner.experience import prepare
+from grpo_gsm8k.learner.session import open_models, open_optimizers
+from grpo_gsm8k.learner.update import update_policy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.learner.recording import Result
+
+
+def replay(config: Config, run: Path, step: int, model_folder: Path, critic_folder: Path) -> tuple[Result, Result]:
+    """The recorded result of update `step` and the one computed now, with the run's own `config`."""
+    record, before = recording.load(run, step)
+    torch.set_num_threads(config.learner.threads)
+    if config.learner.deterministic:
+        torch.use_deterministic_algorithms(True)
+    state = checkpoint.read_state(before)
+    models = open_models(config, model_folder, critic_folder, before)
+    optimizers = open_optimizers(models, config)
+    checkpoint.restore(before, models, optimizers)
+    assert state.step == record.version
+    experience = prepare(record.samples, record.rewards_GN, models, config, record.rates.kl_coef, _ignore)
+    stats = update_policy(models, optimizers, experience.groups, config, record.version, record.rates, _ignore)
+    return record.result, recording.Result(*stats.loss_and_grad_norm())
+
+
+def _ignore() -> None:
+    """Nobody waits for a sign of life."""
