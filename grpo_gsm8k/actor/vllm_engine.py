@@ -271,8 +271,9 @@ def _result(output: Any, version: int | None) -> GroupResult | Failed:
 
 
 def _completion(item: Any, version: int | None) -> Completion:
-    spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in item.weight_versions or ())
-    if version is not None:
+    if version is None:
+        spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in item.weight_versions or ())
+    else:
         spans = (VersionSpan(version, 0, len(item.token_ids)),)
     return Completion(
         token_ids=np.asarray(item.token_ids, dtype=np.int32),

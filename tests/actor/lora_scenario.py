@@ -1,0 +1,79 @@
+"""Five adapters, each swapped in while requests of the one before are running. Not a test by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cli import load_config
+from grpo_gsm8k.actor.engine import EngineSpec
+from grpo_gsm8k.actor.vllm_engine import VllmEngine
+from grpo_gsm8k.learner.model import load_policy
+from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsLive
+
+VERSIONS = 5
+
+
+def main(model_folder: Path, folder: Path) -> None:
+    config = load_config(["command=policy_gradient", "preset=cpu_demo", "learner=lora", "learner.lora.rank=12"])
+    policy = load_policy(model_folder, config.learner)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(5, 90, size=140 + i).astype(np.int32) for i in range(2)]
+    item: Any = SimpleNamespace(prompt_ids=prompts[0])
+    publisher = Publisher(folder, policy, config, [item])
+    spec = EngineSpec(
+        "vllm", str(model_folder), "cpu", "float32", 0.5, 64, 320, 16, 1024, True, True, 12, VERSIONS, 1e-3, seed=0
+    )
+    engine = VllmEngine(spec)
+    results: dict[str, GroupResult] = {}
+    live: list[float] = []
+
+    def step() -> None:
+        for result in engine.step():
+            if isinstance(result, WeightsLive):
+                live.append(result.canary_gap)
+            else:
+                assert isinstance(result, GroupResult)
+                results[result.request_id] = result
+
+    for version in range(VERSIONS):
+        with torch.no_grad():
+            for _, parameter in policy.named_parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        policy.model.save_pretrained(folder / f"adapter{version}")
+        engine.load(publisher.publish(version).ref)
+        for i, prompt in enumerate(prompts):
+            sampling = SamplingSpec(0.8, 1.0, 50, 100 * version + 10 * i, (0,))
+            engine.add(GenerateGroup(f"{version}/{i}", Purpose.ROLLOUT, prompt, 2, sampling, 0, pinned=False))
+        for _ in range(20):
+            step()
+    while len(results) < VERSIONS * len(prompts):
+        step()
+    groups = [
+        {
+            "prompt": prompts[int(name.split("/")[1])].tolist(),
+            "asked": int(name.split("/")[0]),
+            "completions": [
+                {
+                    "tokens": c.token_ids.tolist(),
+                    "logprobs": c.logprobs.tolist(),
+                    "spans": [[s.version, s.start, s.end] for s in c.version_spans],
+                }
+                for c in result.completions
+            ],
+        }
+        for name, result in results.items()
+    ]
+    size = sum(file.stat().st_size for file in (folder / "v0").iterdir())
+    (folder / "trace.json").write_text(json.dumps({"groups": groups, "canary_gaps": live, "bytes": size}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,59 @@
+"""Hot-swapped adapters: every sampled token against peft on Hugging Face, in float32, over five versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def trace(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("lora")
+    command = [sys.executable, str(HERE / "lora_scenario.py"), str(random_model), str(folder)]
+    subprocess.run(command, check=True, timeout=600, env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)})
+    return {"folder": folder, "base": random_model, **json.loads((folder / "trace.json").read_text())}
+
+
+def logprobs_of(trace: dict[str, Any], version: int, prompt: list[int], completion: list[int]) -> np.ndarray:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(trace["base"], dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, trace["folder"] / f"adapter{version}").eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + completion])).logits[0].double() / 0.8
+    positions = torch.arange(len(prompt) - 1, len(prompt) + len(completion) - 1)
+    return np.asarray(torch.log_softmax(logits, -1)[positions, torch.tensor(completion)])
+
+
+def test_every_token_is_of_the_adapter_it_began_with(trace: dict[str, Any]) -> None:
+    for group in trace["groups"]:
+        for completion in group["completions"]:
+            assert completion["spans"] == [[group["asked"], 0, len(completion["tokens"])]]
+            expected = logprobs_of(trace, group["asked"], group["prompt"], completion["tokens"])
+            assert np.abs(expected - completion["logprobs"]).max() < 1e-3
+    assert {group["asked"] for group in trace["groups"]} == set(range(5))
+
+
+def test_versions_differ_enough_to_tell(trace: dict[str, Any]) -> None:
+    group = trace["groups"][0]
+    tokens = group["completions"][0]["tokens"]
+    by_version = [logprobs_of(trace, v, group["prompt"], tokens) for v in range(5)]
+    assert all(np.abs(by_version[v] - by_version[v + 1]).mean() > 0.02 for v in range(4))
+
+
+def test_canaries_prove_each_version_and_little_is_published(trace: dict[str, Any]) -> None:
+    assert len(trace["canary_gaps"]) == 5
+    assert max(trace["canary_gaps"]) < 1e-3
+    assert trace["bytes"] < 450_000  # a quarter of the model

@@ -1,0 +1,120 @@
+"""Loss curves of every named setting: 20 synchronous updates of the embedded model in float32, sampled in this process.
+
+Regenerate with `python -m tests.learner.golden`; what changed then has to be explained in the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from cli import CONF
+from grpo_gsm8k.config import Config
+from grpo_gsm8k.data.prepare import ensure, load_split
+from grpo_gsm8k.learner.experience import prepare
+from grpo_gsm8k.learner.optimizer import lr_scale
+from grpo_gsm8k.learner.rollouts import RolloutGroup, assemble
+from grpo_gsm8k.learner.session import open_models, open_optimizers, stop_token_ids
+from grpo_gsm8k.learner.task import Item, Task
+from grpo_gsm8k.learner.update import Rates, update_policy
+from grpo_gsm8k.models import EMBEDDED_TINY
+from grpo_gsm8k.protocol import Completion, VersionSpan
+from tests.learner.conftest import small_config
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+SETTINGS = sorted(path.stem for path in (CONF / "policy_gradient").glob("*.yaml"))
+UPDATES, PROMPTS, GROUP = 20, 4, 8
+
+
+def config_of(setting: str) -> Config:
+    return small_config(
+        f"policy_gradient={setting}",
+        f"policy_gradient.updates={UPDATES}",
+        f"policy_gradient.group_size={GROUP}",
+        f"policy_gradient.episodes_per_update={PROMPTS * GROUP}",
+        "policy_gradient.active_sampling=0",  # the orchestrator's part
+        "policy_gradient.max_new_tokens=40",
+    )
+
+
+def curve(setting: str, artifacts: Path) -> dict[str, list[float]]:
+    """Loss and gradient norm of each update. (GRPO's loss is zero at a ratio of 1; its gradient is not.)"""
+    config = config_of(setting)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TINY)
+    task = Task(tokenizer, config, stop_token_ids(EMBEDDED_TINY, tokenizer))
+    items = of_one_length(task.training_items(load_split(ensure(config.data, artifacts), "train"))[0])
+    models = open_models(config, EMBEDDED_TINY, EMBEDDED_TINY, None)
+    optimizers = open_optimizers(models, config)
+    sampler = AutoModelForCausalLM.from_pretrained(EMBEDDED_TINY, dtype=torch.float32, attn_implementation="sdpa")
+    numbers = []
+    for version in range(UPDATES):
+        sampler.load_state_dict(models.policy.model.state_dict())
+        chosen = items[version * PROMPTS : (version + 1) * PROMPTS]
+        batch = assemble(rollout(sampler, task, chosen, version, 40), config, version)
+        scale = lr_scale(version, UPDATES, config.learner.warmup_updates, config.learner.final_lr_fraction)
+        rates = Rates(config.learner.lr * scale, config.policy_gradient.critic.lr * scale, 0.0)
+        experience = prepare(batch.samples, batch.rewards_GN, models, config, 0.0, _ignore)
+        stats = update_policy(models, optimizers, experience.groups, config, version, rates, _ignore)
+        numbers.append(stats.loss_and_grad_norm())
+    losses, grad_norms = zip(*numbers, strict=True)
+    return {"loss": list(losses), "grad_norm": list(grad_norms)}
+
+
+def of_one_length(items: list[Item]) -> list[Item]:
+    """Those of the commonest prompt length: no padding is needed to sample them together."""
+    ((length, _),) = Counter(len(item.prompt_ids) for item in items).most_common(1)
+    return [item for item in items if len(item.prompt_ids) == length]
+
+
+@torch.no_grad()
+def rollout(model: Any, task: Task, items: list[Item], version: int, limit: int) -> list[RolloutGroup]:
+    """Sample a group of every item, all at once."""
+    generator = torch.Generator().manual_seed(version)
+    step_ids = torch.tensor(np.repeat([item.prompt_ids for item in items], GROUP, axis=0), dtype=torch.long)
+    cache = DynamicCache()
+    tokens, logprobs = [], []
+    for _ in range(limit):
+        logits = model(step_ids, past_key_values=cache).logits[:, -1].double()
+        rows = torch.log_softmax(logits, dim=-1)
+        step_ids = torch.multinomial(rows.exp(), 1, generator=generator)
+        tokens.append(step_ids[:, 0])
+        logprobs.append(rows.gather(1, step_ids)[:, 0])
+    ids_SR, logprobs_SR = torch.stack(tokens, 1).numpy(), torch.stack(logprobs, 1).numpy()
+    completions = [_completion(*row, task.stop_token_ids, version) for row in zip(ids_SR, logprobs_SR, strict=True)]
+    return [
+        RolloutGroup(0, item, tuple(task.judge(item, c) for c in completions[i * GROUP : (i + 1) * GROUP]))
+        for i, item in enumerate(items)
+    ]
+
+
+def _completion(ids: np.ndarray, logprobs: np.ndarray, stops: tuple[int, ...], version: int) -> Completion:
+    """Up to and with the first token that stops."""
+    at = np.flatnonzero(np.isin(ids, stops))
+    end = int(at[0]) + 1 if len(at) else len(ids)
+    return Completion(
+        ids[:end].astype(np.int32),
+        logprobs[:end].astype(np.float32),
+        "stop" if len(at) else "length",
+        (VersionSpan(version, 0, end),),
+    )
+
+
+def _ignore() -> None:
+    """Nobody waits for a sign of life."""
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SETTINGS:
+            GOLDEN.mkdir(exist_ok=True)
+            (GOLDEN / f"{name}.json").write_text(json.dumps(curve(name, Path(folder)), indent=1) + "\n")
+            print(name)

@@ -1,0 +1,145 @@
+"""Which prompts go to which update: pacing, active sampling and its limit, and the plan of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grpo_gsm8k import answers, rewards, scoring
+from grpo_gsm8k.data.problems import Problem
+from grpo_gsm8k.learner.rollouts import NO_VARIANCE, Plan, Rollouts
+from grpo_gsm8k.learner.task import Item, Judged
+from grpo_gsm8k.protocol import Completion, GenerateGroup, GroupResult, VersionSpan
+from tests.learner.conftest import small_config
+
+ITEMS = [Item(Problem(str(i), "q", "a", "1"), np.array([5 + i], dtype=np.int32)) for i in range(30)]
+
+
+class Net:
+    """Client and task in one: answers at once, and gives an item's completions equal rewards where told to."""
+
+    incarnation = 0
+
+    def __init__(self, tied: set[str]) -> None:
+        self.tied = tied
+        self.queued: list[GenerateGroup] = []
+        self.results: dict[str, GroupResult] = {}
+        self.stop_token_ids = (1,)
+
+    def queue(self, request: GenerateGroup) -> None:
+        self.queued.append(request)
+
+    def flush(self) -> None:
+        for request in self.queued:
+            completion = Completion(np.array([7, 1]), np.zeros(2), "stop", (VersionSpan(0, 0, 2),))
+            self.results[request.request_id] = GroupResult(request.request_id, (completion,) * request.n)
+        self.queued = []
+
+    def take(self, request_id: str) -> GroupResult | None:
+        return self.results.get(request_id)
+
+    def judge(self, item: Item, completion: Completion) -> Judged:
+        self.judged = getattr(self, "judged", 0) + 1
+        total = 1.0 if item.problem.id in self.tied else float(self.judged % 2)
+        grade = answers.grade("#### 1", "1", answers.AnswerFormat.HASH, answers.Locale.EN)
+        score = rewards.RewardScore(total, {"correct": total})
+        return Judged(item, completion, "", grade, score, scoring.ErrorKind.CORRECT)
+
+
+def rollouts(net: Net, limit: int, start: int = 0, plan: Plan | None = None) -> Rollouts:
+    config = small_config(
+        "policy_gradient.group_size=2",
+        "policy_gradient.episodes_per_update=8",
+        "policy_gradient.updates=4",
+        "policy_gradient.max_staleness=1",
+        f"policy_gradient.active_sampling={limit}",
+    )
+    client: Any = net
+    return Rollouts(client, client, ITEMS, [], config, start, plan or Plan(0, {}))
+
+
+def ids(groups: Any) -> list[str]:
+    return [group.item.problem.id for group in groups]
+
+
+def order(net: Net) -> list[str]:
+    """Problem ids of the first requests, by position."""
+    return [str(int(request.prompt_ids[0]) - 5) for request in net.queued]
+
+
+def test_an_update_gets_its_prompts_in_order() -> None:
+    net = Net(set())
+    r = rollouts(net, limit=0)
+    r.request_until(0)
+    planned = order(net)
+    assert len(planned) == 8  # updates 0 and 1: one may be generated ahead
+    net.flush()
+    assert ids(r.take(0)) == planned[:4]
+    assert [use.reason for use in r.uses(0)] == [""] * 4
+    assert ids(r.take(1)) == planned[4:]
+
+
+def test_groups_without_variance_are_replaced_and_accounted_for() -> None:
+    net = Net(set())
+    r = rollouts(net, limit=8)
+    r.request_until(0)
+    planned = order(net)
+    net.tied = {planned[0], planned[2]}
+    net.flush()
+    taken = ids(r.take(0))
+    assert taken[:2] == [planned[1], planned[3]]
+    assert len(taken) == 4
+    assert not set(taken) & set(planned[4:])  # not taken from the next update
+    assert r.resampled(0) == 2
+    reasons = {use.prompt_id: use.reason for use in r.uses(0)}
+    assert [reasons[p] for p in planned[:4]] == [NO_VARIANCE, "", NO_VARIANCE, ""]
+    assert ids(r.take(1)) == planned[4:]
+    r.uses(1)
+    assert r.plan == Plan(10, {})
+
+
+def test_replacing_ends_at_the_limit() -> None:
+    net = Net({str(i) for i in range(30)})
+    r = rollouts(net, limit=5)
+    r.request_until(0)
+    planned = order(net)
+    net.flush()
+    assert ids(r.take(0)) == planned[:4]  # nothing better was found
+    assert r.resampled(0) == 5
+    reasons = [use.reason for use in r.uses(0)]
+    assert reasons.count(NO_VARIANCE) == 5
+
+
+def test_without_active_sampling_groups_without_variance_stay() -> None:
+    net = Net({str(i) for i in range(30)})
+    r = rollouts(net, limit=0)
+    r.request_until(0)
+    planned = order(net)
+    net.flush()
+    assert ids(r.take(0)) == planned[:4]
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_resumed_run_gives_the_same_prompts_to_the_same_updates(done: int) -> None:
+    def run(r: Rollouts, net: Net, updates: range) -> list[list[str]]:
+        taken = []
+        for step in updates:
+            r.request_until(step)
+            net.flush()
+            taken.append(ids(r.take(step)))
+            r.uses(step)
+            r.request_until(step + 1)
+            net.flush()
+        return taken
+
+    tied = {str(i) for i in range(0, 30, 3)}
+    net = Net(tied)
+    whole = run(rollouts(net, 8), net, range(4))
+    net = Net(tied)
+    first = rollouts(net, 8)
+    begun = run(first, net, range(done))
+    again = Net(tied)
+    resumed = rollouts(again, 8, done, first.plan)
+    assert begun + run(resumed, again, range(done, 4)) == whole
