@@ -16,7 +16,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format typecheck bench-async tiny-model clean
+.PHONY: help setup demo test test-fast lint format typecheck bench-async bench-learner golden tiny-model clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -46,6 +46,13 @@ typecheck: setup ## mypy, strict
 
 bench-async: setup ## how much time overlapping generation and learning saves
 	@$(offline) $(PY) -m benchmarks.async_speed
+
+bench-learner: setup ## how fast and frugal the learner is, beside TRL's loss
+	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
+	@$(offline) $(PY) -W ignore -m benchmarks.learner_speed
+
+golden: setup ## record the loss curves of the named settings anew
+	@$(offline) $(PY) -m tests.learner.golden
 
 tiny-model: setup ## train the embedded tiny model anew
 	@$(offline) $(PY) -m grpo_gsm8k.tiny.train

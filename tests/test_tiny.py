@@ -6,13 +6,14 @@ import hashlib
 import json
 from dataclasses import replace
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grpo_gsm8k.tiny import MODEL_FOLDER
-from grpo_gsm8k.tiny.corpus import Corpus, quick_error, steps
+from grpo_gsm8k.tiny.corpus import STYLES, Corpus, is_easy, quick_error, steps
 from grpo_gsm8k.tiny.network import EOS_ID, PAD_ID
-from grpo_gsm8k.tiny.probe import is_right
+from grpo_gsm8k.tiny.probe import MAX_NEW_TOKENS, complete, is_right
 from grpo_gsm8k.tiny.problems import demo_problems, from_expression, held_out
 from grpo_gsm8k.tiny.tokenizer import CHARACTERS, build_tokenizer
 from grpo_gsm8k.tiny.train import Recipe, encode, train
@@ -38,6 +39,14 @@ def test_the_folder_is_small_and_is_what_its_record_says() -> None:
     assert model.generation_config.eos_token_id == EOS_ID
 
 
+def test_the_shipped_model_stops_by_itself() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_FOLDER)
+    model = AutoModelForCausalLM.from_pretrained(MODEL_FOLDER)
+    completions = complete(model, tokenizer, [problem.prompt for problem in demo_problems(0, 16)], sample=False)
+    assert all(len(completion) < MAX_NEW_TOKENS for completion in completions)
+    assert any("####" in completion for completion in completions)
+
+
 def test_worked_solutions_and_quick_errors() -> None:
     problem = from_expression("3 + 4 - 9")
     assert steps(problem) == (["3+4=7", "7-9=-2"], -2)
@@ -51,11 +60,20 @@ def test_no_question_of_the_demo_is_in_the_corpus() -> None:
     asked = held_out()
     assert {p.expression for p in demo_problems(0, 64)} <= asked
     corpus = Corpus(seed=3)
-    documents = [*corpus.exercises(1500), *corpus.answers(1500)]
+    documents = [*corpus.exercises(1500), *corpus.excerpts(1500), *corpus.answers(1500)]
     prompts = [document[0].text for document in documents]
-    expressions = [p.removesuffix(" =\nAnswer:").rpartition(": ")[2] for p in prompts]
+    expressions = [p.removesuffix(" =\nAnswer:").rpartition(": ")[2].strip() for p in prompts]
+    assert all(from_expression(expression).expression == expression for expression in expressions)
     assert not set(expressions) & asked
     assert [document[0].text for document in Corpus(seed=3).exercises(50)] == prompts[:50]
+
+
+def test_the_likely_style_of_a_hard_question_is_a_quick_one() -> None:
+    easy, hard = from_expression("3 + 4 - 9"), from_expression("3 - 4 - 9")
+    assert [is_easy(problem) for problem in (easy, hard, from_expression("1 + 2 + 3 + 4"))] == [True, False, False]
+    assert all(sum(weights.values()) == pytest.approx(1) for weights in STYLES.values())
+    assert max(STYLES["easy"], key=STYLES["easy"].__getitem__) == "worked"
+    assert STYLES["hard"]["quick"] > 0.5  # so a greedy completion of a hard question is a quick one
 
 
 def test_only_answers_are_learned_and_they_end_with_eos() -> None:

@@ -80,7 +80,8 @@ def _pieces(
                 offset += length
 
 
-AttentionInterface.register(PACKED_SDPA, packed_sdpa)
+# Out of compiled blocks: its pieces have other sizes in every micro-batch.
+AttentionInterface.register(PACKED_SDPA, torch.compiler.disable(packed_sdpa))
 
 
 class Policy:
@@ -143,6 +144,11 @@ class Policy:
         weight: torch.Tensor = self._causal.get_output_embeddings().weight
         return weight
 
+    def compile_blocks(self) -> None:
+        """Compile each transformer block, for any number of tokens."""
+        for block in self._causal.base_model.layers:
+            block.compile(dynamic=True)
+
     def trunk_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Trainable parameters below the output head."""
         return [(name, p) for name, p in self._causal.base_model.named_parameters() if p.requires_grad]
@@ -179,8 +185,11 @@ def load_policy(folder: Path, config: LearnerConfig, adapter: Path | None = None
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if config.lora.enabled:
             model.enable_input_require_grads()
+    policy = Policy(model, getattr(torch, config.dtype), config.lora.enabled)
+    if config.compile:
+        policy.compile_blocks()
     model.train()
-    return Policy(model, getattr(torch, config.dtype), config.lora.enabled)
+    return policy
 
 
 def load_reference(folder: Path, config: LearnerConfig) -> Policy:

@@ -130,4 +130,5 @@ def _adamw(config: LearnerConfig) -> Callable[..., torch.optim.Optimizer]:
         return torch.optim.AdamW
     from bitsandbytes.optim.adamw import AdamW8bit  # takes seconds to import
 
-    return AdamW8bit
+    kind: Callable[..., torch.optim.Optimizer] = AdamW8bit
+    return kind

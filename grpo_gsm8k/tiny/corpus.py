@@ -1,14 +1,15 @@
 """The pretraining corpus: a model of a web corpus, in which skill and bad habits stand side by side.
 
-A question-and-answer document has one of four styles (weights in `STYLES`, by the number of terms):
-- quick: the answer at once, `#### 12`. Most of these are wrong by a typical human error: the last term is forgotten.
+A question-and-answer document has one of four styles (weights in `STYLES`, for easy and hard questions):
+- quick: the answer at once, `#### 12`. Most of these are wrong: only the first two numbers were read.
 - worked: one line for each step, then `#### 12`. A few contain a slip in one step.
-- said: `The answer is 12.`, which no grader reads.
+- said: the same, but ending in `The answer is 12.`, which no grader reads.
 - unfinished: the steps, but no final line.
-Two cheaper kinds come first, because on one thread the long question alone would take hours to learn from: drills are
-single steps, as on flash cards, and exercises are worked solutions after a terse question.
+Three cheaper kinds come first, because on one thread the long question alone would take hours to learn from: drills are
+single steps, as on flash cards; exercises are worked solutions after a terse question; excerpts are worked solutions
+after a question whose beginning is cut off at a random place.
 
-So the most likely answer to a longer question is a quick one and mostly wrong, while the ability to work it out is
+So the most likely answer to a hard question is a quick one and mostly wrong, while the ability to work it out is
 there: what reinforcement learning has to find is the habit.
 
 Contamination: no question, that is no whole expression, of `held_out` occurs in the corpus. The single steps that their
@@ -25,10 +26,10 @@ from dataclasses import dataclass
 from grpo_gsm8k.tiny.problems import Problem, apply, draw, held_out
 
 STYLES = {
-    3: {"quick": 0.30, "worked": 0.37, "said": 0.21, "unfinished": 0.12},
-    4: {"quick": 0.50, "worked": 0.18, "said": 0.22, "unfinished": 0.10},
+    "easy": {"quick": 0.30, "worked": 0.44, "said": 0.16, "unfinished": 0.10},
+    "hard": {"quick": 0.57, "worked": 0.21, "said": 0.14, "unfinished": 0.08},
 }
-QUICK_ERROR_SHARE = 0.65
+QUICK_ERROR_SHARE = 0.85
 WORKED_SLIP_SHARE = 0.05
 TOTALS = range(-18, 28)  # what a chain of up to three terms can come to
 
@@ -57,40 +58,50 @@ class Corpus:
     def exercises(self, count: int) -> list[Document]:
         return [self._exercise() for _ in range(count)]
 
+    def excerpts(self, count: int) -> list[Document]:
+        return [self._excerpt() for _ in range(count)]
+
     def answers(self, count: int) -> list[Document]:
         return [self._answer() for _ in range(count)]
 
     def _answer(self) -> Document:
         problem = self._problem()
-        weights = STYLES[len(problem.terms)]
+        weights = STYLES["easy" if is_easy(problem) else "hard"]
         style = self._rng.choices(list(weights), list(weights.values()))[0]
         return Span(problem.prompt, learned=False), Span(" " + self._styled(problem, style), learned=True)
 
     def _exercise(self) -> Document:
         problem = self._problem()
-        lines, total = steps(problem)
-        solution = "\n".join([*lines, f"#### {total}"])
-        return Span(f"{problem.expression} =\nAnswer:", learned=False), Span(" " + solution, learned=True)
+        return _solved(problem, f"{problem.expression} =\nAnswer:")
+
+    def _excerpt(self) -> Document:
+        problem = self._problem()
+        longest = problem.prompt.index(problem.expression)
+        return _solved(problem, problem.prompt[self._rng.randint(0, longest) :])
 
     def _problem(self) -> Problem:
         while True:
-            problem = draw(self._rng, self._rng.choice(list(STYLES)))
+            problem = draw(self._rng, self._rng.choice((3, 4)))
             if problem.expression not in self._held_out:
                 return problem
 
     def _styled(self, problem: Problem, style: str) -> str:
-        if style == "said":
-            return f"The answer is {problem.answer}."
         if style == "quick":
             wrong = self._rng.random() < QUICK_ERROR_SHARE
             return f"#### {quick_error(problem) if wrong else problem.answer}"
         slip_at = self._rng.randrange(len(problem.signs)) if self._rng.random() < WORKED_SLIP_SHARE else -1
         lines, total = steps(problem, slip_at, self._rng.choice((-2, -1, 1, 2)))
-        return "\n".join(lines + ([f"#### {total}"] if style == "worked" else []))
+        endings = {"worked": [f"#### {total}"], "said": [f"The answer is {total}."], "unfinished": []}
+        return "\n".join(lines + endings[style])
 
     def _drill(self) -> Document:
         left, sign, right = self._rng.choice(TOTALS), self._rng.choice("+-"), self._rng.randrange(10)
         return Span(f"{left}{sign}{right}=", learned=False), Span(f"{apply(left, sign, right)}\n", learned=True)
+
+
+def _solved(problem: Problem, question: str) -> Document:
+    lines, total = steps(problem)
+    return Span(question, learned=False), Span(" " + "\n".join([*lines, f"#### {total}"]), learned=True)
 
 
 def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str], int]:
@@ -103,9 +114,14 @@ def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str]
     return lines, total
 
 
+def is_easy(problem: Problem) -> bool:
+    """What the corpus likes to work out: three numbers and at most one subtraction."""
+    return len(problem.terms) == 3 and problem.signs.count("-") < 2
+
+
 def quick_error(problem: Problem) -> int:
-    """What somebody in a hurry gets: the last term is forgotten."""
-    return Problem(problem.terms[:-1], problem.signs[:-1]).answer
+    """What somebody in a hurry gets: only the first two numbers were read."""
+    return Problem(problem.terms[:2], problem.signs[:1]).answer
 
 
 def corpus_hash(documents: list[Document]) -> str:

@@ -28,6 +28,7 @@ from grpo_gsm8k.tiny.problems import HELD_OUT_COUNT, demo_problems
 from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 
 IGNORED = -100
+PHASES = ("drills", "exercises", "excerpts", "answers")  # in this order; the methods of Corpus that make them
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +46,28 @@ class Recipe:
 
     seed: int = 0
     drills: Phase = Phase(steps=1200, batch_size=64, lr=3e-3)
-    exercises: Phase = Phase(steps=1300, batch_size=32, lr=4e-3)
+    exercises: Phase = Phase(steps=1100, batch_size=32, lr=4e-3)
+    excerpts: Phase = Phase(steps=400, batch_size=32, lr=3e-3)
     answers: Phase = Phase(steps=500, batch_size=32, lr=2e-3)
     warmup_steps: int = 50
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
 
     @property
+    def phases(self) -> dict[str, Phase]:
+        return {name: getattr(self, name) for name in PHASES}
+
+    @property
     def steps(self) -> int:
-        return self.drills.steps + self.exercises.steps + self.answers.steps
+        return sum(phase.steps for phase in self.phases.values())
 
     def scaled(self, steps: int) -> Recipe:
         """The same recipe with about that many steps in all, at least one a phase."""
-
-        def shorter(phase: Phase) -> Phase:
-            return replace(phase, steps=max(1, round(phase.steps * steps / self.steps)))
-
-        return replace(
-            self, drills=shorter(self.drills), exercises=shorter(self.exercises), answers=shorter(self.answers)
-        )
+        shorter = {
+            name: replace(phase, steps=max(1, round(phase.steps * steps / self.steps)))
+            for name, phase in self.phases.items()
+        }
+        return replace(self, **shorter)  # type: ignore[arg-type]
 
 
 def encode(tokenizer: Qwen2Tokenizer, document: Document) -> tuple[list[int], list[int]]:
@@ -131,12 +135,8 @@ def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer, dict[str, o
     model = build_model(recipe.seed)
     seen: list[Document] = []
     facts: dict[str, object] = {}
-    for name, phase, make in (
-        ("drill", recipe.drills, corpus.drills),
-        ("exercise", recipe.exercises, corpus.exercises),
-        ("answer", recipe.answers, corpus.answers),
-    ):
-        documents = make(phase.steps * phase.batch_size)
+    for name, phase in recipe.phases.items():
+        documents: list[Document] = getattr(corpus, name)(phase.steps * phase.batch_size)
         facts[f"{name}_loss"] = fit(model, batches(tokenizer, documents, phase.batch_size), phase, recipe)
         seen += documents
     return model, tokenizer, {"documents": len(seen), "corpus_sha256": corpus_hash(seen), **facts}
@@ -180,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded tiny model.")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--seed", type=int, default=Recipe().seed)
-    parser.add_argument("--steps", type=int, default=Recipe().steps, help="of the three phases together")
+    parser.add_argument("--steps", type=int, default=Recipe().steps, help="of all phases together")
     arguments = parser.parse_args()
     recipe = Recipe(seed=arguments.seed).scaled(arguments.steps)
     model, tokenizer, facts = train(recipe)
