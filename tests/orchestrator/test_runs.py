@@ -103,7 +103,9 @@ def sync_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_equal_runs(one: Path, other: Path) -> None:
     assert metrics_of(one) == metrics_of(other)
     last = f"checkpoints/step_{UPDATES}"
-    for file in ("model/model.safetensors", "optimizer.safetensors", "rng.safetensors"):
+    files = [path.relative_to(one / last) for path in (one / last).rglob("*.safetensors")]
+    assert len(files) >= 3
+    for file in files:
         assert (one / last / file).read_bytes() == (other / last / file).read_bytes(), file
 
 
@@ -144,6 +146,62 @@ def test_interrupted_and_resumed_equals_uninterrupted(sync_run: Path, cli: Cli) 
     assert cli.runs() == [run]
     assert_nothing_lost(run)
     assert_equal_runs(sync_run, run)
+
+
+METHODS = {
+    "ppo": (
+        "policy_gradient=ppo",
+        "policy_gradient.kl.coef=0.05",
+        "policy_gradient.kl.place=reward",
+        "policy_gradient.kl.target=0.01",
+        "policy_gradient.kl.horizon=100",
+    ),
+    "dapo": ("policy_gradient=dapo", "policy_gradient.active_sampling=6"),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_with_state_of_their_own_resume_bitwise_and_replay(cli: Cli, method: str) -> None:
+    """Critic and KL coefficient, or the prompts that active sampling gave to updates."""
+    arguments = (*SYNC, *METHODS[method], "policy_gradient.record=true")
+    whole = cli.run(*arguments, "name=whole")
+    assert whole.returncode == 0, whole.stderr
+    (uninterrupted,) = cli.runs()
+    process = cli.start(*arguments, "name=cut")
+    wait_for(process, lambda: len(cli.runs()) == 2 and 2 in steps_of(cli.runs()[-1]))
+    process.send_signal(signal.SIGTERM)
+    finish(process, 128 + signal.SIGTERM)
+    cut = cli.runs()[-1]
+    assert len(steps_of(cut)) < UPDATES
+    resumed = cli.run(*arguments, "name=cut", f"policy_gradient.resume_from={cut}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_equal_runs(uninterrupted, cut)
+    assert ledger.read(uninterrupted / "ledger.jsonl").uses() == ledger.read(cut / "ledger.jsonl").uses()
+    steps = [r for r in metrics_of(cut) if "step" in r]
+    if method == "ppo":
+        assert len({r["train/kl_coef"] for r in steps}) > 1  # it did adapt
+        assert (cut / f"checkpoints/step_{UPDATES}/critic.safetensors").exists()
+    else:
+        dropped = [u for u in ledger.read(cut / "ledger.jsonl").uses() if u.reason]
+        assert len(dropped) == sum(r["rollout/resampled_prompts"] for r in steps) > 0
+    replayed = cli.run("command=replay", f"run={cut}", f"step={UPDATES}")
+    assert replayed.returncode == 0, replayed.stderr
+    rows = [line.split() for line in replayed.stdout.splitlines()[-2:]]
+    assert [(row[0], float(row[3])) for row in rows] == [("loss", 0.0), ("grad_norm", 0.0)]
+
+
+def test_killed_actor_gets_the_newest_adapter(cli: Cli) -> None:
+    process = cli.start(*SMALL, "learner=lora", "actor.max_num_seqs=64")
+    run = run_of(cli, process)
+    wait_for(process, lambda: 1 in steps_of(run))
+    os.kill(pid_of(run, "actor-0"), signal.SIGKILL)
+    finish(process)
+    assert len(events_of(run, "actor_restarted")) == 1
+    assert_nothing_lost(run)
+    assert_validations_pinned(run)
+    steps = [r for r in metrics_of(run) if "step" in r]
+    assert max(r["sync/logprob_gap_max"] for r in steps if "sync/logprob_gap_max" in r) < 1e-3
+    assert max(r["sync/canary_gap"] for r in steps) < 1e-3
 
 
 def test_killed_actor_is_replaced_and_nothing_is_lost(cli: Cli) -> None:
