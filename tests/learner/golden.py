@@ -1,11 +1,13 @@
 """Loss curves of every named setting: 20 synchronous updates of the embedded model in float32, sampled in this process.
 
-Regenerate with `python -m tests.learner.golden`; what changed then has to be explained in the commit.
+Regenerate with `make golden`; what changed then has to be explained in the commit.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -31,6 +33,8 @@ from tests.learner.conftest import small_config
 GOLDEN = Path(__file__).parent.parent / "golden"
 SETTINGS = sorted(path.stem for path in (CONF / "policy_gradient").glob("*.yaml"))
 UPDATES, PROMPTS, GROUP = 20, 4, 8
+# The same instructions on every x86 processor of the last ten years: wider ones add up in another order.
+INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 def config_of(setting: str) -> Config:
@@ -112,9 +116,16 @@ def _ignore() -> None:
     """Nobody waits for a sign of life."""
 
 
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
+def main(folder: Path) -> None:
+    """Write the curve of every setting to `<folder>/<setting>.json`."""
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as artifacts:
         for name in SETTINGS:
-            GOLDEN.mkdir(exist_ok=True)
-            (GOLDEN / f"{name}.json").write_text(json.dumps(curve(name, Path(folder)), indent=1) + "\n")
-            print(name)
+            (folder / f"{name}.json").write_text(json.dumps(curve(name, Path(artifacts)), indent=1) + "\n")
+            print(name, flush=True)
+
+
+if __name__ == "__main__":
+    if not os.environ.keys() >= INSTRUCTIONS.keys():  # they are read when torch is imported
+        os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], {**os.environ, **INSTRUCTIONS})
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN)

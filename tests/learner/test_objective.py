@@ -30,8 +30,8 @@ METHODS = {
     "rloo": ["policy_gradient=rloo"],
     "gspo": ["policy_gradient=gspo"],
     "cispo": ["policy_gradient=cispo", "policy_gradient.cliprange_high=0.05"],
-    "ppo": ["policy_gradient=ppo"],
-    "ppo_separate": ["policy_gradient=ppo", "policy_gradient.critic.kind=separate"],
+    "ppo": ["policy_gradient=ppo", "policy_gradient.critic.lam=0.95"],
+    "ppo_shared": ["policy_gradient=ppo", "policy_gradient.critic.kind=shared", "policy_gradient.critic.lam=0.95"],
     "ppo_kl_reward": [
         "policy_gradient=ppo",
         "policy_gradient.kl.coef=0.3",
