@@ -10,6 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import dotenv
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(f"{__doc__}\ncommands: {', '.join(COMMANDS)}\npresets: {', '.join(presets())}\nkeys: see {CONF}")
         return 0 if arguments else 2
+    dotenv.load_dotenv(CONF.parent / ".env")  # what the environment has already stays
     try:
         config = load_config(arguments)
         return COMMANDS[config.command](config)
@@ -75,11 +77,32 @@ def data(config: Config) -> int:
     return 0
 
 
+def traces(config: Config) -> int:
+    """Ask a teacher for solutions, and keep the good ones."""
+    from grpo_gsm8k.data.traces.command import collect_traces
+
+    return collect_traces(config)
+
+
+def preprocess(config: Config) -> int:
+    """Turn texts into token ids."""
+    from grpo_gsm8k.data.preprocess import preprocess_texts
+
+    return preprocess_texts(config)
+
+
+def sft(config: Config) -> int:
+    """Train on solutions."""
+    from grpo_gsm8k.orchestrator.run import run_training
+
+    return run_training(config)
+
+
 def policy_gradient(config: Config) -> int:
     """Train with a policy-gradient method."""
-    from grpo_gsm8k.orchestrator.run import run_policy_gradient
+    from grpo_gsm8k.orchestrator.run import run_training
 
-    return run_policy_gradient(config)
+    return run_training(config)
 
 
 def replay(config: Config) -> int:
@@ -112,6 +135,9 @@ def doctor(config: Config) -> int:
 
 COMMANDS = {
     "data": data,
+    "traces": traces,
+    "preprocess": preprocess,
+    "sft": sft,
     "policy_gradient": policy_gradient,
     "replay": replay,
     "merge": merge,

@@ -305,6 +305,64 @@ class PolicyGradientConfig(Section):
         return self
 
 
+class TracesConfig(Section):
+    """Asking a teacher for solutions, what that may cost, and which of them are kept."""
+
+    folder: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    teacher: Literal["api", "local"]
+    base_url: str = Field(pattern=r"^https?://")
+    model: str
+    api_key_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    samples_per_prompt: int = Field(ge=1)
+    limit: int | None = Field(ge=1)
+    max_tokens: int = Field(ge=1)
+    temperature: float | None = Field(ge=0)
+    concurrency: int = Field(ge=1)
+    timeout_s: float = Field(gt=0)
+    max_attempts: int = Field(ge=1)
+    usd_per_million_input: float = Field(ge=0)
+    usd_per_million_output: float = Field(ge=0)
+    max_cost_usd: float | None = Field(gt=0)
+    max_total_tokens: int | None = Field(ge=1)
+    drop_echoes: bool
+    drop_wrong: bool
+    drop_truncated: bool
+    shortest: int | None = Field(ge=1)
+
+
+class PreprocessConfig(Section):
+    """From texts to token ids for supervised fine-tuning."""
+
+    source: Literal["auto", "main", "socratic", "traces", "jsonl"]
+    path: Path | None
+    calculator: bool
+    max_tokens: int = Field(ge=2)
+    overlong: Literal["drop", "keep"]
+    shard_items: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _jsonl_has_a_path(self) -> Self:
+        if (self.source == "jsonl") != (self.path is not None):
+            raise ValueError("preprocess.path=FILE belongs to preprocess.source=jsonl: give both or neither")
+        return self
+
+
+class SftConfig(Section):
+    """The schedule of supervised fine-tuning."""
+
+    epochs: int = Field(ge=1)
+    min_tokens_per_update: int = Field(ge=1)
+    lr: float = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    max_new_tokens: int = Field(ge=1)
+    eval_every: int = Field(ge=1)
+    eval_limit: int | None = Field(ge=1)
+    patience: int | None = Field(ge=1)
+    save_every: int = Field(ge=1)
+    keep_last: int = Field(ge=1)
+    resume_from: str | None
+
+
 class WandbConfig(Section):
     """Weights & Biases. The key is read from the environment by wandb itself, never from here."""
 
@@ -323,7 +381,7 @@ class PushConfig(Section):
 class Config(Section):
     """Everything that `python cli.py` accepts."""
 
-    command: Literal["data", "policy_gradient", "replay", "merge", "push", "doctor"]
+    command: Literal["data", "traces", "preprocess", "sft", "policy_gradient", "replay", "merge", "push", "doctor"]
     seed: int = Field(ge=0)
     run: str | None
     step: int | None = Field(ge=0)
@@ -339,6 +397,9 @@ class Config(Section):
     prompt: PromptConfig
     actor: ActorConfig
     learner: LearnerConfig
+    traces: TracesConfig
+    preprocess: PreprocessConfig
+    sft: SftConfig
     policy_gradient: PolicyGradientConfig
     wandb: WandbConfig
 

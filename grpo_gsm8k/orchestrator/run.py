@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.run_folder import RunFolder
 
 
-def run_policy_gradient(config: Config) -> int:
+def run_training(config: Config) -> int:
     """Prepare, train, summarise. Raises LabError; returns 0, or 128 + the signal that ended the run early."""
     rewards.validate_reward_weights(config.policy_gradient.rewards)
     check_wandb(config.wandb)
