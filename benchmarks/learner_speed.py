@@ -235,7 +235,7 @@ def build_ours(options: argparse.Namespace, samples: list[list[Any]], rewards_GN
             objective(models, micro, config, 0.0).loss.backward()
 
     def step() -> Any:
-        optimizers = open_optimizers(models, config)
+        optimizers = open_optimizers(models, config.learner)
         optimizers.policy.step(0.0)
         return optimizers
 

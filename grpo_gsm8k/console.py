@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     Metrics = Mapping[str, float | None]
 
 ETA_WINDOW = 20  # updates whose mean duration predicts the rest
+SHOWN = (
+    ("reward", "train/reward_mean", ".3f"),
+    ("perplexity", "train/perplexity", ".3f"),
+    ("token accuracy", "train/token_accuracy", ".1%"),
+    ("tokens/s", "rollout/tokens_per_s", ".0f"),
+    ("tokens/s", "train/tokens_per_s", ".0f"),
+    ("staleness", "rollout/staleness_mean", ".1f"),
+    ("max staleness", "rollout/staleness_max", ".0f"),
+    ("actor idle", "time/actor_idle_frac", ".0%"),
+    ("learner idle", "time/learner_idle_frac", ".0%"),
+)
 CHANGES = {
     "higher": "higher: the interval at the end lies wholly above the one at the start",
     "lower": "lower: the interval at the end lies wholly below the one at the start",
@@ -72,17 +83,9 @@ class Progress:
         self.validation = f"{_accuracy(metrics, 'val/')} of version {version}"
 
     def fields(self) -> list[tuple[str, str]]:
-        """Label and text of everything that is shown for an update."""
-        staleness = f"{self._text('rollout/staleness_mean', '.1f')} (max {self._text('rollout/staleness_max', '.0f')})"
-        return [
-            ("reward", self._text("train/reward_mean", ".3f")),
-            ("validation", self.validation),
-            ("tokens/s", self._text("rollout/tokens_per_s", ".0f")),
-            ("staleness", staleness),
-            ("actor idle", self._text("time/actor_idle_frac", ".0%")),
-            ("learner idle", self._text("time/learner_idle_frac", ".0%")),
-            ("ETA", self.eta()),
-        ]
+        """Label and text of everything that an update measured."""
+        numbers = [(label, self._text(key, form)) for label, key, form in SHOWN if key in self.metrics]
+        return [("validation", self.validation), *numbers, ("ETA", self.eta())]
 
     def eta(self) -> str:
         """Hours, minutes and seconds that the remaining updates will take at the recent pace."""
@@ -176,7 +179,8 @@ def summarise(records: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str
         "last_validation": last,
         "best_validation": best_of(validations),
         "change": compare(first, last),
-        "tokens_per_s_mean": _mean_over_time(steps, "rollout/tokens_per_s"),
+        "tokens_per_s_mean": _mean_over_time(steps, "rollout/tokens_per_s")
+        or _mean_over_time(steps, "train/tokens_per_s"),
         "actor_idle_frac_mean": _mean_over_time(steps, "time/actor_idle_frac"),
         "learner_idle_frac_mean": _mean_over_time(steps, "time/learner_idle_frac"),
         "restarts": {worker: kinds.count(f"{worker}_restarted") for worker in ("actor", "learner")},

@@ -6,6 +6,10 @@ from typing import Final
 
 METRICS: Final[dict[str, str]] = {
     "train/loss": "mean loss over the update's optimizer steps",
+    "train/perplexity": "exp of the mean loss per response token",
+    "train/token_accuracy": "fraction of response tokens that the model thinks likeliest, 0 to 1",
+    "train/response_tokens": "response tokens of the update",
+    "train/tokens_per_s": "prompt and response tokens of the update per second of its wall time",
     "train/reward_mean": "mean total reward of a completion",
     "train/advantage_std": "standard deviation of the advantages",
     "train/kl_behaviour": "estimated KL of behaviour policy to policy, nats per token",

@@ -114,16 +114,17 @@ def create(artifacts: Path, name: str, clock: Callable[[], datetime] = datetime.
     raise AssertionError("count() never ends")
 
 
-def find(artifacts: Path, spec: str) -> tuple[RunFolder, int | None]:
+def find(artifacts: Path, spec: str, command: str | None = None) -> tuple[RunFolder, int | None]:
     """The run that `spec` names, and the step of its checkpoint.
 
     `spec` is `latest` (the newest run with a complete checkpoint), a run folder or its name (the step is that of its
     newest complete checkpoint, None without one), or a checkpoint folder `.../checkpoints/step_<N>`. Complete means
-    that the folder has its manifest; its bytes are verified by whoever loads it. Raises UserError.
+    that the folder has its manifest; its bytes are verified by whoever loads it. `command` leaves out what other
+    commands made. Raises UserError.
     """
     runs = _runs(artifacts)
     if spec == "latest":
-        return _latest(runs)
+        return _latest(runs, command)
     path = _below(runs, spec)
     if path.parent.name != "checkpoints":
         run = _checked(RunFolder(path))
@@ -223,12 +224,28 @@ def _runs(artifacts: Path) -> Path:
     return runs
 
 
-def _latest(runs: Path) -> tuple[RunFolder, int]:
+def _latest(runs: Path, command: str | None) -> tuple[RunFolder, int]:
     folders = [path for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
     for path in sorted(folders, key=_age_key, reverse=True):
-        if RUN_FOLDER.fullmatch(path.name) and not path.is_symlink() and (steps := checkpoint_steps(RunFolder(path))):
-            return _checked(RunFolder(path)), max(steps)
-    raise UserError(f"no run in {runs} has a complete checkpoint: name a run folder, or start without resume_from")
+        if not RUN_FOLDER.fullmatch(path.name) or path.is_symlink():
+            continue
+        run = RunFolder(path)
+        if (steps := checkpoint_steps(run)) and command in (None, command_of(run)):
+            return _checked(run), max(steps)
+    which = f" of command={command}" if command else ""
+    raise UserError(
+        f"no run{which} in {runs} has a complete checkpoint: name a run folder, train one first, or start without "
+        "resume_from"
+    )
+
+
+def command_of(run: RunFolder) -> str | None:
+    """The command that made a run; None for a folder without a readable config.yaml."""
+    try:
+        config = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
+    return config.get("command") if isinstance(config, dict) else None
 
 
 def _age_key(path: Path) -> tuple[str, list[tuple[int, str]]]:

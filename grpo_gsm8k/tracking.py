@@ -161,13 +161,16 @@ class Tracker:
         return {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps, **wall, **numbers}
 
     def close(self, status: str, wandb_seconds: float = WANDB_CLOSE_SECONDS) -> dict[str, Any]:
-        """Write summary.json, then give W&B at most `wandb_seconds`. Returns the summary; `done` is a success."""
+        """Write summary.json, then give W&B at most `wandb_seconds`. Returns the summary.
+
+        `done` and `stopped early` are successes.
+        """
         self._status = status
         self.event("end", status=status)
         summary = self.summary()
         write_atomically(self._run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         if self._wandb is not None:
-            self._wandb.close(0 if status == "done" else 1, wandb_seconds)
+            self._wandb.close(0 if status in ("done", "stopped early") else 1, wandb_seconds)
             self._report_wandb()
             if self._wandb.dropped:
                 self.event("wandb_dropped", records=self._wandb.dropped)

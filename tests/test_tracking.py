@@ -209,10 +209,10 @@ def test_plain_console_is_one_ascii_line_per_step() -> None:
     shown.note("weights of başlangıç")
     shown.close()
     out = raw.getvalue().decode("ascii").splitlines()
-    assert out[0].startswith("step 1/10 | reward - | validation -")
+    assert out[0].startswith("step 1/10 | validation - | reward - |")
     assert out[2] == (
-        "step 4/10 | reward 0.500 | validation 50.0% [95 %: 45.0% to 55.0%] of version 0 | tokens/s 100"
-        " | staleness 0.5 (max 1) | actor idle 25% | learner idle - | ETA 0:00:12"
+        "step 4/10 | validation 50.0% [95 %: 45.0% to 55.0%] of version 0 | reward 0.500 | tokens/s 100"
+        " | staleness 0.5 | max staleness 1 | actor idle 25% | ETA 0:00:12"
     )
     assert len(out) == 4
 

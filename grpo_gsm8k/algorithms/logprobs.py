@@ -1,8 +1,8 @@
-"""Log-probability and entropy of given tokens from hidden states, without the logits of a whole batch."""
+"""Log-probability, entropy and rank of given tokens from hidden states, without the logits of a whole batch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -10,20 +10,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class TokenScores(NamedTuple):
+    """Of N tokens: log-probability and entropy in nats, at least float32; whether a token is the likeliest, bool."""
+
+    logprobs_N: torch.Tensor
+    entropy_N: torch.Tensor
+    greedy_N: torch.Tensor
+
+
 def token_logprobs(
     hidden_NH: torch.Tensor, head_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float, chunk: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability and entropy in nats of each token at `temperature`, both [N], at least float32.
+) -> TokenScores:
+    """Scores of each token at `temperature`.
 
-    Logits exist for `chunk` positions at a time: the backward pass, written by hand, computes them again. Both results
-    are differentiable. Under autocast the two matrix products run in its precision, everything else in float32.
+    Logits exist for `chunk` positions at a time: the backward pass, written by hand, computes them again. The first two
+    results are differentiable. Under autocast the two matrix products run in its precision, everything else in float32.
     """
     if torch.is_autocast_enabled(hidden_NH.device.type):
         dtype = torch.get_autocast_dtype(hidden_NH.device.type)
         hidden_NH, head_VH = hidden_NH.to(dtype), head_VH.to(dtype)
     with torch.autocast(hidden_NH.device.type, enabled=False):
-        logprobs_N, entropy_N = _TokenLogprobs.apply(hidden_NH, head_VH, targets_N, temperature, chunk)
-    return logprobs_N, entropy_N
+        return TokenScores(*_TokenLogprobs.apply(hidden_NH, head_VH, targets_N, temperature, chunk))
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -40,10 +47,12 @@ class _TokenLogprobs(torch.autograd.Function):
         targets_N: torch.Tensor,
         temperature: float,
         chunk: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
         logprobs_N, entropy_N, normaliser_N = hidden_NH.new_empty((3, len(hidden_NH)), dtype=dtype)
+        greedy_N = torch.empty_like(targets_N, dtype=torch.bool)
         for rows, logits_CV in _chunks(hidden_NH, head_VH, temperature, chunk):
+            greedy_N[rows] = logits_CV.argmax(dim=-1) == targets_N[rows]
             normaliser_N[rows] = logits_CV.logsumexp(dim=-1)
             logprobs_N[rows] = logits_CV.gather(1, targets_N[rows, None])[:, 0] - normaliser_N[rows]
             probabilities_CV = torch.exp(logits_CV - normaliser_N[rows, None])
@@ -51,11 +60,12 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.save_for_backward(hidden_NH, head_VH, targets_N, normaliser_N, entropy_N)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.set_materialize_grads(False)
-        return logprobs_N, entropy_N
+        ctx.mark_non_differentiable(greedy_N)
+        return logprobs_N, entropy_N, greedy_N
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        grad_logprobs_N, grad_entropy_N = grads
+        grad_logprobs_N, grad_entropy_N, _ = grads
         hidden_NH, head_VH, targets_N, normaliser_N, entropy_N = ctx.saved_tensors
         for_hidden, for_head = ctx.needs_input_grad[:2]
         grad_hidden_NH = torch.empty_like(hidden_NH) if for_hidden else None

@@ -10,7 +10,7 @@ from grpo_gsm8k.answers import Locale, canonical, gsm8k_gold, parse_number
 from grpo_gsm8k.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -31,7 +31,7 @@ def parse_problem(row: object, default_id: str, where: str) -> Problem:
     """
     if not isinstance(row, dict):
         raise UserError(f"{where}: a row must be an object with question and answer")
-    question, answer = _text(row, "question", where), _text(row, "answer", where)
+    question, answer = text_of(row, "question", where), text_of(row, "answer", where)
     row_id = row.get("id", default_id)
     if not isinstance(row_id, str | int) or isinstance(row_id, bool) or not str(row_id).strip():
         raise UserError(f"{where}: id must be a text that is not empty")
@@ -61,6 +61,15 @@ def write_jsonl(path: Path, problems: Iterable[Problem]) -> None:
         file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
 
 
+def json_objects(path: Path) -> Iterator[tuple[int, dict[object, object]]]:
+    """Number and object of every line that is not empty. Raises UserError naming the file and the line."""
+    for number, line in _lines(path):
+        value = _json(line, f"{path}:{number}")
+        if not isinstance(value, dict):
+            raise UserError(f"{path}:{number}: not a JSON object")
+        yield number, value
+
+
 def _lines(path: Path) -> list[tuple[int, bytes]]:
     try:
         data = path.read_bytes()
@@ -79,7 +88,8 @@ def _json(line: bytes, where: str) -> object:
         raise UserError(f"{where}: not JSON: {error}") from None
 
 
-def _text(row: dict[object, object], key: str, where: str) -> str:
+def text_of(row: dict[object, object], key: str, where: str) -> str:
+    """A value that is a text and not empty. Raises UserError that starts with `where`."""
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: {key} is missing, empty or no text")

@@ -79,4 +79,19 @@ def _problem(config: DataConfig, item: dict[str, Any], problem_id: str) -> Probl
         )
     gold = canonical(number)
     # The answer is written as in GSM8K, so that a prepared folder can serve as a JSONL source.
-    return Problem(problem_id, item["question"], f"#### {gold}", gold)
+    return Problem(problem_id, item["question"], "\n".join([*_steps(item["metadata"]), f"#### {gold}"]), gold)
+
+
+def _steps(metadata: dict[str, Any]) -> list[str]:
+    """Worked steps, where the generator has some or where they are plain: one line for each sign of a chain."""
+    if "answer_cot" in metadata:
+        return str(metadata["answer_cot"]).rpartition("####")[0].strip().split("\n")
+    if metadata.get("source_dataset") != "chain_sum":
+        return []
+    first, *rest = metadata["expression"].split()
+    total, lines = int(first), []
+    for sign, term in zip(rest[::2], rest[1::2], strict=True):
+        result = total + int(term) if sign == "+" else total - int(term)
+        lines.append(f"{total}{sign}{term}={result}")
+        total = result
+    return lines

@@ -148,7 +148,7 @@ def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.
 def _logprobs(policy: Policy, micro: MicroBatch, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
     with policy.inference():
         hidden_NH = policy.hidden_states(micro)[micro.source_N]
-        logprobs_N, _ = token_logprobs(
+        logprobs_N, *_ = token_logprobs(
             hidden_NH, policy.head, micro.targets_N, config.policy_gradient.temperature, config.learner.logprob_chunk
         )
     return logprobs_N, hidden_NH

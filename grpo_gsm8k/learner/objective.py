@@ -50,7 +50,7 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
     pg = config.policy_gradient
     with models.policy.autocast():
         hidden_NH = models.policy.hidden_states(micro)[micro.source_N]
-        logprobs_N, entropy_N = token_logprobs(
+        logprobs_N, entropy_N, _ = token_logprobs(
             hidden_NH, models.policy.head, micro.targets_N, pg.temperature, config.learner.logprob_chunk
         )
     log_ratio_N = logprobs_N - micro.proximal_logprobs_N

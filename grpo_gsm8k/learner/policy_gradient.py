@@ -6,48 +6,30 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.learner import checkpoint, recording, records
+from grpo_gsm8k.learner import checkpoint, recording, records, training
 from grpo_gsm8k.learner.experience import Experience, experience_metrics, prepare
 from grpo_gsm8k.learner.optimizer import lr_scale
 from grpo_gsm8k.learner.rollouts import Batch, assemble, rollout_metrics
+from grpo_gsm8k.learner.training import Session
 from grpo_gsm8k.learner.update import Rates, update_policy
-from grpo_gsm8k.protocol import CheckpointSaved, LoadWeights, StepDone
+from grpo_gsm8k.protocol import StepDone
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Any
-
-    from grpo_gsm8k.config import Config
-    from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.kl_controller import KlController
-    from grpo_gsm8k.learner.objective import Models
-    from grpo_gsm8k.learner.publisher import Published, Publisher
+    from grpo_gsm8k.learner.publisher import Published
     from grpo_gsm8k.learner.rollouts import Rollouts
     from grpo_gsm8k.learner.stats import UpdateStats
-    from grpo_gsm8k.learner.update import Optimizers
-    from grpo_gsm8k.learner.validation import Validation
 
 
 @dataclass(frozen=True)
-class Session:
-    """The parts of one run, put together by `session.open_session`. `start` updates are already done."""
+class PolicyGradientSession(Session):
+    """A run that learns from its own completions."""
 
-    config: Config
-    client: Client
-    models: Models
-    optimizers: Optimizers
     kl: KlController
-    tokenizer: Any
     rollouts: Rollouts
-    validation: Validation
-    publisher: Publisher
-    run_folder: Path
-    wandb_run_id: str | None
-    start: int
-    unvalidated: tuple[int, ...]
 
 
-def train(session: Session) -> int:
+def train(session: PolicyGradientSession) -> int:
     """Train until the last update or a stop request; returns the number of updates done.
 
     `version` counts policy updates: batch `version` is trained by weights `version` and makes weights `version + 1`.
@@ -82,33 +64,31 @@ def train(session: Session) -> int:
             session.run_folder / "rollouts" / f"step_{version}.parquet", batch, experience.advantages_GN
         )
         ended = time.monotonic()
-        metrics |= time_metrics(session, published, metrics["rollout/tokens"], ended - started, waited)
+        metrics |= training.time_metrics(session, published, ended - started, waited)
+        metrics["rollout/tokens_per_s"] = metrics["rollout/tokens"] / (ended - started)
         client.report(StepDone(version, metrics, uses))
         started = ended
-        if version % pg.save_every == 0 or version == pg.updates or client.stop_requested:
-            save(session, version)
+        if training.is_save_due(session, version) or client.stop_requested:
+            training.save(session, trainer_state(session, version))
         if client.stop_requested:
             break
     else:
         session.validation.wait()
-        prune(session)
+        training.prune(session)
         return version
-    save(session, version)
+    training.save(session, trainer_state(session, version))
     return version
 
 
-def announce(session: Session, version: int, validate: bool) -> Published:
+def announce(session: PolicyGradientSession, version: int, validate: bool) -> Published:
     """Publish the weights, and send them with everything that may now be generated as one bundle."""
-    published = session.publisher.publish(version)
-    session.client.queue(LoadWeights(published.ref))
-    if validate:
-        session.validation.submit(version)
+    published = training.queue_weights(session, version, validate)
     session.rollouts.request_until(version)
     session.client.flush()
     return published
 
 
-def learning_rates(session: Session, update: int) -> Rates:
+def learning_rates(session: PolicyGradientSession, update: int) -> Rates:
     """The schedule's learning rates for update `update`, counted from 0, and the KL coefficient."""
     learner, pg = session.config.learner, session.config.policy_gradient
     scale = lr_scale(update, pg.updates, learner.warmup_updates, learner.final_lr_fraction)
@@ -116,7 +96,7 @@ def learning_rates(session: Session, update: int) -> Rates:
 
 
 def update_metrics(
-    session: Session, batch: Batch, experience: Experience, stats: UpdateStats, version: int
+    session: PolicyGradientSession, batch: Batch, experience: Experience, stats: UpdateStats, version: int
 ) -> dict[str, float]:
     """What is known of an update but its times; moves the KL coefficient on."""
     metrics = {
@@ -130,23 +110,7 @@ def update_metrics(
     return metrics
 
 
-def time_metrics(
-    session: Session, published: Published, tokens: float, step_s: float, waited_s: float
-) -> dict[str, float]:
-    """Times of one update and of the weights on their way."""
-    metrics = {
-        "sync/publish_s": published.seconds,
-        "time/step_s": step_s,
-        "time/learner_idle_frac": waited_s / step_s,
-        "rollout/tokens_per_s": tokens / step_s,
-    }
-    if session.client.live is not None:
-        metrics["sync/load_s"] = session.client.live.seconds
-        metrics["sync/canary_gap"] = session.client.live.canary_gap
-    return metrics
-
-
-def record_inputs(session: Session, batch: Batch, version: int) -> None:
+def record_inputs(session: PolicyGradientSession, batch: Batch, version: int) -> None:
     """With `policy_gradient.record`, keep what this update is computed from."""
     if session.config.policy_gradient.record:
         folder = session.run_folder / "records" / f"step_{version + 1}"
@@ -155,7 +119,7 @@ def record_inputs(session: Session, batch: Batch, version: int) -> None:
         recording.save_batch(folder, batch.samples, batch.rewards_GN)
 
 
-def record_result(session: Session, version: int, rates: Rates, stats: UpdateStats) -> None:
+def record_result(session: PolicyGradientSession, version: int, rates: Rates, stats: UpdateStats) -> None:
     """Complete the record of this update, and delete the oldest."""
     if session.config.policy_gradient.record:
         folder = session.run_folder / "records" / f"step_{version + 1}"
@@ -163,35 +127,6 @@ def record_result(session: Session, version: int, rates: Rates, stats: UpdateSta
         recording.prune(session.run_folder, session.config.policy_gradient.keep_last)
 
 
-def trainer_state(session: Session, version: int) -> checkpoint.TrainerState:
+def trainer_state(session: PolicyGradientSession, version: int) -> checkpoint.TrainerState:
     """The counters of the run after `version` updates."""
-    return checkpoint.TrainerState(
-        step=version,
-        plan=session.rollouts.plan,
-        kl_coefficient=session.kl.coefficient,
-        pending_validations=session.validation.pending,
-        accuracy=session.validation.accuracy,
-        wandb_run_id=session.wandb_run_id,
-        seed=session.config.seed,
-    )
-
-
-def save(session: Session, version: int) -> None:
-    """Write a checkpoint unless the one of this version is there, and delete those no longer wanted."""
-    checkpoints = session.run_folder / "checkpoints"
-    if checkpoint.step_folder(checkpoints, version).exists():
-        return
-    state = trainer_state(session, version)
-    path = checkpoint.save(checkpoints, state, session.models, session.optimizers, session.tokenizer)
-    session.client.report(CheckpointSaved(version, str(path)))
-    prune(session)
-
-
-def prune(session: Session) -> None:
-    """Keep the last checkpoints, the best, and those still being validated."""
-    checkpoint.prune(
-        session.run_folder / "checkpoints",
-        session.config.policy_gradient.keep_last,
-        session.validation.accuracy,
-        session.validation.pending,
-    )
+    return training.trainer_state(session, version, session.rollouts.plan, session.kl.coefficient)

@@ -26,7 +26,7 @@ def replay(config: Config, run: Path, step: int, model_folder: Path, critic_fold
         torch.use_deterministic_algorithms(True)
     state = checkpoint.read_state(before)
     models = open_models(config, model_folder, critic_folder, before)
-    optimizers = open_optimizers(models, config)
+    optimizers = open_optimizers(models, config.learner)
     checkpoint.restore(before, models, optimizers)
     assert state.step == record.version
     experience = prepare(record.samples, record.rewards_GN, models, config, record.rates.kl_coef, _ignore)

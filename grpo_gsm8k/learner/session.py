@@ -11,64 +11,56 @@ from transformers import AutoTokenizer, GenerationConfig
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.errors import CheckpointError, UserError
 from grpo_gsm8k.learner import checkpoint
-from grpo_gsm8k.learner.client import Client
 from grpo_gsm8k.learner.critic import build_critic
 from grpo_gsm8k.learner.kl_controller import KlController
 from grpo_gsm8k.learner.model import load_policy, load_reference
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.policy_gradient import Session, train
+from grpo_gsm8k.learner.policy_gradient import PolicyGradientSession
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.rollouts import Plan, Rollouts
 from grpo_gsm8k.learner.task import Task
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.learner.validation import Validation
-from grpo_gsm8k.protocol import Finished, LoadWeights, Ready, Resumed
+from grpo_gsm8k.protocol import LoadWeights, Ready, Resumed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from grpo_gsm8k.channel import Channel
     from grpo_gsm8k.config import Config, LearnerConfig
     from grpo_gsm8k.learner.checkpoint import TrainerState
+    from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.spec import LearnerSpec
     from grpo_gsm8k.learner.task import Item
+    from grpo_gsm8k.learner.training import Session
 
 
-def run_learner(spec: LearnerSpec, channel: Channel) -> None:
-    """Train from where the run stands to its end, or to a stop request."""
-    client = Client(channel, spec.incarnation)
-    session = open_session(spec, client)
-    step = train(session)
-    client.report(Finished(step, stopped=client.stop_requested and step < spec.config.policy_gradient.updates))
-
-
-def open_session(spec: LearnerSpec, client: Client) -> Session:
+def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSession:
     """Check everything that can be checked without an engine, report ready, then load the weights."""
     config = spec.config
-    _set_up_torch(config)
+    set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
     task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
     items, too_long = task.training_items(load_split(spec.data, "train"))
     validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
-    found = _checkpoint(spec)
+    found = find_checkpoint(spec)
     client.report(Ready())
 
     folder, state = found if found else (None, None)
     start = state.step if state else 0
     models = open_models(config, spec.model_folder, spec.critic_folder, folder)
-    optimizers = open_optimizers(models, config)
-    validation = Validation(client, task, validation_items, config, spec.run_folder / "validation")
+    optimizers = open_optimizers(models, config.learner)
+    updates = config.policy_gradient.updates
+    validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
     plan = state.plan if state else Plan(0, {})
     if folder and state:
-        checkpoint.restore(folder, models, optimizers)
-        checkpoint.set_aside_later(folder.parent, state.step)
-        validation.accuracy.update(state.accuracy)
+        restore(folder, state, models, optimizers, validation)
     client.report(Resumed(start))
-    session = Session(
+    session = PolicyGradientSession(
         config=config,
+        updates=updates,
         client=client,
         models=models,
         optimizers=optimizers,
@@ -82,8 +74,15 @@ def open_session(spec: LearnerSpec, client: Client) -> Session:
         start=start,
         unvalidated=state.pending_validations if state else (0,),
     )
-    _resubmit_validations(session, items, spec)
+    resubmit_validations(session, items, spec)
     return session
+
+
+def restore(folder: Path, state: TrainerState, models: Models, optimizers: Optimizers, validation: Validation) -> None:
+    """Go on from a checkpoint; those of later steps are history."""
+    checkpoint.restore(folder, models, optimizers)
+    checkpoint.set_aside_later(folder.parent, state.step)
+    validation.accuracy.update(state.accuracy)
 
 
 def open_models(config: Config, model_folder: Path, critic_folder: Path, checkpoint_folder: Path | None) -> Models:
@@ -104,20 +103,23 @@ def open_policy(learner: LearnerConfig, model_folder: Path, checkpoint_folder: P
     return load_policy(checkpoint_folder / "model", learner)
 
 
-def open_optimizers(models: Models, config: Config) -> Optimizers:
+def open_optimizers(models: Models, learner: LearnerConfig) -> Optimizers:
     """One for the policy and one for a critic."""
-    learner = config.learner
     critic = None if models.critic is None else Optimizer(models.critic.named_parameters(), learner)
     return Optimizers(Optimizer(models.policy.named_parameters(), learner), critic)
 
 
-def _resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerSpec) -> None:
-    """Queue the validations of earlier versions that were under way, with the weights of their own checkpoints."""
+def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerSpec) -> None:
+    """Queue the validations of earlier versions that were under way, with the weights of their own checkpoints.
+
+    Version 0 has none: it is what the run starts from.
+    """
     config = session.config
     for version in session.unvalidated:
-        folder = checkpoint.step_folder(session.run_folder / "checkpoints", version)
-        if version < session.start and folder.is_dir():
-            checkpoint.read_state(folder)  # verifies it
+        folder = checkpoint.step_folder(session.run_folder / "checkpoints", version) if version else None
+        if version < session.start and (folder is None or folder.is_dir()):
+            if folder is not None:
+                checkpoint.read_state(folder)  # verifies it
             policy = open_policy(config.learner, spec.model_folder, folder)
             publisher = Publisher(spec.weights_root, policy, config, items)
             session.client.queue(LoadWeights(publisher.publish(version).ref))
@@ -138,7 +140,8 @@ def stop_token_ids(model_folder: Path, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
-def _checkpoint(spec: LearnerSpec) -> tuple[Path, TrainerState] | None:
+def find_checkpoint(spec: LearnerSpec) -> tuple[Path, TrainerState] | None:
+    """The checkpoint to go on from, verified. Raises CheckpointError."""
     checkpoints = spec.run_folder / "checkpoints"
     if spec.resume_step is None:
         found = checkpoint.newest_valid(checkpoints)
@@ -150,7 +153,8 @@ def _checkpoint(spec: LearnerSpec) -> tuple[Path, TrainerState] | None:
     return found
 
 
-def _set_up_torch(config: Config) -> None:
+def set_up_torch(config: Config) -> None:
+    """Threads, seed, determinism; every device that is asked for must be there."""
     torch.set_num_threads(config.learner.threads)
     torch.manual_seed(config.seed)
     _check_devices(config)

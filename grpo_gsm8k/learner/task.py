@@ -55,9 +55,10 @@ class Task:
         self._prompt = config.prompt
         self._weights = config.policy_gradient.rewards
         pg = config.policy_gradient
-        self._limit = pg.max_new_tokens
+        self._command = config.command
+        self._limit = config.training.max_new_tokens
         self._penalty_buffer = max(1, round(pg.overlong_buffer * self._limit)) if pg.overlong == "penalty" else 0
-        self._room = config.actor.max_model_len - config.policy_gradient.max_new_tokens
+        self._room = config.actor.max_model_len - self._limit
 
     def items(self, problems: Sequence[Problem]) -> tuple[list[Item], list[Item]]:
         """All problems as items: those whose prompt leaves room for a completion, and those too long for it."""
@@ -100,4 +101,4 @@ class Task:
 
     @property
     def _fix(self) -> str:
-        return "raise actor.max_model_len or lower policy_gradient.max_new_tokens"
+        return f"raise actor.max_model_len or lower {self._command}.max_new_tokens"

@@ -28,13 +28,16 @@ class _Pending:
 class Validation:
     """Requests go to the actor with the weights they validate; results are collected whenever they arrive."""
 
-    def __init__(self, client: Client, task: Task, items: Sequence[Item], config: Config, folder: Path) -> None:
-        """`folder` gets one Parquet file per validated version."""
+    def __init__(
+        self, client: Client, task: Task, items: Sequence[Item], config: Config, updates: int, folder: Path
+    ) -> None:
+        """`updates` is the length of the run; `folder` gets one Parquet file per validated version."""
         self.accuracy: dict[int, float] = {}  # by version
         self._client = client
         self._task = task
         self._items = items
         self._config = config
+        self._updates = updates
         self._folder = folder
         self._pending: dict[int, _Pending] = {}
 
@@ -45,8 +48,7 @@ class Validation:
 
     def due(self, version: int) -> bool:
         """At the start, every `eval_every` updates, and at the end."""
-        pg = self._config.policy_gradient
-        return version % pg.eval_every == 0 or version == pg.updates
+        return version % self._config.training.eval_every == 0 or version == self._updates
 
     def submit(self, version: int) -> None:
         """Queue the validation of `version`."""
@@ -66,9 +68,9 @@ class Validation:
             if len(pending.judged) == len(self._items):
                 self._finish(version)
 
-    def wait(self) -> None:
-        """Finish what is pending, unless the run is to stop."""
-        for version in list(self._pending):
+    def wait(self, at_most: int = 0) -> None:
+        """Finish the oldest until no more than `at_most` are pending, unless the run is to stop."""
+        for version in list(self._pending)[: len(self._pending) - at_most]:
             for index, item in enumerate(self._items):
                 if index not in self._pending[version].judged:
                     result = self._client.take(self._request_id(version, index))
@@ -96,7 +98,7 @@ class Validation:
         sampling = SamplingSpec(
             temperature=0.0,
             top_p=1.0,
-            max_new_tokens=self._config.policy_gradient.max_new_tokens,
+            max_new_tokens=self._config.training.max_new_tokens,
             seed=self._config.seed,
             stop_token_ids=self._task.stop_token_ids,
         )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k import console, models, rewards, run_folder
 from grpo_gsm8k.actor.engine import EngineSpec
+from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
+from grpo_gsm8k.data.schedule import plan_updates
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.spec import LearnerSpec
 from grpo_gsm8k.orchestrator.ledger import Ledger
@@ -17,6 +19,7 @@ from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.orchestrator.supervisor import Limits, Outcome, Spawners, Supervisor
 from grpo_gsm8k.orchestrator.weights_store import WeightsStore
 from grpo_gsm8k.orchestrator.worker import Surroundings, actor_main, learner_main
+from grpo_gsm8k.start import pin_model, start_folder
 from grpo_gsm8k.tracking import Tracker, check_wandb
 
 if TYPE_CHECKING:
@@ -25,37 +28,52 @@ if TYPE_CHECKING:
 
 
 def run_training(config: Config) -> int:
-    """Prepare, train, summarise. Raises LabError; returns 0, or 128 + the signal that ended the run early."""
+    """Prepare, train by the command's method, summarise.
+
+    Raises LabError; returns 0, or 128 + the signal that ended the run early.
+    """
     rewards.validate_reward_weights(config.policy_gradient.rewards)
     check_wandb(config.wandb)
+    config = pin_model(config)
     data = ensure(config.data, config.artifacts)
-    model_folder = models.resolve_model(config.model.path, config.model.revision, config.artifacts)
+    model_folder = start_folder(config)
     critic_path = config.policy_gradient.critic.path
     critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
     check_context(config, models.context_length(model_folder))
+    updates = total_updates(config)
     run, step = open_run(config)
     with WeightsStore(config.shm, run.path.name) as store:
         run_folder.write_config(run, config.model_dump(mode="json"))
         run_folder.write_manifest(run, config.model_dump(mode="json"))
-        outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store))
+        outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates)
     return 128 + outcome.signal if outcome.signal else 0
+
+
+def total_updates(config: Config) -> int:
+    """Policy updates, or those that the tokens of supervised fine-tuning are good for."""
+    if config.command != "sft":
+        return config.policy_gradient.updates
+    folder = config.artifacts / config.preprocess.folder
+    tokens.verify(folder)
+    lengths = tokens.response_lengths(folder)
+    return len(plan_updates(lengths, config.sft.min_tokens_per_update, config.sft.epochs, config.seed))
 
 
 def check_context(config: Config, context: int) -> None:
     """The engine's context must fit the model, and leave room for a prompt. Raises UserError."""
-    actor, pg = config.actor, config.policy_gradient
+    actor, limit = config.actor, config.training.max_new_tokens
     if actor.max_model_len > context:
         raise UserError(f"actor.max_model_len={actor.max_model_len} exceeds the model's context of {context}: lower it")
-    if pg.max_new_tokens >= actor.max_model_len:
+    if limit >= actor.max_model_len:
         raise UserError(
-            f"policy_gradient.max_new_tokens={pg.max_new_tokens} leaves no room for a prompt in "
+            f"{config.command}.max_new_tokens={limit} leaves no room for a prompt in "
             f"actor.max_model_len={actor.max_model_len}: lower the former or raise the latter"
         )
 
 
 def open_run(config: Config) -> tuple[RunFolder, int | None]:
     """A new run folder, or the one to resume with its step (None: the newest that is valid)."""
-    resume_from = config.policy_gradient.resume_from
+    resume_from = config.training.resume_from
     if resume_from is None:
         return run_folder.create(config.artifacts, config.name), None
     run, step = run_folder.find(config.artifacts, resume_from)
@@ -114,6 +132,12 @@ class Plan:
         self.run.logs.mkdir(exist_ok=True)
         return Surroundings(os.getpid(), self.run.logs / f"{name}.log", tuple(cores))
 
+    def _versions_at_once(self) -> int:
+        """Adapters that the engine holds: those with requests under way, and the one that is loaded beside them."""
+        if self.config.command == "sft":
+            return 3  # two validations, see learner.sft
+        return self.config.policy_gradient.max_staleness + 2
+
     def _engine_spec(self) -> EngineSpec:
         actor, lora = self.config.actor, self.config.learner.lora
         return EngineSpec(
@@ -129,8 +153,7 @@ class Plan:
             enforce_eager=actor.enforce_eager,
             prefix_caching=actor.prefix_caching,
             lora_rank=lora.rank if lora.enabled and actor.lora == "adapter" else 0,
-            # Requests of max_staleness + 1 updates are under way, and the next version is loaded beside them.
-            lora_versions=self.config.policy_gradient.max_staleness + 2,
+            lora_versions=self._versions_at_once(),
             canary_tolerance=actor.canary_tolerance,
             seed=self.config.seed,
         )
@@ -154,9 +177,8 @@ def actor_environment(config: Config, index: int) -> dict[str, str]:
     return values
 
 
-def _supervise(plan: Plan) -> Outcome:
+def _supervise(plan: Plan, total: int) -> Outcome:
     config, run = plan.config, plan.run
-    total = config.policy_gradient.updates
     progress = console.open_console(total)
     tracker = Tracker(run, config.wandb, config.model_dump(mode="json"), total, 0, None, progress)
     ledger = Ledger(run.ledger_jsonl)
@@ -169,7 +191,8 @@ def _supervise(plan: Plan) -> Outcome:
     status = "failed"
     try:
         outcome = Supervisor(spawners, limits, tracker, ledger).run()
-        status = "interrupted" if outcome.signal else "done"
+        early = "interrupted" if outcome.signal else "stopped early"
+        status = "done" if outcome.step == total else early
     finally:
         ledger.close()
         tracker.close(status)

@@ -53,7 +53,7 @@ def learner_main(reader: Connection, writer: Connection, surroundings: Surroundi
     """Entry point of a learner process."""
 
     def work(channel: Channel) -> None:
-        from grpo_gsm8k.learner.session import run_learner
+        from grpo_gsm8k.learner.entry import run_learner
 
         run_learner(spec, channel)
 

@@ -14,7 +14,7 @@ def test_values_entropy_and_gradients(chunk: int, temperature: float) -> None:
     head = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 11, (7,))
     weights = torch.randn(7, dtype=torch.float64)
-    logprobs, entropy = token_logprobs(hidden, head, targets, temperature, chunk)
+    logprobs, entropy, greedy = token_logprobs(hidden, head, targets, temperature, chunk)
     other = torch.randn(7, dtype=torch.float64)
     sums = {
         "logprobs": (weights * logprobs).sum(),
@@ -33,6 +33,7 @@ def test_values_entropy_and_gradients(chunk: int, temperature: float) -> None:
     }
     torch.testing.assert_close(logprobs, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(entropy, expected_entropy, rtol=1e-12, atol=1e-12)
+    assert greedy.tolist() == [bool(target == best) for target, best in zip(targets, full.argmax(-1), strict=True)]
     for name, expected_sum in expected_sums.items():
         wanted = torch.autograd.grad(expected_sum, [hidden, head], retain_graph=True)
         for got, want in zip(gradients[name], wanted, strict=True):
@@ -41,7 +42,7 @@ def test_values_entropy_and_gradients(chunk: int, temperature: float) -> None:
 
 def test_a_frozen_head_gets_no_gradient() -> None:
     hidden, head = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
-    logprobs, _ = token_logprobs(hidden, head, torch.zeros(4, dtype=torch.long), 1.0, 2)
+    logprobs, *_ = token_logprobs(hidden, head, torch.zeros(4, dtype=torch.long), 1.0, 2)
     logprobs.sum().backward()
     assert hidden.grad is not None
     assert head.grad is None
@@ -52,10 +53,10 @@ def test_autocast_is_near_float32(chunk: int) -> None:
     torch.manual_seed(0)
     hidden, head = torch.randn(6, 8, requires_grad=True), torch.randn(9, 8, requires_grad=True)
     targets = torch.randint(0, 9, (6,))
-    exact, _ = token_logprobs(hidden, head, targets, 1.0, chunk)
+    exact, *_ = token_logprobs(hidden, head, targets, 1.0, chunk)
     wanted = torch.autograd.grad(exact.sum(), [hidden, head])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough, _ = token_logprobs(hidden, head, targets, 1.0, chunk)
+        rough, *_ = token_logprobs(hidden, head, targets, 1.0, chunk)
     assert rough.dtype == torch.float32
     got = torch.autograd.grad(rough.sum(), [hidden, head])
     assert 0 < (rough - exact).abs().max() < 0.05

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import time
@@ -114,7 +115,13 @@ def test_reasoning_gym_gold_is_right(data_config):
     for problem in source.train:
         terms = problem.question.removesuffix("=").partition(":")[2].replace("- ", "-").replace("+ ", "").split()
         assert int(problem.gold_number) == sum(int(term) for term in terms)
-        assert problem.answer == f"#### {problem.gold_number}"
+        *steps, last = problem.answer.split("\n")
+        assert last == f"#### {problem.gold_number}"
+        assert steps[-1].endswith(f"={problem.gold_number}")
+        for step in steps:
+            left, right = step.split("=")
+            total = int(re.match(r"-?\d+", left)[0])
+            assert total + int(left.removeprefix(str(total))) == int(right)
 
 
 def test_gsm_symbolic_works(data_config):

@@ -57,7 +57,7 @@ def curve(setting: str, artifacts: Path) -> dict[str, list[float]]:
     task = Task(tokenizer, config, stop_token_ids(EMBEDDED_TINY, tokenizer))
     items = of_one_length(task.training_items(load_split(ensure(config.data, artifacts), "train"))[0])
     models = open_models(config, EMBEDDED_TINY, EMBEDDED_TINY, None)
-    optimizers = open_optimizers(models, config)
+    optimizers = open_optimizers(models, config.learner)
     sampler = AutoModelForCausalLM.from_pretrained(EMBEDDED_TINY, dtype=torch.float32, attn_implementation="sdpa")
     numbers = []
     for version in range(UPDATES):

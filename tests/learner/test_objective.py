@@ -185,7 +185,11 @@ def _no_beat() -> None:
     pass
 
 
-@pytest.mark.parametrize("method", METHODS)
+NAMED = [name for name in METHODS if METHODS[name][0].startswith("policy_gradient=")]
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name not in NAMED]
+
+
+@pytest.mark.parametrize("method", [*NAMED, *OTHERS])
 def test_loss_and_gradient_equal_the_derivation(random_model: Path, method: str) -> None:
     scene = Scene(random_model, small_config(*METHODS[method]))
     loss, gradient = scene.ours()
@@ -194,6 +198,7 @@ def test_loss_and_gradient_equal_the_derivation(random_model: Path, method: str)
     assert (gradient - derived).norm() / derived.norm() < 5e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grpo", "gspo", "ppo", "dapo", "kl_k3", "mask_sequence"])
 @pytest.mark.parametrize("token_budget", [8, 60, 10_000])
 def test_independent_of_micro_batches_and_packing(random_model: Path, method: str, token_budget: int) -> None:

@@ -32,7 +32,15 @@ SMALL = (
 )
 SYNC = (*SMALL, "policy_gradient.max_staleness=0", "learner.deterministic=true")
 SCRIPTED = (*SMALL, "actor.engine=scripted")
-TIMED = ("time/", "sync/publish_s", "sync/load_s", "rollout/tokens_per_s", "val/seconds")
+TIMED = (
+    "time/",
+    "sync/publish_s",
+    "sync/load_s",
+    "sync/canary_gap",
+    "rollout/tokens_per_s",
+    "train/tokens_per_s",
+    "val/seconds",
+)
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
@@ -100,9 +108,9 @@ def sync_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cli.runs()[-1]
 
 
-def assert_equal_runs(one: Path, other: Path) -> None:
+def assert_equal_runs(one: Path, other: Path, updates: int = UPDATES) -> None:
     assert metrics_of(one) == metrics_of(other)
-    last = f"checkpoints/step_{UPDATES}"
+    last = f"checkpoints/step_{updates}"
     files = [path.relative_to(one / last) for path in (one / last).rglob("*.safetensors")]
     assert len(files) >= 3
     for file in files:

@@ -1,0 +1,92 @@
+"""Texts to learn from: the data set's own answers, a teacher's traces, or any JSONL of prompts and responses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.answers import AnswerFormat, Locale, marked
+from grpo_gsm8k.data.prepare import load_split
+from grpo_gsm8k.data.problems import json_objects, text_of
+from grpo_gsm8k.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.data.prepare import DataFolder
+    from grpo_gsm8k.data.problems import Problem
+
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A question and the response to learn, both as plain text."""
+
+    id: str
+    question: str
+    response: str
+
+
+def training_texts(config: Config, data: DataFolder) -> tuple[str, list[Text]]:
+    """The name of the source and its texts. Raises UserError with the fix."""
+    source, path = config.preprocess.source, config.preprocess.path
+    traces = config.artifacts / config.traces.folder / "train.jsonl"
+    if source == "auto":
+        source = "traces" if traces.is_file() else "main"
+    if source in ("main", "socratic"):
+        _check_kind(config, source)
+        return "answers", own_answers(config, load_split(data, "train"))
+    if path is None:
+        path = traces
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run command=traces first, or set preprocess.source=main")
+    texts = read_texts(path)
+    if not texts:
+        raise UserError(f"{path} holds no line with a prompt and a response")
+    return str(path), texts
+
+
+def own_answers(config: Config, problems: list[Problem]) -> list[Text]:
+    """The data set's worked answers, each ending with the gold number in the prompt's answer format."""
+    fmt, locale = AnswerFormat(config.prompt.answer_format), Locale(config.prompt.locale)
+    return [
+        Text(p.id, p.question, worked_answer(p, fmt, locale, calculator=config.preprocess.calculator)) for p in problems
+    ]
+
+
+def worked_answer(problem: Problem, fmt: AnswerFormat, locale: Locale, calculator: bool) -> str:
+    """The steps of a GSM8K answer and its number in the given format, with or without `<<48/2=24>>`."""
+    steps, marker, _ = problem.answer.rpartition("####")
+    steps = (steps if marker else problem.answer).rstrip()
+    if not calculator:
+        steps = _CALCULATOR.sub("", steps)
+    return "\n".join(part for part in (steps, marked(problem.gold_number, fmt, locale)) if part)
+
+
+def read_texts(path: Path) -> list[Text]:
+    """Lines of `{"prompt", "response"}`, `id` optional. Raises UserError naming file and line."""
+    texts = []
+    seen: dict[str, int] = {}
+    for number, row in json_objects(path):
+        where = f"{path}:{number}"
+        name = str(row.get("id", f"line-{number}"))
+        if name in seen:
+            raise UserError(f"{where}: id {name!r} is taken by line {seen[name]}")
+        seen[name] = number
+        texts.append(Text(name, text_of(row, "prompt", where), text_of(row, "response", where)))
+    return texts
+
+
+def _check_kind(config: Config, source: str) -> None:
+    """GSM8K comes in two kinds under the same questions; which one a file holds only its name tells."""
+    if config.data.source == "hub" and config.data.name != source:
+        raise UserError(
+            f"preprocess.source={source}, but data.name={config.data.name}: set data={_GROUPS[source]} or "
+            f"preprocess.source={config.data.name}"
+        )
+
+
+_GROUPS = {"main": "gsm8k", "socratic": "gsm8k_socratic"}

@@ -1,0 +1,117 @@
+"""Tokenised examples on disk: Parquet shards, and a manifest that says which tokenizer and prompt made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grpo_gsm8k import integrity
+from grpo_gsm8k.data.folders import refuse_link
+from grpo_gsm8k.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from grpo_gsm8k.config import PromptConfig
+
+KIND = "grpo_gsm8k.tokens"
+_SCHEMA = pa.schema([("id", pa.string()), ("prompt_ids", pa.list_(pa.int32())), ("response_ids", pa.list_(pa.int32()))])
+TokenSplit = Literal["train", "val"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt and what should follow it, the end token included; both int32 [L]."""
+
+    id: str
+    prompt_ids: np.ndarray
+    response_ids: np.ndarray
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A digest of everything that decides which ids a text becomes, and of the end token."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    for passing in ("padding", "truncation"):  # set by whoever encoded last
+        backend.pop(passing, None)
+    text = json.dumps([backend, tokenizer.eos_token_id], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_shards(folder: Path, split: TokenSplit, examples: Sequence[Example], shard_items: int) -> None:
+    """Write `<split>-<number>.parquet` files of at most `shard_items` examples into an existing folder."""
+    for number, start in enumerate(range(0, len(examples), shard_items)):
+        part = examples[start : start + shard_items]
+        columns = {
+            "id": [e.id for e in part],
+            "prompt_ids": [e.prompt_ids for e in part],
+            "response_ids": [e.response_ids for e in part],
+        }
+        pq.write_table(pa.table(columns, schema=_SCHEMA), folder / f"{split}-{number:05d}.parquet")
+
+
+def read_shards(folder: Path, split: TokenSplit) -> list[Example]:
+    """All examples of a split, in the order in which they were written."""
+    examples: list[Example] = []
+    for path in sorted(folder.glob(f"{split}-*.parquet")):
+        table = pq.read_table(path, schema=_SCHEMA)
+        prompts, responses = (_arrays(table[name].combine_chunks()) for name in ("prompt_ids", "response_ids"))
+        examples += map(Example, table["id"].to_pylist(), prompts, responses)
+    return examples
+
+
+def response_lengths(folder: Path) -> list[int]:
+    """Response tokens of every training example, end token included, without reading the tokens."""
+    return [len(example.response_ids) for example in read_shards(folder, "train")]
+
+
+def write_manifest(folder: Path, tokenizer: Any, prompt: PromptConfig, made: Mapping[str, Any]) -> None:
+    """Complete a folder: `made` says from what and how, and what was left out."""
+    extra = {
+        "kind": KIND,
+        "tokenizer": tokenizer_hash(tokenizer),
+        "prompt": prompt.model_dump(mode="json"),
+        "made": dict(made),
+    }
+    integrity.write_manifest(folder, extra)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every byte and give the manifest. Raises UserError with the command that makes the folder anew."""
+    refuse_link(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: run command=preprocess with the same settings first")
+    try:
+        manifest = integrity.verify(folder)
+    except integrity.IntegrityError as error:
+        raise UserError(f"{error}: run command=preprocess again") from None
+    if manifest.get("kind") != KIND:
+        raise UserError(f"{folder} was not made by command=preprocess: set preprocess.folder to another name")
+    return manifest
+
+
+def check_made_for(folder: Path, manifest: Mapping[str, Any], tokenizer: Any, prompt: PromptConfig) -> None:
+    """Raise UserError unless the tokens are those of this tokenizer and this prompt."""
+    if manifest["tokenizer"] != tokenizer_hash(tokenizer):
+        raise UserError(
+            f"{folder} was made with another tokenizer than that of model.path: run command=preprocess with this model"
+        )
+    asked = prompt.model_dump(mode="json")
+    for key, value in manifest["prompt"].items():
+        if asked.get(key) != value:
+            raise UserError(
+                f"{folder} was made with prompt.{key}={value!r}, now prompt.{key}={asked.get(key)!r}: run "
+                "command=preprocess with this prompt"
+            )
+
+
+def _arrays(column: pa.ListArray) -> list[np.ndarray]:
+    values = column.flatten().to_numpy()
+    offsets = column.offsets.to_numpy()
+    return [values[a:b] for a, b in zip(offsets - offsets[0], (offsets - offsets[0])[1:], strict=False)]

