@@ -16,7 +16,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format typecheck bench-async bench-learner golden tiny-model clean
+.PHONY: help setup demo pipeline test test-fast lint format typecheck bench-async bench-learner bench-sft golden tiny-model clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -26,6 +26,9 @@ setup: ## make .venv with the pinned requirements (does nothing the second time)
 
 demo: setup ## a whole policy-gradient run on two CPU cores, no network
 	@$(offline) $(PY) cli.py command=policy_gradient preset=cpu_demo
+
+pipeline: setup ## data, fine-tuning, policy gradient, evaluation and report on two CPU cores, no network
+	@$(offline) $(PY) cli.py command=pipeline preset=cpu_demo
 
 test: setup ## every test
 	@$(offline) $(PY) -m pytest
@@ -50,6 +53,10 @@ bench-async: setup ## how much time overlapping generation and learning saves
 bench-learner: setup ## how fast and frugal the learner is, beside TRL's loss
 	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
 	@$(offline) $(PY) -W ignore -m benchmarks.learner_speed
+
+bench-sft: setup ## how fast supervised fine-tuning is, beside TRL's trainer
+	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
+	@$(offline) $(PY) -W ignore -m benchmarks.sft_speed
 
 golden: setup ## record the loss curves of the named settings anew
 	@$(offline) $(PY) -m tests.learner.golden

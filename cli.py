@@ -25,11 +25,14 @@ CONF = Path(__file__).resolve().parent / "conf"
 def main(arguments: list[str]) -> int:
     """Compose the configuration, check it, run the command; returns the exit code."""
     if not arguments or arguments[0] in {"-h", "--help"}:
-        print(f"{__doc__}\ncommands: {', '.join(COMMANDS)}\npresets: {', '.join(presets())}\nkeys: see {CONF}")
+        names = ", ".join([*COMMANDS, "pipeline"])
+        print(f"{__doc__}\ncommands: {names}\npresets: {', '.join(presets())}\nkeys: see {CONF}")
         return 0 if arguments else 2
     dotenv.load_dotenv(CONF.parent / ".env")  # what the environment has already stays
     try:
         config = load_config(arguments)
+        if config.command == "pipeline":
+            return pipeline(config, arguments)
         return COMMANDS[config.command](config)
     except UserError as error:
         return fail(error, 2)
@@ -80,8 +83,9 @@ def data(config: Config) -> int:
 def traces(config: Config) -> int:
     """Ask a teacher for solutions, and keep the good ones."""
     from grpo_gsm8k.data.traces.command import collect_traces
+    from grpo_gsm8k.orchestrator.local_teacher import local_producer
 
-    return collect_traces(config)
+    return collect_traces(config, local_producer)
 
 
 def preprocess(config: Config) -> int:
@@ -103,6 +107,20 @@ def policy_gradient(config: Config) -> int:
     from grpo_gsm8k.orchestrator.run import run_training
 
     return run_training(config)
+
+
+def evaluate(config: Config) -> int:
+    """Measure the accuracy of models."""
+    from grpo_gsm8k.evaluation.command import evaluate_models
+
+    return evaluate_models(config)
+
+
+def report(config: Config) -> int:
+    """Write a page about runs."""
+    from grpo_gsm8k.evaluation.report.command import write_report
+
+    return write_report(config)
 
 
 def replay(config: Config) -> int:
@@ -133,12 +151,21 @@ def doctor(config: Config) -> int:
     return print_report(config)
 
 
+def pipeline(config: Config, arguments: list[str]) -> int:
+    """One command after another."""
+    from grpo_gsm8k.pipeline import run_pipeline
+
+    return run_pipeline(config, arguments)
+
+
 COMMANDS = {
     "data": data,
     "traces": traces,
     "preprocess": preprocess,
     "sft": sft,
     "policy_gradient": policy_gradient,
+    "eval": evaluate,
+    "report": report,
     "replay": replay,
     "merge": merge,
     "push": push,

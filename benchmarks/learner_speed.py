@@ -173,13 +173,11 @@ def measure(options: argparse.Namespace) -> Result:
         seconds.append(time.perf_counter() - started)
     peak = meter.peak_mb()
     norm = torch.stack([p.grad.float().norm() for p in parameters if p.grad is not None]).norm().item()
-    before, started = meter.now_mb(), time.perf_counter()
-    optimizer = step()
+    started = time.perf_counter()
+    state_bytes = step()
     meter.wait()
     step_s = time.perf_counter() - started
-    optimizer_mb = max(0.0, meter.now_mb() - before)
-    del optimizer  # its state was to be measured while it lived
-    return Result(tokens / min(seconds), peak, step_s, optimizer_mb, norm)
+    return Result(tokens / min(seconds), peak, step_s, state_bytes / 2**20, norm)
 
 
 class Meter:
@@ -215,7 +213,8 @@ def _status(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-Built = tuple[Callable[[], None], list[Any], Callable[[], Any]]
+# Forward and backward passes, the parameters, and an optimizer step that returns the bytes of the optimizer's state.
+Built = tuple[Callable[[], None], list[Any], Callable[[], int]]
 
 
 def build_ours(options: argparse.Namespace, samples: list[list[Any]], rewards_GN: np.ndarray) -> Built:
@@ -234,10 +233,10 @@ def build_ours(options: argparse.Namespace, samples: list[list[Any]], rewards_GN
         for micro in microbatches(flat, config, models.policy.device):
             objective(models, micro, config, 0.0).loss.backward()
 
-    def step() -> Any:
+    def step() -> int:
         optimizers = open_optimizers(models, config.learner)
         optimizers.policy.step(0.0)
-        return optimizers
+        return sum(tensor.nbytes for tensor in optimizers.policy.state_tensors().values())
 
     return passes, [p for _, p in models.policy.named_parameters()], step
 
@@ -289,10 +288,10 @@ def build_trl(options: argparse.Namespace, samples: list[list[Any]], rewards_GN:
 
     parameters = list(trainer.model.parameters())
 
-    def step() -> Any:
+    def step() -> int:
         optimizer = torch.optim.AdamW(parameters, lr=0.0)
         optimizer.step()
-        return optimizer
+        return sum(t.nbytes for state in optimizer.state.values() for t in state.values())
 
     return passes, parameters, step
 

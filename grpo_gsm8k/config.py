@@ -369,12 +369,61 @@ class SftConfig(Section):
     resume_from: str | None
 
 
+class EvalConfig(Section):
+    """What is evaluated on what, and how it is asked."""
+
+    model_path: str | list[str] | None
+    eval_suites: Literal["gsm8k"]
+    data_path: Path | None
+    split: Literal["val", "test"]
+    limit: int | None = Field(ge=1)
+    prompting: list[Literal["zero_shot", "zero_shot_bare", "one_shot", "one_shot_bare", "few_shot"]] = Field(
+        min_length=1
+    )
+    shots: int = Field(ge=1)
+    temperatures: list[float] = Field(min_length=1)
+    samples: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1)
+    num_shards: int = Field(ge=1)
+    max_attempts: int = Field(ge=1)
+    resume_from: str | None
+
+    @model_validator(mode="after")
+    def _temperatures_are_not_negative(self) -> Self:
+        if min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(f"temperatures={self.temperatures}: give different numbers of at least 0")
+        return self
+
+
+class PipelineConfig(Section):
+    """The stages of `command=pipeline`: the arguments of each, `command=...` first."""
+
+    stages: list[list[str]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_are_commands(self) -> Self:
+        for stage in self.stages:
+            if not stage or not stage[0].startswith("command=") or stage[0] == "command=pipeline":
+                raise ValueError(f"stage {stage}: begin it with command=<name>, another than pipeline")
+        return self
+
+
 class WandbConfig(Section):
     """Weights & Biases. The key is read from the environment by wandb itself, never from here."""
 
     mode: Literal["online", "offline", "off"]
     project: str
     entity: str | None
+
+
+class ReportConfig(Section):
+    """Which runs a report is about, and what a GPU-hour costs."""
+
+    runs: list[str] = Field(min_length=1)
+    baseline: str | None
+    output: Path | None
+    usd_per_gpu_hour: float = Field(ge=0)
+    title: str
 
 
 class PushConfig(Section):
@@ -387,7 +436,20 @@ class PushConfig(Section):
 class Config(Section):
     """Everything that `python cli.py` accepts."""
 
-    command: Literal["data", "traces", "preprocess", "sft", "policy_gradient", "replay", "merge", "push", "doctor"]
+    command: Literal[
+        "data",
+        "traces",
+        "preprocess",
+        "sft",
+        "policy_gradient",
+        "eval",
+        "report",
+        "pipeline",
+        "replay",
+        "merge",
+        "push",
+        "doctor",
+    ]
     seed: int = Field(ge=0)
     run: str | None
     step: int | None = Field(ge=0)
@@ -407,6 +469,9 @@ class Config(Section):
     preprocess: PreprocessConfig
     sft: SftConfig
     policy_gradient: PolicyGradientConfig
+    eval: EvalConfig
+    pipeline: PipelineConfig
+    report: ReportConfig
     wandb: WandbConfig
 
     @property

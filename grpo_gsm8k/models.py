@@ -53,6 +53,22 @@ def context_length(folder: Path) -> int:
     return length
 
 
+def stop_token_ids(model_folder: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Every token that ends a completion: the model's own list and the tokenizer's end of sequence."""
+    from transformers import GenerationConfig  # lazy: it takes seconds
+
+    ids = {tokenizer.eos_token_id}
+    try:
+        configured = GenerationConfig.from_pretrained(model_folder).eos_token_id
+    except OSError:  # a model folder need not have a generation_config.json
+        configured = None
+    ids.update(configured if isinstance(configured, list) else [configured])
+    ids.discard(None)
+    if not ids:
+        raise UserError("model.path: neither tokenizer nor generation_config.json names an end-of-sequence token")
+    return tuple(sorted(ids))
+
+
 def _checked(folder: Path, path: str) -> Path:
     """Refuse a folder that lacks weights or needs code or pickles to be loaded."""
     if not (folder / "config.json").is_file():

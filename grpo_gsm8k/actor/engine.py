@@ -30,6 +30,7 @@ class EngineSpec:
     lora_versions: int  # adapters that may be in use at once
     canary_tolerance: float
     seed: int
+    own_version: int = -1  # what the folder's own weights count as; -1: nothing is generated before a first `load`
 
 
 class Engine(Protocol):

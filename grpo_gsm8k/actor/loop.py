@@ -31,11 +31,11 @@ IDLE_WAIT_SECONDS = 0.05
 class Actor:
     """State of one actor: which requests wait, which run, which weights are to come."""
 
-    def __init__(self, engine: Engine, channel: Channel) -> None:
-        """`channel` is the queue pair to the orchestrator."""
+    def __init__(self, engine: Engine, channel: Channel, own_version: int = -1) -> None:
+        """`channel` is the queue pair to the orchestrator; `own_version` is that of `EngineSpec`."""
         self._engine = engine
         self._channel = channel
-        self._version = -1
+        self._version = own_version
         self._proving = False  # weights were loaded, the engine's proof that they run is still to come
         self._loads: deque[WeightsRef] = deque()  # published, not yet loaded, oldest first
         self._waiting: dict[str, GenerateGroup] = {}  # held until the engine's version fits

@@ -45,7 +45,7 @@ class ScriptedEngine:
     def __init__(self, spec: EngineSpec) -> None:
         """No start-up cost."""
         self._spec = spec
-        self._version = -1
+        self._version = spec.own_version
         self._running: dict[str, _Running] = {}
         self._live: list[WeightsLive] = []
 

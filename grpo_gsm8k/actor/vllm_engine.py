@@ -122,7 +122,9 @@ class VllmEngine:
         self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
         self._adapter: LoRARequest | None = None
         self._adapters_loaded = 0
-        self._version = -1
+        self._version = spec.own_version
+        if spec.own_version >= 0:
+            self._engine.set_weight_version(str(spec.own_version))
         self._admitted: dict[str, int] = {}  # version of the adapter that a running request keeps to its end
         self._proving: _Proof | None = None
         self._digest = ""

@@ -11,7 +11,7 @@ from grpo_gsm8k import answers
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.folders import written_aside
 from grpo_gsm8k.data.prepare import ensure, load_split
-from grpo_gsm8k.data.prompts import encode_prompt
+from grpo_gsm8k.data.prompts import encode_prompt, separator
 from grpo_gsm8k.data.responses import Text, own_answers, training_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import resolve_model
@@ -76,7 +76,7 @@ def encode(config: Config, text: Text, tokenizer: Any) -> Example | str:
     Prompt and response are tokenised apart, because the engine is given the prompt's tokens alone: a merge across the
     border would teach tokens that never follow it there.
     """
-    response = separator(config) + text.response
+    response = separator(config.prompt) + text.response
     ids = tokenizer.encode(response, add_special_tokens=False)
     if tokenizer.eos_token_id in ids:
         return END_INSIDE
@@ -87,11 +87,6 @@ def encode(config: Config, text: Text, tokenizer: Any) -> Example | str:
     if len(prompt_ids) + len(response_ids) > config.preprocess.max_tokens and config.preprocess.overlong == "drop":
         return TOO_LONG
     return tokens.Example(text.id, prompt_ids, response_ids)
-
-
-def separator(config: Config) -> str:
-    """What stands between a plain prompt and its response; a chat template ends with its own."""
-    return "" if config.prompt.chat or config.prompt.text[-1:].isspace() else " "
 
 
 def unreadable(config: Config, texts: Sequence[Text]) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from grpo_gsm8k.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from grpo_gsm8k.config import PromptConfig
 
 
@@ -28,27 +30,49 @@ class Tokenizer(Protocol):
     ) -> Any: ...
 
 
-def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer) -> str:
+class Shot(NamedTuple):
+    """A worked example that stands before the question."""
+
+    question: str
+    response: str
+
+
+def separator(prompt: PromptConfig) -> str:
+    """What stands between a plain prompt and its response; a chat template ends with its own."""
+    return "" if prompt.chat or prompt.text[-1:].isspace() else " "
+
+
+def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Sequence[Shot] = ()) -> str:
     """Fill in the question and, for `chat`, wrap it; an empty system text gives no system message.
 
+    Worked examples come first: as plain text with an empty line between them, or as earlier turns of the conversation.
     Raises UserError when the tokenizer has no chat template.
     """
+
     # Not str.format: templates and questions contain braces of their own.
-    text = prompt.text.replace("{question}", question)
+    def asked(text: str) -> str:
+        return prompt.text.replace("{question}", text)
+
     if not prompt.chat:
-        return text
+        examples = [f"{asked(shot.question)}{separator(prompt)}{shot.response}\n\n" for shot in shots]
+        return "".join([*examples, asked(question)])
     if not tokenizer.chat_template:
         raise UserError(
             f"prompt={prompt.name} needs a chat template and the model's tokenizer has none: set prompt=base"
         )
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    messages = [*system, {"role": "user", "content": text}]
+    turns = [
+        {"role": role, "content": content}
+        for shot in shots
+        for role, content in (("user", asked(shot.question)), ("assistant", shot.response))
+    ]
+    messages = [*system, *turns, {"role": "user", "content": asked(question)}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def encode_prompt(prompt: PromptConfig, question: str, tokenizer: Tokenizer) -> np.ndarray:
+def encode_prompt(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Sequence[Shot] = ()) -> np.ndarray:
     """Token ids int32 [P] of the rendered prompt, with the model's start token exactly once where it uses one."""
-    ids = tokenizer.encode(render(prompt, question, tokenizer), add_special_tokens=False)
+    ids = tokenizer.encode(render(prompt, question, tokenizer, shots), add_special_tokens=False)
     # A chat template writes its special tokens itself.
     start = [] if prompt.chat else _start_ids(tokenizer)
     if ids[: len(start)] != start:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer
 
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.errors import CheckpointError, UserError
@@ -22,6 +22,7 @@ from grpo_gsm8k.learner.rollouts import Plan, Rollouts
 from grpo_gsm8k.learner.task import Task
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.learner.validation import Validation
+from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.protocol import LoadWeights, Ready, Resumed
 
 if TYPE_CHECKING:
@@ -124,20 +125,6 @@ def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerS
             publisher = Publisher(spec.weights_root, policy, config, items)
             session.client.queue(LoadWeights(publisher.publish(version).ref))
             session.validation.submit(version)
-
-
-def stop_token_ids(model_folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """Every token that ends a completion: the model's own list and the tokenizer's end of sequence."""
-    ids = {tokenizer.eos_token_id}
-    try:
-        configured = GenerationConfig.from_pretrained(model_folder).eos_token_id
-    except OSError:  # a model folder need not have a generation_config.json
-        configured = None
-    ids.update(configured if isinstance(configured, list) else [configured])
-    ids.discard(None)
-    if not ids:
-        raise UserError("model.path: neither tokenizer nor generation_config.json names an end-of-sequence token")
-    return tuple(sorted(ids))
 
 
 def find_checkpoint(spec: LearnerSpec) -> tuple[Path, TrainerState] | None:

@@ -18,11 +18,11 @@ from grpo_gsm8k.learner.session import (
     restore,
     resubmit_validations,
     set_up_torch,
-    stop_token_ids,
 )
 from grpo_gsm8k.learner.sft import SftSession
 from grpo_gsm8k.learner.task import Task
 from grpo_gsm8k.learner.validation import Validation
+from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.protocol import Ready, Resumed
 
 if TYPE_CHECKING:

@@ -72,7 +72,7 @@ class Hub:
         mine = [request for i, request in self._outstanding.items() if self._actor_of[i] == index]
         pinned = {request.min_version for request in mine if request.pinned}
         loads = [LoadWeights(r) for r in self._current if r.version in pinned or r == self._current[-1]]
-        if loads:
+        if loads or mine:
             self._to_actor(index, Bundle((*loads, *mine)))
 
     def learner_restarted(self) -> None:

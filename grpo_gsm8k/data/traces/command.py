@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from grpo_gsm8k.data.traces.records import Producer, RawRecord
 
 
+LocalTeacher = Callable[["Config", Path], "Producer"]
+
+
 @dataclass(frozen=True, slots=True)
 class Collected:
     """The samples that were wanted, those of them that are done (data set's order), and what was paid."""
@@ -44,21 +49,24 @@ class Collected:
         return len(self.wanted) - len(self.done)
 
 
-def collect_traces(config: Config) -> int:
-    """Collect and format. Returns 0, or 128 + the signal that ended it; raises LabError while samples are missing."""
+def collect_traces(config: Config, local: LocalTeacher) -> int:
+    """Collect and format; `local` makes the producer of traces.teacher=local.
+
+    Returns 0, or 128 + the signal that ended it; raises LabError while samples are missing.
+    """
     try:
         with _interruptible():
-            _run(config)
+            _run(config, local)
     except Interrupted as stop:
         print("interrupted: what has arrived is kept, the same command goes on from there", flush=True)
         return 128 + stop.number
     return 0
 
 
-def _run(config: Config) -> None:
+def _run(config: Config, local: LocalTeacher) -> None:
     path = config.artifacts / config.traces.folder
-    if not (path / RAW).exists():
-        _check_teacher(config.traces)  # before the data set, which may take minutes
+    if config.traces.teacher == "api" and not (path / RAW).exists():
+        _check_api(config.traces)  # before the data set, which may take minutes
     data = ensure(config.data, config.artifacts)
     problems = load_split(data, "train")[: config.traces.limit]
     wanted = [Sample(problem, number) for problem in problems for number in range(config.traces.samples_per_prompt)]
@@ -66,7 +74,7 @@ def _run(config: Config) -> None:
         if folder.repaired_bytes:
             print(f"{path}: removed {folder.repaired_bytes} bytes of a line that was cut off", flush=True)
         before = _collected(folder, wanted)
-        stopped = _produce(config, folder, before) if before.missing else None
+        stopped = _produce(config, folder, before, local) if before.missing else None
         after = _collected(folder, wanted) if before.missing else before
         lines, report = format_traces(after.done, config.traces, config.prompt)
         write_atomically(path / TRAIN, to_jsonl(lines))
@@ -97,12 +105,12 @@ def _collected(folder: TracesFolder, wanted: Sequence[Sample]) -> Collected:
     )
 
 
-def _produce(config: Config, folder: TracesFolder, before: Collected) -> str | None:
+def _produce(config: Config, folder: TracesFolder, before: Collected, local: LocalTeacher) -> str | None:
     """Ask for what is missing; every record is in the file before the next thing happens."""
     done = {record.id for record in before.done}
     outstanding = [sample for sample in before.wanted if sample.id not in done]
     budget = open_budget(config.traces, before.paid + before.unanswered)
-    producer = _open_producer(config, folder, budget)
+    producer = _open_producer(config, folder, budget, local)
     cost_usd = before.paid.usd
 
     def deliver(record: RawRecord) -> None:
@@ -115,16 +123,16 @@ def _produce(config: Config, folder: TracesFolder, before: Collected) -> str | N
         return producer(outstanding, deliver)
 
 
-def _open_producer(config: Config, folder: TracesFolder, budget: Budget) -> Producer:
+def _open_producer(config: Config, folder: TracesFolder, budget: Budget, local: LocalTeacher) -> Producer:
     """The one place that knows the kinds of teachers."""
-    key = _check_teacher(config.traces)
+    if config.traces.teacher == "local":
+        return local(config, folder.path / "logs")
+    key = _check_api(config.traces)
     return ApiProducer(config, key, folder, budget, prices_of(config.traces))
 
 
-def _check_teacher(traces: TracesConfig) -> str:
+def _check_api(traces: TracesConfig) -> str:
     """The API's key. Raises UserError for what can be seen to be wrong before anything starts."""
-    if traces.teacher == "local":
-        raise UserError("traces.teacher=local is not there yet: set traces.teacher=api and traces.base_url")
     try:
         url = urlsplit(traces.base_url)
         is_plain = bool(url.hostname) and url.port != 0 and url.username is None and url.password is None

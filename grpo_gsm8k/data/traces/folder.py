@@ -33,8 +33,8 @@ def settings_of(config: Config, data: DataFolder) -> dict[str, Any]:
     traces, prompt = config.traces, config.prompt
     return {
         "traces.teacher": traces.teacher,
-        "traces.base_url": traces.base_url,
-        "traces.model": traces.model,
+        "traces.base_url": traces.base_url if traces.teacher == "api" else None,
+        "traces.model": traces.model if traces.teacher == "api" else config.model.path,
         "traces.max_tokens": traces.max_tokens,
         "traces.temperature": traces.temperature,
         "prompt.system": prompt.system,

@@ -14,7 +14,6 @@ REFUSED = [
     (["traces.api_key_env=ODD_KEY"], "ODD_KEY holds no key"),
     (["traces.api_key_env=GOOD_KEY", "traces.base_url=http://me:secret@localhost/v1"], "without a user name"),
     (["traces.api_key_env=GOOD_KEY", "traces.base_url=http://localhost:port/v1"], "traces.base_url"),
-    (["traces.teacher=local"], "traces.teacher=local"),
 ]
 
 

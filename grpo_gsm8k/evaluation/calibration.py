@@ -1,0 +1,86 @@
+"""Does a model's confidence say how often it is right?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Completions of similar confidence: lowest, highest, number, mean confidence and share of right ones."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def confidence(logprobs: Sequence[float]) -> float:
+    """exp(mean log-probability of a completion's tokens): the geometric mean of their probabilities.
+
+    Raises ValueError on no tokens, NaN, or a log-probability above 0 by more than rounding; minus infinity gives 0.
+    """
+    if not logprobs or not all(value <= 1e-3 for value in logprobs):
+        raise ValueError("log-probabilities must be numbers of at most 0, at least one")
+    return min(1.0, math.exp(math.fsum(logprobs) / len(logprobs)))
+
+
+def reliability_bins(confidences: ArrayLike, correct: ArrayLike, bins: int = 10) -> tuple[Bin, ...]:
+    """Sort completions [n] by confidence into bins of equal count (Nguyen and O'Connor 2015, arXiv:1508.05154).
+
+    Equal confidences share a bin, that of their middle rank: otherwise the order of the input would decide. Counts
+    then differ, and a bin left empty is not returned. Raises ValueError when bins < 1 or on unfit input (see `auroc`).
+    """
+    scores, right = _checked(confidences, correct)
+    if bins < 1:
+        raise ValueError(f"bins={bins} must be at least 1")
+    places = ((rankdata(scores) - 0.5) * bins / len(scores)).astype(int)
+    found = []
+    for place in np.unique(places):
+        inside, hits = scores[places == place], right[places == place]
+        mean = float(inside.mean())
+        found.append(Bin(float(inside.min()), float(inside.max()), len(inside), mean, float(hits.mean())))
+    return tuple(found)
+
+
+def expected_calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean of |accuracy - confidence| over bins, weighted by count.
+
+    Naeini et al. (2015), Guo et al. (2017, arXiv:1706.04599). It is biased upwards when bins hold few
+    completions. Raises ValueError on no bins.
+    """
+    if not bins:
+        raise ValueError("no bins")
+    return math.fsum(b.count * abs(b.accuracy - b.confidence) for b in bins) / sum(b.count for b in bins)
+
+
+def auroc(confidences: ArrayLike, correct: ArrayLike) -> float | None:
+    """Chance that a right completion is more confident than a wrong one, ties half; None when either is missing.
+
+    (R - r (r + 1) / 2) / (r w), R the sum of the mid-ranks of the r right ones among them and the w wrong ones (Hanley
+    and McNeil 1982). `confidences` and `correct` are [n]. Raises ValueError when they are empty, of different lengths,
+    or a confidence lies outside 0..1 (NaN included).
+    """
+    scores, right = _checked(confidences, correct)
+    rights = int(right.sum())
+    wrongs = len(right) - rights
+    if rights == 0 or wrongs == 0:
+        return None
+    rank_sum = float(rankdata(scores)[right].sum())
+    return (rank_sum - rights * (rights + 1) / 2) / (rights * wrongs)
+
+
+def _checked(confidences: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    scores, right = np.asarray(confidences, dtype=np.float64), np.asarray(correct, dtype=np.bool_)
+    if scores.ndim != 1 or scores.shape != right.shape or scores.size == 0:
+        raise ValueError(f"confidences of shape {scores.shape} for verdicts of shape {right.shape}")
+    if not bool(np.all((scores >= 0) & (scores <= 1))):
+        raise ValueError("every confidence must lie between 0 and 1")
+    return scores, right

@@ -1,0 +1,129 @@
+"""`predictions.jsonl`: one line per completion, written as it arrives, whole groups only after a resume."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k import answers, scoring
+from grpo_gsm8k.integrity import JsonLines, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from grpo_gsm8k.config import PromptConfig
+    from grpo_gsm8k.evaluation.requests import Question
+    from grpo_gsm8k.protocol import Failed, GroupResult
+
+Key = tuple[str, str, float, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One completion of one question, graded. `failed`: the engine refused it for good, and it counts as wrong."""
+
+    model: str
+    prompting: str
+    temperature: float
+    item_id: str
+    sample: int
+    question: str
+    gold_number: str
+    text: str
+    extracted: str | None
+    number: str | None  # canonical
+    kind: str
+    tokens: int
+    mean_logprob: float | None
+    failed: bool
+
+    @property
+    def key(self) -> Key:
+        """The question that it answers."""
+        return self.model, self.prompting, self.temperature, self.item_id
+
+
+def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: PromptConfig) -> list[Prediction]:
+    """The completions of one question as lines."""
+    fmt, locale = answers.AnswerFormat(prompt.answer_format), answers.Locale(prompt.locale)
+    lines = []
+    for sample, completion in enumerate(result.completions):
+        text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
+        grade = answers.grade(text, question.problem.gold_number, fmt, locale)
+        lines.append(
+            Prediction(
+                **_question_fields(question, sample),
+                text=text,
+                extracted=grade.extracted,
+                number=None if grade.number is None else answers.canonical(grade.number),
+                kind=str(scoring.classify(grade, completion.finish_reason == "length")),
+                tokens=len(completion.token_ids),
+                mean_logprob=float(completion.logprobs.mean()) if len(completion.logprobs) else None,
+                failed=False,
+            )
+        )
+    return lines
+
+
+def refused(question: Question, result: Failed) -> list[Prediction]:
+    """A question that the engine will not answer: every completion counts as wrong."""
+    return [
+        Prediction(
+            **_question_fields(question, sample),
+            text=f"[{result.error}]",
+            extracted=None,
+            number=None,
+            kind=str(scoring.ErrorKind.FORMAT),
+            tokens=0,
+            mean_logprob=None,
+            failed=True,
+        )
+        for sample in range(question.request.n)
+    ]
+
+
+def _question_fields(question: Question, sample: int) -> dict[str, Any]:
+    return {
+        "model": question.model,
+        "prompting": question.prompting,
+        "temperature": question.temperature,
+        "item_id": question.problem.id,
+        "sample": sample,
+        "question": question.problem.question,
+        "gold_number": question.problem.gold_number,
+    }
+
+
+class PredictionFile:
+    """The growing file of one evaluation. A kill costs at most the group that was being written."""
+
+    def __init__(self, path: Path, samples: Mapping[Key, int]) -> None:
+        """Open or create; `samples` says how many lines each question has, groups with fewer are asked again."""
+        self.path = path
+        self._file = JsonLines(path)
+        found = Counter(_key(line) for line in self._file.records())
+        self.done = {key for key, count in found.items() if samples.get(key) == count}
+        self._file.keep(lambda line: _key(line) in self.done)
+
+    def add(self, predictions: Iterable[Prediction]) -> None:
+        """Append the lines of one question."""
+        for prediction in predictions:
+            self._file.append(asdict(prediction))
+
+    def predictions(self) -> list[Prediction]:
+        """All lines so far."""
+        return [Prediction(**line) for line in self._file.records()]
+
+    def finish(self, order: Mapping[Key, int]) -> list[Prediction]:
+        """Bring the lines into the order of the questions, whatever order they were answered in, and close."""
+        ordered = sorted(self.predictions(), key=lambda p: (order[p.key], p.sample))
+        self._file.close()
+        write_atomically(self.path, "".join(json.dumps(asdict(p)) + "\n" for p in ordered))
+        return ordered
+
+
+def _key(line: dict[str, Any]) -> Key:
+    return line["model"], line["prompting"], line["temperature"], line["item_id"]

@@ -1,0 +1,91 @@
+"""The tables about evaluations: results, comparisons, benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from grpo_gsm8k.evaluation.report import collect, words
+from grpo_gsm8k.evaluation.report.records import Run, Table
+
+
+def results(run: Run) -> Sequence[Mapping[str, Any]]:
+    """The results of an evaluation; empty for other runs."""
+    return run.summary.get("results") or () if run.command == "eval" else ()
+
+
+def evaluations(runs: Sequence[Run]) -> Table:
+    """Every result of every evaluation."""
+    columns = ("Run", "Model", "Prompting", "Temperature", "Items", "Samples", "Accuracy")
+    columns += ("Wrong result", "No readable result", "Ended by the limit", "Mean length")
+    rows = tuple((run.name, *_result(result)) for run in runs for result in results(run))
+    return Table("evaluations", "Evaluations", columns, rows, "In brackets: 95 % intervals of the accuracy.")
+
+
+def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = result.get("ci_low"), result.get("ci_high")
+    return (
+        collect.short_model(str(result["model"])),
+        str(result["prompting"]),
+        f"{float(result['temperature']):g}",
+        words.number(result.get("items")),
+        words.number(result.get("samples")),
+        words.accuracy({"accuracy": result.get("accuracy"), "accuracy_ci_low": low, "accuracy_ci_high": high}),
+        *(words.percent(result.get(f"{kind}_frac")) for kind in ("logic_error", "format_error", "truncated")),
+        words.number(result.get("length_mean")),
+    )
+
+
+def comparisons(runs: Sequence[Run]) -> Table:
+    """The comparisons that evaluations made themselves."""
+    columns = ("Run", "A", "B", "B less A, points", "p", "p corrected", "Smallest difference it could show", "Verdict")
+    rows = tuple((run.name, *_comparison(c)) for run in runs for c in _comparisons(run))
+    return Table("comparisons", "Comparisons of the evaluation", columns, rows)
+
+
+def _comparisons(run: Run) -> Sequence[Mapping[str, Any]]:
+    return run.summary.get("comparisons") or () if run.command == "eval" else ()
+
+
+def _comparison(found: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high, smallest = (found.get(name) for name in ("ci_low", "ci_high", "smallest_difference"))
+    ends = "" if low is None or high is None else f" [{words.points(low)}, {words.points(high)}]"
+    return (
+        _side(found.get("a")),
+        _side(found.get("b")),
+        words.points(float(found.get("difference") or 0.0)) + ends,
+        words.number(found.get("p")),
+        words.number(found.get("p_holm")),
+        words.DASH if smallest is None else f"{100 * smallest:.1f} points",
+        str(found.get("verdict") or words.DASH),
+    )
+
+
+def _side(side: object) -> str:
+    return ", ".join(map(str, side)) if isinstance(side, list | tuple) else collect.short_model(str(side))
+
+
+def lm_eval(runs: Sequence[Run]) -> Table:
+    """Benchmarks before and after, of runs whose summary has `lm_eval: {before: ..., after: ...}`."""
+    rows = tuple((run.name, *row) for run in runs for row in _lm_eval(run.summary.get("lm_eval")))
+    return Table("lm-eval", "lm-eval before and after", ("Run", "Task", "Before", "After", "Difference"), rows)
+
+
+def _lm_eval(found: object) -> Iterator[tuple[str, ...]]:
+    if not isinstance(found, Mapping):
+        return
+    before, after = (_numbers(found.get(when) or {}) for when in ("before", "after"))
+    for name in dict.fromkeys((*before, *after)):
+        old, new = before.get(name), after.get(name)
+        change = words.DASH if old is None or new is None else words.number(new - old)
+        yield name, words.number(old), words.number(new), change
+
+
+def _numbers(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    out: dict[str, float] = {}
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            out |= _numbers(value, f"{prefix}{name} / ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            out[f"{prefix}{name}"] = float(value)
+    return out

@@ -1,0 +1,81 @@
+"use strict";
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const config = {
+    displaylogo: false,
+    responsive: true,
+    modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    toImageButtonOptions: { format: "svg" },
+  };
+
+  const axis = (own, ink, line, small) => ({
+    gridcolor: line,
+    linecolor: line,
+    zerolinecolor: line,
+    automargin: true,
+    tickfont: { size: small ? 10 : 12 },
+    ...own,
+    title: { ...own?.title, font: { size: small ? 11 : 12 }, standoff: 6 },
+  });
+
+  const themed = (layout, height) => {
+    const css = getComputedStyle(document.documentElement);
+    const [ink, line] = ["--ink", "--line"].map((name) => css.getPropertyValue(name).trim());
+    const small = height < 260;
+    return {
+      ...layout,
+      font: { family: "system-ui, sans-serif", size: 12, color: ink },
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      margin: { l: 48, r: 12, t: 22, b: 44 },
+      showlegend: false,
+      hovermode: "closest",
+      height,
+      xaxis: axis(layout.xaxis, ink, line, small),
+      yaxis: axis(layout.yaxis, ink, line, small),
+    };
+  };
+
+  const draw = () => {
+    for (const [id, figure] of Object.entries(figures)) {
+      const place = document.getElementById(id);
+      const modebar = { ...config, displayModeBar: place.clientHeight < 260 ? false : "hover" };
+      modebar.toImageButtonOptions = { ...config.toImageButtonOptions, filename: id };
+      Plotly.react(place, figure.data, themed(figure.layout, parseInt(place.style.height, 10)), modebar);
+    }
+  };
+  draw();
+  dark.addEventListener("change", draw);
+
+  const form = document.getElementById("filter");
+  if (!form) return;
+  const field = (name) => document.getElementById(`filter-${name}`);
+  const names = ["text", "pair", "change", "kind"].filter((name) => field(name));
+  const items = [...document.querySelectorAll(".item")].map((node) => ({ node, text: node.textContent.toLowerCase() }));
+  const pairs = [...document.querySelectorAll(".pair")];
+  const chosen = (name) => field(name)?.value ?? "";
+
+  const filter = () => {
+    const wanted = chosen("text").trim().toLowerCase();
+    let shown = 0;
+    for (const { node, text } of items) {
+      const kept = ["pair", "change", "kind"].every((name) => !chosen(name) || node.dataset[name] === chosen(name));
+      node.hidden = !(kept && text.includes(wanted));
+      shown += !node.hidden;
+    }
+    for (const pair of pairs) pair.hidden = chosen("pair") !== "" && pair.dataset.pair !== chosen("pair");
+    field("count").textContent = `${shown} of ${items.length} shown`;
+  };
+
+  // A filter can be linked to: #items?text=apples&change=broken
+  const [place, query] = window.location.hash.split("?");
+  if (place === "#items" && query !== undefined) {
+    const given = new URLSearchParams(query);
+    for (const name of names) field(name).value = given.get(name) ?? "";
+    document.getElementById("items").scrollIntoView();
+  }
+  form.addEventListener("input", filter);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  filter();
+})();

@@ -1,0 +1,87 @@
+"""What one evaluation asks of a model: every way of asking, temperature and problem, each as one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k.data.prompts import encode_prompt
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.prompting import BARE, shots_of, without_instruction
+from grpo_gsm8k.orchestrator.generation import VERSION
+from grpo_gsm8k.protocol import GenerateGroup, Purpose, SamplingSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.data.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One problem, asked in one way at one temperature. `prompt` is the exact text."""
+
+    model: str
+    prompting: str
+    temperature: float
+    problem: Problem
+    prompt: str
+    request: GenerateGroup
+
+    @property
+    def key(self) -> tuple[str, str, float, str]:
+        """What its lines in predictions.jsonl are found by."""
+        return self.model, self.prompting, self.temperature, self.problem.id
+
+
+def questions(
+    config: Config,
+    model: str,
+    tokenizer: Any,
+    stops: tuple[int, ...],
+    evaluated: Sequence[Problem],
+    train: Sequence[Problem],
+) -> list[Question]:
+    """All questions for one model. Raises UserError for a prompt that leaves no room for an answer."""
+    made: list[Question] = []
+    for prompting in config.eval.prompting:
+        template = without_instruction(config.prompt) if prompting.endswith(BARE) else config.prompt
+        shots = shots_of(prompting, config.eval.shots, train, evaluated, template, config.seed)
+        for index, problem in enumerate(evaluated):
+            ids = encode_prompt(template, problem.question, tokenizer, shots)
+            _check_room(config, prompting, problem, len(ids))
+            for temperature in config.eval.temperatures:
+                request = GenerateGroup(
+                    request_id=f"{prompting}/{temperature}/{index}",
+                    purpose=Purpose.VALIDATION,
+                    prompt_ids=ids,
+                    n=samples_at(config, temperature),
+                    sampling=SamplingSpec(
+                        temperature,
+                        1.0,
+                        config.eval.max_new_tokens,
+                        (config.seed << 40) + index * config.eval.samples,
+                        stops,
+                    ),
+                    min_version=VERSION,
+                    pinned=True,
+                )
+                text = tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+                made.append(Question(model, prompting, temperature, problem, text, request))
+    return made
+
+
+def samples_at(config: Config, temperature: float) -> int:
+    """Greedy completions are all the same: one is enough."""
+    return config.eval.samples if temperature else 1
+
+
+def _check_room(config: Config, prompting: str, problem: Problem, prompt_tokens: int) -> None:
+    needed = prompt_tokens + config.eval.max_new_tokens
+    if needed > config.actor.max_model_len:
+        raise UserError(
+            f"{prompting}: the prompt of {problem.id} has {prompt_tokens} tokens, with eval.max_new_tokens="
+            f"{config.eval.max_new_tokens} more than actor.max_model_len={config.actor.max_model_len}: raise "
+            "the latter, or lower eval.shots or eval.max_new_tokens"
+        )
