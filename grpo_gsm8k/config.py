@@ -386,6 +386,7 @@ class EvalConfig(Section):
     max_new_tokens: int = Field(ge=1)
     num_shards: int = Field(ge=1)
     max_attempts: int = Field(ge=1)
+    contamination: bool
     resume_from: str | None
 
     @model_validator(mode="after")

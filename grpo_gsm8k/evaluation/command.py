@@ -10,6 +10,7 @@ from grpo_gsm8k import run_folder
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.diagnostics import contaminated, diagnose
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
 from grpo_gsm8k.evaluation.requests import Question, questions
 from grpo_gsm8k.evaluation.summary import comparisons, results, table
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.data.problems import Problem
+    from grpo_gsm8k.evaluation.diagnostics import Contamination
     from grpo_gsm8k.evaluation.predictions import Prediction
     from grpo_gsm8k.run_folder import RunFolder
 
@@ -50,7 +52,8 @@ def evaluate_models(config: Config) -> int:
     for name, folder in folders.items():
         _ask(config, folder, asked[name], file, run)
     order = {question.key: index for index, question in enumerate(everything)}
-    _finish(config, run, file.finish(order))
+    found = contaminated(problems, train, config.seed) if config.eval.contamination else None
+    _finish(config, run, file.finish(order), found)
     return 0
 
 
@@ -128,7 +131,7 @@ def _ask(config: Config, folder: Path, asked: Sequence[Question], file: Predicti
                 return
 
 
-def _finish(config: Config, run: RunFolder, predictions: list[Prediction]) -> None:
+def _finish(config: Config, run: RunFolder, predictions: list[Prediction], contamination: Contamination | None) -> None:
     by_setting: dict[tuple[str, str, float], list[Prediction]] = {}
     for prediction in predictions:
         by_setting.setdefault(prediction.key[:3], []).append(prediction)
@@ -137,8 +140,15 @@ def _finish(config: Config, run: RunFolder, predictions: list[Prediction]) -> No
     summary = {
         "kind": "eval",
         "results": [asdict(result) for result in found],
+        "diagnostics": [asdict(diagnose(lines)) for lines in by_setting.values()],
+        "contamination": None if contamination is None else asdict(contamination),
         "comparisons": [asdict(comparison) for comparison in compared],
     }
     write_atomically(run.summary_json, json.dumps(summary, indent=2) + "\n")
     print(table(found, compared))
+    if contamination is not None:
+        print(
+            f"questions that are in train: {contamination.overlapping} share 13 words in a row, "
+            f"{contamination.near_duplicates} are near-duplicates"
+        )
     print(f"run folder  {run.path}")

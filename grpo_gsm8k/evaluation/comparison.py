@@ -141,7 +141,8 @@ def detectable_difference(items: int, discordance: float, power: float = 0.8, al
     share q of discordant pairs, za and zb being the normal quantiles of 1 - alpha/2 and the power. Solved for d, it is
     c sqrt(q) with c = (za sqrt(n) + zb sqrt(n + zb^2 - za^2)) / (n + zb^2). As d cannot exceed q, the answer is c^2,
     where both are equal, when q is below that; the formula is otherwise too hopeful for models that rarely differ.
-    For scores between 0 and 1, q is the mean squared difference. None when no difference would do.
+    For scores between 0 and 1, q is the mean squared difference. None when no difference would do,
+    as with fewer than 6 items. A normal approximation: the exact test needs slightly more.
 
     Raises ValueError unless items > 0, 0 <= discordance <= 1, 0.5 <= power < 1 and 0 < alpha < 1.
     """
@@ -149,7 +150,7 @@ def detectable_difference(items: int, discordance: float, power: float = 0.8, al
         raise ValueError(f"items={items}, discordance={discordance}, power={power}, alpha={alpha} make no sense")
     z_alpha, z_beta = float(ndtri(1 - alpha / 2)), float(ndtri(power))
     inner = items + z_beta**2 - z_alpha**2
-    if inner < 0:
+    if inner < 0 or 2 * 0.5**items > alpha:  # even items that all change one way would not be significant
         return None
     c = (z_alpha * math.sqrt(items) + z_beta * math.sqrt(inner)) / (items + z_beta**2)
     found = c * max(math.sqrt(discordance), c)

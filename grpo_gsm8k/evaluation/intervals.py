@@ -155,7 +155,7 @@ def clopper_pearson(successes: float, trials: float, level: float = 0.95) -> Int
 
 
 def mid_p(successes: float, trials: float, level: float = 0.95) -> Interval:
-    """Interval of the rates that a two-sided mid-p binomial test does not reject (Lancaster 1961; Agresti 2013, 16.6).
+    """Interval of the rates that a two-sided mid-p binomial test does not reject (Berry and Armitage 1995).
 
     The lower bound solves P(X > k) + P(X = k) / 2 = (1 - level) / 2, the upper bound the same for failures. Counts may
     be fractional, as for effective trials. Same errors as `clopper_pearson`.

@@ -100,7 +100,7 @@ def validation_answers(run: Run, version: int, notes: list[str]) -> AnswerSet | 
     answers = [
         Answer(r["prompt_id"], r["question"], r["gold_number"], r["text"], r["extracted"], r["kind"]) for r in rows
     ]
-    return _answer_set(f"{run.name}, {version}", run, version, answers)
+    return _answer_set(f"{run.name}, update {version}", run, version, answers)
 
 
 def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
@@ -108,8 +108,9 @@ def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
     groups: dict[tuple[str, str, float], list[Answer]] = {}
     for line in sorted(predictions(run, notes), key=lambda line: int(line.get("sample", 0))):
         where = (str(line["model"]), str(line["prompting"]), float(line["temperature"]))
-        fields = (line["item_id"], line["question"], line["gold_number"], line["text"])
-        groups.setdefault(where, []).append(Answer(*map(str, fields), line.get("extracted"), str(line["kind"])))
+        item_id, question, gold, text = (str(line[name]) for name in ("item_id", "question", "gold_number", "text"))
+        answer = Answer(item_id, question, gold, text, line.get("extracted"), str(line["kind"]))
+        groups.setdefault(where, []).append(answer)
     order = [(str(r["model"]), str(r["prompting"]), float(r["temperature"])) for r in run.summary.get("results", [])]
     ranked = sorted(groups, key=lambda where: order.index(where) if where in order else len(order))
     found = [_answer_set(eval_label(*where), run, None, groups[where]) for where in ranked]

@@ -16,14 +16,19 @@ def results(run: Run) -> Sequence[Mapping[str, Any]]:
 
 def evaluations(runs: Sequence[Run]) -> Table:
     """Every result of every evaluation."""
-    columns = ("Run", "Model", "Prompting", "Temperature", "Items", "Samples", "Accuracy")
-    columns += ("Wrong result", "No readable result", "Ended by the limit", "Mean length")
+    asked = ("Run", "Model", "Prompting", "Temperature", "Items", "Samples", "Accuracy")
+    columns = (*asked, "Wrong result", "No readable result", "Ended by the limit", "Mean length", "Pass@k", "Majority")
+    note = (
+        "In brackets: 95 % intervals over the problems. Pass@k is the chance that one of all samples of a problem is "
+        "right, majority that their commonest answer is."
+    )
     rows = tuple((run.name, *_result(result)) for run in runs for result in results(run))
-    return Table("evaluations", "Evaluations", columns, rows, "In brackets: 95 % intervals of the accuracy.")
+    return Table("evaluations", "Evaluations", columns, rows, note)
 
 
 def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
     low, high = result.get("ci_low"), result.get("ci_high")
+    several = (result.get("samples") or 1) > 1
     return (
         collect.short_model(str(result["model"])),
         str(result["prompting"]),
@@ -33,14 +38,19 @@ def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
         words.accuracy({"accuracy": result.get("accuracy"), "accuracy_ci_low": low, "accuracy_ci_high": high}),
         *(words.percent(result.get(f"{kind}_frac")) for kind in ("logic_error", "format_error", "truncated")),
         words.number(result.get("length_mean")),
+        *(words.percent(result.get(name)) if several else words.DASH for name in ("pass_at_k", "majority_at_k")),
     )
 
 
 def comparisons(runs: Sequence[Run]) -> Table:
     """The comparisons that evaluations made themselves."""
-    columns = ("Run", "A", "B", "B less A, points", "p", "p corrected", "Smallest difference it could show", "Verdict")
+    columns = ("Run", "A", "B", "Asked", "B less A, points", "p", "p corrected", "Smallest difference", "Verdict")
     rows = tuple((run.name, *_comparison(c)) for run in runs for c in _comparisons(run))
-    return Table("comparisons", "Comparisons of the evaluation", columns, rows)
+    note = (
+        "Paired over the problems, with 95 % intervals; p is corrected for the number of pairs (Holm). The smallest "
+        "difference is what so many problems would show four times in five."
+    )
+    return Table("comparisons", "Comparisons of the evaluation", columns, rows, note)
 
 
 def _comparisons(run: Run) -> Sequence[Mapping[str, Any]]:
@@ -48,21 +58,17 @@ def _comparisons(run: Run) -> Sequence[Mapping[str, Any]]:
 
 
 def _comparison(found: Mapping[str, Any]) -> tuple[str, ...]:
+    tests = (found.get("p"), found.get("p_holm"))
     low, high, smallest = (found.get(name) for name in ("ci_low", "ci_high", "smallest_difference"))
     ends = "" if low is None or high is None else f" [{words.points(low)}, {words.points(high)}]"
     return (
-        _side(found.get("a")),
-        _side(found.get("b")),
+        *(collect.short_model(str(found.get(side, words.DASH))) for side in "ab"),
+        ", ".join(str(found[name]) for name in ("prompting", "temperature") if name in found) or words.DASH,
         words.points(float(found.get("difference") or 0.0)) + ends,
-        words.number(found.get("p")),
-        words.number(found.get("p_holm")),
+        *(words.p_value(p).removeprefix("p ").removeprefix("= ") if p is not None else words.DASH for p in tests),
         words.DASH if smallest is None else f"{100 * smallest:.1f} points",
         str(found.get("verdict") or words.DASH),
     )
-
-
-def _side(side: object) -> str:
-    return ", ".join(map(str, side)) if isinstance(side, list | tuple) else collect.short_model(str(side))
 
 
 def lm_eval(runs: Sequence[Run]) -> Table:

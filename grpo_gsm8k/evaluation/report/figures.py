@@ -92,7 +92,7 @@ def _curve(run: Run, ruler: Callable[[int], float]) -> list[Point]:
 
 def _curve_words(run: Run, title: str, ruler: Callable[[int], float]) -> str:
     said = [f"{words.accuracy(v)} at {words.number(ruler(int(v['version'])))}" for v in run.validations]
-    return f"{run.name}, by {title}: {'; '.join(said)}"
+    return f"{run.name}: {'; '.join(said)} {title}"
 
 
 def _totals(run: Run, amount: Callable[[Mapping[str, Any]], float]) -> Callable[[int], float]:
@@ -136,10 +136,10 @@ def heat_map(shown: Sequence[AnswerSet]) -> list[Figure]:
     if not shown:
         return []
     keys = list(dict.fromkeys(key for answers in shown for key in answers.share_right))
-    keys.sort(key=lambda key: (-_overlaid(shown, key), key))
+    keys.sort(key=lambda key: (-_overlaid(shown, key), [-answers.share_right.get(key, 0.0) for answers in shown], key))
     rows = [[answers.share_right.get(key) for key in keys] for answers in shown]
     overlay = [_overlaid(shown, key) for key in keys]
-    labels = [*(wrap(answers.label) for answers in shown), "all overlaid"]
+    labels = [*(wrap(answers.label) for answers in shown), "<b>all overlaid</b>"]
     trace = {
         "type": "heatmap",
         "z": [*rows, overlay],
@@ -153,7 +153,7 @@ def heat_map(shown: Sequence[AnswerSet]) -> list[Figure]:
         "hovertemplate": "%{y}<br>%{x}: %{z:.0%} right<extra></extra>",
     }
     layout = {
-        "xaxis": {"showticklabels": False, "title": {"text": f"{len(keys)} questions"}, "showgrid": False},
+        "xaxis": {"showticklabels": False, "ticks": "", "title": {"text": f"{len(keys)} questions"}, "showgrid": False},
         "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False, "automargin": True},
     }
     every, none = sum(share == 1 for share in overlay), sum(share == 0 for share in overlay)
@@ -210,7 +210,7 @@ def error_kinds(shown: Sequence[AnswerSet]) -> list[Figure]:
         )
     layout = {
         "barmode": "stack",
-        "xaxis": {"tickformat": ".0%", "range": [0, 1], "title": {"text": "share of the answers"}},
+        "xaxis": {"tickformat": ".0%", "range": [0, 1], "dtick": 0.25, "title": {"text": "share of the answers"}},
         "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
     }
     legend = tuple((KIND_NAMES[kind], KIND_COLOURS[kind]) for kind in KINDS)

@@ -56,8 +56,8 @@ def _changes(pair: Pair, room: int) -> Changes:
         if room < 0:
             break
         items.append(item)
-    same = pair.n - len(found)
-    said = f"{len(pair.fixed)} fixed, {len(pair.broken)} broken, {same} unchanged. {words.verdict(pair)}."
+    same = pair.found.items - len(found)
+    said = f"{len(pair.fixed)} fixed, {len(pair.broken)} broken, {same} unchanged. In all, {words.verdict(pair)}."
     if max(pair.before.samples, pair.after.samples) > 1:
         said += " Fixed and broken are by the first sample of each question, the difference by all."
     title = f"{pair.before.label} → {pair.after.label}"

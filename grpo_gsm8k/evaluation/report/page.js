@@ -5,11 +5,11 @@
   const config = {
     displaylogo: false,
     responsive: true,
-    modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    modeBarButtons: [["toImage", "zoom2d", "resetScale2d"]],
     toImageButtonOptions: { format: "svg" },
   };
 
-  const axis = (own, ink, line, small) => ({
+  const axis = (own, line, small) => ({
     gridcolor: line,
     linecolor: line,
     zerolinecolor: line,
@@ -19,21 +19,25 @@
     title: { ...own?.title, font: { size: small ? 11 : 12 }, standoff: 6 },
   });
 
-  const themed = (layout, height) => {
+  // The palette's blue is too dark on a dark ground.
+  const lifted = (text) => (dark.matches ? text.replaceAll("#0072B2", "#3D9BD9") : text);
+
+  const themed = (layout, height, overlaid) => {
     const css = getComputedStyle(document.documentElement);
-    const [ink, line] = ["--ink", "--line"].map((name) => css.getPropertyValue(name).trim());
+    const [ink, line, soft, strong] = ["--ink", "--line", "--soft", "--accent"].map((name) => css.getPropertyValue(name).trim());
     const small = height < 260;
     return {
       ...layout,
       font: { family: "system-ui, sans-serif", size: 12, color: ink },
       paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 48, r: 12, t: 22, b: 44 },
+      plot_bgcolor: overlaid ? line : "rgba(0,0,0,0)",
+      margin: { l: 48, r: 20, t: 26, b: 44 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: strong },
       showlegend: false,
       hovermode: "closest",
       height,
-      xaxis: axis(layout.xaxis, ink, line, small),
-      yaxis: axis(layout.yaxis, ink, line, small),
+      xaxis: axis(layout.xaxis, line, small),
+      yaxis: axis(layout.yaxis, line, small),
     };
   };
 
@@ -42,8 +46,11 @@
       const place = document.getElementById(id);
       const modebar = { ...config, displayModeBar: place.clientHeight < 260 ? false : "hover" };
       modebar.toImageButtonOptions = { ...config.toImageButtonOptions, filename: id };
-      Plotly.react(place, figure.data, themed(figure.layout, parseInt(place.style.height, 10)), modebar);
+      const data = JSON.parse(lifted(JSON.stringify(figure.data)));
+      const layout = themed(figure.layout, parseInt(place.style.height, 10), data[0].type === "heatmap");
+      Plotly.react(place, data, layout, modebar);
     }
+    for (const chip of document.querySelectorAll(".chip")) chip.style.background = lifted(chip.dataset.colour);
   };
   draw();
   dark.addEventListener("change", draw);

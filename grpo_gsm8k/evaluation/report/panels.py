@@ -86,5 +86,6 @@ def _panel(name: str, title: str, lines: Sequence[Line], runs: Sequence[Run]) ->
         meaning += f"; averaged to at most {MAX_POINTS} points"
     caption = f"{meaning[:1].upper()}{meaning[1:]}."
     panel_id = "panel-" + "".join(c if c.isalnum() else "-" for c in name)
-    layout = axes("updates", "")
+    large = any(abs(y) >= 1000 for _, _, _, ys in lines for y in ys)
+    layout = axes("updates", "", exponentformat="SI" if large else "e")
     return Figure(panel_id, title, caption, said, tuple(data), layout, run_legend(runs), 220)

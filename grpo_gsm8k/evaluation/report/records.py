@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grpo_gsm8k.evaluation.comparison import Comparison
+
 Key = tuple[str, str]
 """An item is its id and its question: two data sets may number their questions alike."""
 KINDS = ("correct", "logic", "format", "truncated")
@@ -80,19 +82,10 @@ class Pair:
     before: AnswerSet
     after: AnswerSet
     family: str  # comparisons that are corrected together
-    n: int
     fixed: tuple[Key, ...]
     broken: tuple[Key, ...]
-    difference: float
-    low: float
-    high: float
-    p: float | None
-    p_holm: float | None = None
-
-    @property
-    def covers_zero(self) -> bool:
-        """Whether the 95 % interval of the difference covers zero."""
-        return self.low <= 0 <= self.high
+    found: Comparison
+    p_holm: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
-
-from grpo_gsm8k.config import PolicyGradientConfig
+from grpo_gsm8k.config import LossType, PolicyGradientConfig
 from grpo_gsm8k.evaluation.report import collect, eval_tables, settings, words
 from grpo_gsm8k.evaluation.report.records import KIND_NAMES, KINDS, AnswerSet, Material, Run, Table
 
 
 def methods(material: Material, usd_per_gpu_hour: float) -> Table:
     """What each run did, what came of it, and what it cost."""
-    columns = ("Run", "Status", "Model", "Method", "Data", "Accuracy at start", "Accuracy at end")
-    columns += (f"Difference to {material.baseline.name}",) if len(material.runs) > 1 else ()
-    columns += ("Tokens", "Wall time", "GPU-hours", "Cost")
-    rows = tuple(_method(material, run, usd_per_gpu_hour) for run in material.runs)
+    what = ("Run", "Status", "Model", "Method", "Data", "Accuracy at start", "Accuracy at end")
+    versus = (f"Difference to {material.baseline.name}",) if len(material.runs) > 1 else ()
+    columns = (*what, *versus, "Tokens", "Wall time", "GPU-hours", "Cost")
+    runs = material.runs
+    rows = tuple(_method(material, run, usd_per_gpu_hour) for run in runs)
     note = (
         "In brackets: 95 % intervals, bootstrapped over the validation items. They do not contain the chance of the "
         "seed: a single run per method says little about small differences. The accuracy at the end is the last "
@@ -27,9 +26,12 @@ def methods(material: Material, usd_per_gpu_hour: float) -> Table:
     if len(rows) > 1:
         note += (
             " Differences are paired: a bootstrap over the items that both runs answered, and McNemar's exact test, "
-            "corrected for the number of runs (Holm). Noise means that the interval covers zero."
+            "corrected for the number of runs (Holm). Noise means that the interval covers zero or that the corrected "
+            "p is above 0.05."
         )
-    return Table("methods", "Methods and results", columns, rows, note)
+    kept = [at for at in range(len(columns)) if any(row[at] != words.DASH for row in rows)]
+    columns, rows = tuple(columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows)
+    return Table("methods", "Methods and results", columns, rows, note if any(r.validations for r in runs) else "")
 
 
 def findings(material: Material) -> tuple[str, ...]:
@@ -111,11 +113,10 @@ def method(run: Run) -> str:
 
 def _policy_gradient(config: Mapping[str, Any]) -> list[str]:
     section = config.get("policy_gradient") or {}
-    try:
-        advantage = PolicyGradientConfig.model_validate(section).advantage_name
-    except ValidationError:  # of another version of the code
-        advantage = section.get("advantage") or "usual"
-    parts = [f"{section.get('loss_type', 'policy gradient')} / {advantage}"]
+    loss, advantage = section.get("loss_type"), section.get("advantage")
+    if loss in get_args(LossType):  # else of another version of the code
+        advantage = PolicyGradientConfig.model_construct(loss_type=loss, advantage=advantage).advantage_name
+    parts = [f"{loss or 'policy gradient'} / {advantage or 'usual'}"]
     parts += [f"{section['ratio']} ratio"] if section.get("ratio", "token") != "token" else []
     parts += [section["reduction"]] if section.get("reduction") else []
     if (critic := (section.get("critic") or {}).get("kind", "none")) != "none":

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from grpo_gsm8k.evaluation import comparison
+from grpo_gsm8k.evaluation.comparison import Verdict
 from grpo_gsm8k.evaluation.report.records import Pair
 
-ALPHA = 0.05
 DASH = "–"
+VERDICTS = {Verdict.BETTER: "higher", Verdict.WORSE: "lower", Verdict.NOISE: "noise"}
 
 
 def percent(value: float | None) -> str:
@@ -23,10 +25,10 @@ def points(value: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, whole numbers as they are."""
+    """Three significant digits, and all digits before the point."""
     if value is None:
         return DASH
-    if float(value).is_integer() and abs(value) < 1e6:
+    if abs(value) < 1e9 and (float(value).is_integer() or abs(value) >= 100):
         return f"{value:.0f}".replace("-", "−")
     return f"{value:.3g}".replace("-", "−")
 
@@ -62,26 +64,20 @@ def interval(low: float, high: float) -> str:
     return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def p_value(value: float | None) -> str:
+def p_value(value: float) -> str:
     """`p = 0.012`, `p < 0.001`."""
-    if value is None:
-        return "no test of several samples"
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def verdict(pair: Pair) -> str:
     """Higher, lower or noise: what the paired comparison allows to say, and no more."""
-    shown = f"{points(pair.difference)} points [{points(pair.low)}, {points(pair.high)}]"
-    test = p_value(pair.p)
-    if pair.p is not None and pair.p_holm is not None and pair.p_holm > pair.p:
-        test += f", corrected {p_value(pair.p_holm).removeprefix('p ').removeprefix('= ')}"
-    paired = f"{shown}; {test}; paired on {pair.n} items"
-    if pair.covers_zero:
-        return f"noise: {paired}"
-    word = "higher" if pair.difference > 0 else "lower"
-    if pair.p_holm is not None and pair.p_holm > ALPHA:
-        reason = (
-            "by the interval, not by the test" if pair.p_holm == pair.p else "but not once corrected for many tests"
-        )
-        return f"{word}, {reason}: {paired}"
-    return f"{word}: {paired}"
+    found, test = pair.found, p_value(pair.found.p_value)
+    if (corrected := p_value(pair.p_holm)) != test:
+        test += f", corrected {corrected.removeprefix('p ').removeprefix('= ')}"
+    change = found.difference
+    shown = f"{points(change.estimate)} points [{points(change.low)}, {points(change.high)}]; {test}"
+    said = comparison.verdict(change, pair.p_holm)
+    text = f"{VERDICTS[said]}: {shown}; paired on {found.items} items"
+    if said is Verdict.NOISE and found.detectable is not None:
+        text += f", which show differences from about {100 * found.detectable:.1f} points on"
+    return text
