@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ def evaluate_models(config: Config) -> int:
     """Evaluate all models; returns 0. Raises UserError for what cannot be evaluated."""
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
+    from grpo_gsm8k.evaluation.report.command import report_of_run
+
     data = ensure(config.data, config.artifacts)
     problems = evaluated_problems(config, load_split(data, config.eval.split))
     train = load_split(data, "train")
@@ -45,6 +48,7 @@ def evaluate_models(config: Config) -> int:
         _check_context(config, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         asked[name] = questions(config, name, tokenizer, stop_token_ids(folder, tokenizer), problems, train)
+    started = time.monotonic()
     everything = [question for per_model in asked.values() for question in per_model]
     run = _open_run(config)
     _write_prompts(run.path / "prompts.jsonl", everything)
@@ -53,7 +57,8 @@ def evaluate_models(config: Config) -> int:
         _ask(config, folder, asked[name], file, run)
     order = {question.key: index for index, question in enumerate(everything)}
     found = contaminated(problems, train, config.seed) if config.eval.contamination else None
-    _finish(config, run, file.finish(order), found)
+    _finish(config, run, file.finish(order), found, time.monotonic() - started)
+    print(f"report      {report_of_run(run.path)}")
     return 0
 
 
@@ -139,6 +144,7 @@ def _finish(config: Config, run: RunFolder, predictions: list[Prediction], conta
     compared = comparisons(by_setting, config.seed)
     summary = {
         "kind": "eval",
+        "wall_seconds": seconds,  # of this start: what a resumed evaluation did before is not in it
         "results": [asdict(result) for result in found],
         "diagnostics": [asdict(diagnose(lines)) for lines in by_setting.values()],
         "contamination": None if contamination is None else asdict(contamination),

@@ -45,7 +45,12 @@ def run_training(config: Config) -> int:
         run_folder.write_config(run, config.model_dump(mode="json"))
         run_folder.write_manifest(run, config.model_dump(mode="json"))
         outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates)
-    return 128 + outcome.signal if outcome.signal else 0
+    if outcome.signal:
+        return 128 + outcome.signal  # at once: who sends signals may not wait
+    from grpo_gsm8k.evaluation.report.command import report_of_run  # lazy: drawing takes a second to import
+
+    print(f"{'report':<18} {report_of_run(run.path)}")
+    return 0
 
 
 def total_updates(config: Config) -> int:

@@ -32,13 +32,18 @@ def find_runs(artifacts: Path, specs: Sequence[str]) -> list[Path]:
 
 
 def find_run(artifacts: Path, spec: str) -> Path:
-    """A folder, the name of one in `artifacts/runs` with or without its time, or the `latest`. Raises UserError."""
+    """A folder, the name of one in `artifacts/runs` with or without its time, `latest` or `latest:sft`.
+
+    Raises UserError.
+    """
     runs = artifacts / "runs"
     known = sorted(p for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
-    if spec == "latest":
-        found = [p for p in known if run_folder.command_of(RunFolder(p)) in COMMANDS]
+    latest, _, command = spec.partition(":")
+    if latest == "latest":
+        wanted = [command] if command else COMMANDS
+        found = [p for p in known if run_folder.command_of(RunFolder(p)) in wanted]
         if not found:
-            raise UserError(f"report.runs=[latest]: {runs} has no run of {', '.join(COMMANDS)}")
+            raise UserError(f"report.runs=[{spec}]: {runs} has no run of {', '.join(wanted)}")
         return found[-1].resolve()
     for path in (Path(spec), runs / spec):
         if (path / "config.yaml").is_file():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grpo_gsm8k.evaluation.report import words
 from grpo_gsm8k.evaluation.report.records import KIND_NAMES, Answer, Key, Pair
 
-MAX_CHARS = 2_500_000  # of all texts of a report, which stays below 10 MB with them escaped
+MAX_BYTES = 2_500_000  # of all texts of a report as the page holds them: it stays below 10 MB
+MARKUP_BYTES = 1000  # around one item
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,10 @@ class Item:
         return (self.before if self.change == "fixed" else self.after).kind
 
     @property
-    def chars(self) -> int:
-        """Characters of text."""
-        return sum(len(text) for text in (self.before.question, self.before.text, self.after.text))
+    def page_bytes(self) -> int:
+        """What it takes in the page, roughly."""
+        texts = (self.before.question, self.before.text, self.after.text)
+        return MARKUP_BYTES + sum(len(html.escape(text).encode("utf-8", "replace")) for text in texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Changes:
     left_out: int
 
 
-def changes(pairs: Sequence[Pair], most: int = MAX_CHARS) -> list[Changes]:
+def changes(pairs: Sequence[Pair], most: int = MAX_BYTES) -> list[Changes]:
     """The changed items of each pair, each with its share of the room for texts."""
     return [_changes(pair, most // len(pairs)) for pair in pairs]
 
@@ -52,7 +55,7 @@ def _changes(pair: Pair, room: int) -> Changes:
     items: list[Item] = []
     for key, change in found:
         item = _item(pair, key, change)
-        room -= item.chars
+        room -= item.page_bytes
         if room < 0:
             break
         items.append(item)
