@@ -136,7 +136,13 @@ def _ask(config: Config, folder: Path, asked: Sequence[Question], file: Predicti
                 return
 
 
-def _finish(config: Config, run: RunFolder, predictions: list[Prediction], contamination: Contamination | None) -> None:
+def _finish(
+    config: Config,
+    run: RunFolder,
+    predictions: list[Prediction],
+    contamination: Contamination | None,
+    seconds: float,
+) -> None:
     by_setting: dict[tuple[str, str, float], list[Prediction]] = {}
     for prediction in predictions:
         by_setting.setdefault(prediction.key[:3], []).append(prediction)
