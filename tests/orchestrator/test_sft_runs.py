@@ -134,6 +134,17 @@ def test_policy_gradient_goes_on_from_the_newest_sft_run(prepared: Cli, whole_ru
         assert texts == pq.read_table(before)["text"].to_pylist()  # the same weights
 
 
+def test_an_adapter_is_merged_for_the_way_on(prepared: Cli) -> None:
+    done = prepared.run(*SFT, "learner=lora", "sft.epochs=1", "name=adapter")
+    assert done.returncode == 0, done.stderr
+    run = prepared.runs()[-1]
+    assert (run / "checkpoints/step_6/model/adapter_model.safetensors").stat().st_size < 1e6
+    done = prepared.run("command=eval", *DATA, f"eval.model_path=run:{run.name}", "eval.limit=2")
+    assert done.returncode == 0, done.stderr
+    (merged,) = (run / "merged").iterdir()
+    assert (merged / "model.safetensors").is_file()
+
+
 def test_refusals(prepared: Cli) -> None:
     other = prepared.run(*SFT, "prompt.text='{question} ='")
     assert (other.returncode, "prompt.text" in other.stderr) == (2, True), other.stderr
