@@ -90,7 +90,7 @@ _REPLACEMENTS = (  # what separates becomes a space, or "2**3" would read 23
     ("`", " "),
 )
 
-# `_plain` leaves single spaces only: " *" in several places would take polynomial time on a run of spaces.
+# `plain_text` leaves single spaces only: " *" in several places would take polynomial time on a run of spaces.
 _NUMBER = re.compile(
     r"[ :(\[$]*(?:[A-Za-z]? ?= ?)?"  # "(", "$", "x ="
     r"(?P<sign>[-+])? ?(?:US\$|USD|EUR|GBP|TRY|TL|Rs\.?|[$€£₺₹¥%])? ?(?P<inner_sign>[-+])? ?"
@@ -141,7 +141,7 @@ def parse_number(raw: str, locale: Locale) -> Decimal | None:
     raw = raw.strip()
     if len(raw) > MAX_ANSWER_CHARS:
         return None
-    match = _NUMBER.fullmatch(_plain(raw, locale).strip(" *_"))
+    match = _NUMBER.fullmatch(plain_text(raw, locale).strip(" *_"))
     if match is None or (match["sign"] and match["inner_sign"]) or not _is_unit(match["tail"], locale):
         return None
     negative = "-" in (match["sign"], match["inner_sign"])
@@ -263,7 +263,7 @@ def _latex_to_text(text: str) -> str:
     return _DEGREES.sub("°", text)
 
 
-def _plain(raw: str, locale: Locale) -> str:
+def plain_text(raw: str, locale: Locale) -> str:
     text = _THIN_GROUP.sub("," if locale == Locale.EN else ".", _latex_to_text(raw))
     return " ".join(_UNIT_POWER.sub("", _SPACES.sub(" ", text)).split())
 
