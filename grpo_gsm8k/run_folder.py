@@ -23,7 +23,7 @@ from grpo_gsm8k import integrity
 from grpo_gsm8k.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUN_FOLDER = re.compile(r"(\d{8}-\d{6})_(.+)")
@@ -138,6 +138,20 @@ def find(artifacts: Path, spec: str, command: str | None = None) -> tuple[RunFol
     raise UserError(f"{spec} is no complete checkpoint: choose one of those in {run.checkpoints} ({known})")
 
 
+def find_with(artifacts: Path, spec: str, file: str) -> RunFolder:
+    """The run that `spec` names: a folder or its name, or `latest`, the newest run that holds `file`.
+
+    Raises UserError.
+    """
+    runs = _runs(artifacts)
+    if spec != "latest":
+        return _checked(RunFolder(_below(runs, spec)))
+    for run in _newest_first(runs):
+        if (run.path / file).is_file():
+            return _checked(run)
+    raise UserError(f"resume_from=latest: no run in {runs} has {file}: start without resume_from")
+
+
 def checkpoint_steps(run: RunFolder) -> list[int]:
     """Steps of the complete checkpoints, lowest first."""
     return [step for step, path in step_folders(run.checkpoints) if (path / integrity.MANIFEST).is_file()]
@@ -225,11 +239,7 @@ def _runs(artifacts: Path) -> Path:
 
 
 def _latest(runs: Path, command: str | None) -> tuple[RunFolder, int]:
-    folders = [path for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
-    for path in sorted(folders, key=_age_key, reverse=True):
-        if not RUN_FOLDER.fullmatch(path.name) or path.is_symlink():
-            continue
-        run = RunFolder(path)
+    for run in _newest_first(runs):
         if (steps := checkpoint_steps(run)) and command in (None, command_of(run)):
             return _checked(run), max(steps)
     which = f" of command={command}" if command else ""
@@ -237,6 +247,13 @@ def _latest(runs: Path, command: str | None) -> tuple[RunFolder, int]:
         f"no run{which} in {runs} has a complete checkpoint: name a run folder, train one first, or start without "
         "resume_from"
     )
+
+
+def _newest_first(runs: Path) -> Iterator[RunFolder]:
+    folders = [path for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
+    for path in sorted(folders, key=_age_key, reverse=True):
+        if RUN_FOLDER.fullmatch(path.name) and not path.is_symlink():
+            yield RunFolder(path)
 
 
 def command_of(run: RunFolder) -> str | None:

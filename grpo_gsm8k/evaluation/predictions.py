@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k import answers, scoring
 from grpo_gsm8k.integrity import JsonLines, write_atomically
+from grpo_gsm8k.punctuation import right_without_punctuation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +25,10 @@ Key = tuple[str, str, float, str]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One completion of one question, graded. `failed`: the engine refused it for good, and it counts as wrong."""
+    """One completion of one question, graded. `failed`: the engine refused it for good, and it counts as wrong.
+
+    `kind` is the strict verdict, `right_unpunctuated` that of `grpo_gsm8k.punctuation`; cut off is wrong in both.
+    """
 
     model: str
     prompting: str
@@ -36,6 +41,7 @@ class Prediction:
     extracted: str | None
     number: str | None  # canonical
     kind: str
+    right_unpunctuated: bool
     tokens: int
     mean_logprob: float | None
     failed: bool
@@ -49,17 +55,20 @@ class Prediction:
 def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: PromptConfig) -> list[Prediction]:
     """The completions of one question as lines."""
     fmt, locale = answers.AnswerFormat(prompt.answer_format), answers.Locale(prompt.locale)
+    gold = Decimal(question.problem.gold_number)
     lines = []
     for sample, completion in enumerate(result.completions):
         text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
         grade = answers.grade(text, question.problem.gold_number, fmt, locale)
+        truncated = completion.finish_reason == "length"
         lines.append(
             Prediction(
                 **_question_fields(question, sample),
                 text=text,
                 extracted=grade.extracted,
                 number=None if grade.number is None else answers.canonical(grade.number),
-                kind=str(scoring.classify(grade, completion.finish_reason == "length")),
+                kind=str(scoring.classify(grade, truncated)),
+                right_unpunctuated=not truncated and right_without_punctuation(grade.extracted, gold, locale),
                 tokens=len(completion.token_ids),
                 mean_logprob=float(completion.logprobs.mean()) if len(completion.logprobs) else None,
                 failed=False,
@@ -77,6 +86,7 @@ def refused(question: Question, result: Failed) -> list[Prediction]:
             extracted=None,
             number=None,
             kind=str(scoring.ErrorKind.FORMAT),
+            right_unpunctuated=False,
             tokens=0,
             mean_logprob=None,
             failed=True,

@@ -1,16 +1,12 @@
-"""Metrics of several samples per problem: accuracy, pass@k, majority vote, agreement, and strict string matching."""
+"""Metrics of several samples per problem: accuracy, pass@k, majority vote, agreement."""
 
 from __future__ import annotations
 
 import random
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
-
-from grpo_gsm8k.answers import AnswerFormat, Locale, extract
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -23,14 +19,6 @@ class Sample:
     temperature: float
     answer: str | None
     correct: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ExactMatch:
-    """Shares of texts whose extracted string equals the gold answer: as it is, and without punctuation."""
-
-    strict: float
-    relaxed: float
 
 
 def mean_at_n(samples: Sequence[Sample]) -> float:
@@ -97,9 +85,9 @@ def majority_at_k(samples: Sequence[Sample], k: int, seed: int) -> float:
     return _mean(right)
 
 
-def correct_at_any_temperature(samples: Sequence[Sample]) -> float:
-    """Share of items with at least one right sample at any temperature. Raises ValueError on no samples."""
-    return _mean(any(s.correct for s in group) for group in _by_item(samples).values())
+def right_at_any_temperature(samples: Sequence[Sample]) -> dict[str, bool]:
+    """Whether an item has at least one right sample at any temperature, by item. Raises ValueError on no samples."""
+    return {item_id: any(s.correct for s in group) for item_id, group in _by_item(samples).items()}
 
 
 def agreement(samples: Sequence[Sample]) -> float:
@@ -112,45 +100,6 @@ def agreement(samples: Sequence[Sample]) -> float:
         votes = Counter(s.answer for s in group if s.answer is not None)
         shares.append(max(votes.values(), default=0) / len(group))
     return _mean(shares)
-
-
-def exact_match(texts: Sequence[str], golds: Sequence[str], fmt: AnswerFormat, locale: Locale) -> ExactMatch:
-    """Compare the raw string that `answers.extract` finds in each text with its gold answer, strictly and relaxed.
-
-    Golds are in English notation and compared as the locale writes them ("1234.5" as "1234,5" in Turkish). A text
-    without a marked answer matches nothing. Both are stricter than `answers.grade`, which compares numbers: "18.0" is
-    not "18" here. Raises ValueError on different lengths or no texts.
-    """
-    if len(texts) != len(golds) or not texts:
-        raise ValueError(f"{len(texts)} texts for {len(golds)} gold answers")
-    strict = relaxed = 0
-    for text, gold in zip(texts, golds, strict=True):
-        found = extract(text, fmt, locale)
-        if found is not None:
-            expected = gold.translate(_SWAP_MARKS) if locale == Locale.TR else gold
-            strict += found == expected
-            relaxed += without_punctuation(found, locale) == without_punctuation(expected, locale)
-    return ExactMatch(strict / len(texts), relaxed / len(texts))
-
-
-_SWAP_MARKS = str.maketrans(".,", ",.")
-_MINUSES = str.maketrans("\u2212\u2013", "--")
-_DECIMAL_MARK = {Locale.EN: re.compile(r"(?<![0-9])-(?=[.0-9])|\.(?=[0-9])")}
-_DECIMAL_MARK[Locale.TR] = re.compile(r"(?<![0-9])-(?=[,0-9])|,(?=[0-9])")
-
-
-def without_punctuation(text: str, locale: Locale) -> str:
-    """Drop punctuation, symbols, whitespace and case, but for the marks that change a number.
-
-    A minus before a number and the locale's decimal mark before a digit stay: "-5" is not "5", nor is "1.5" "15".
-    Turkish lower case maps "I" to "ı" and "İ" to "i".
-    """
-    text = text.translate(_MINUSES)
-    kept = {match.start() for match in _DECIMAL_MARK[locale].finditer(text)}
-    text = "".join(c for i, c in enumerate(text) if i in kept or unicodedata.category(c)[0] not in "PSZC")
-    if locale == Locale.TR:
-        text = text.replace("I", "ı").replace("İ", "i")
-    return text.lower()
 
 
 def _by_item(samples: Sequence[Sample]) -> Mapping[str, list[Sample]]:

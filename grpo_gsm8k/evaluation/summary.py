@@ -14,7 +14,7 @@ from grpo_gsm8k.evaluation.intervals import mean_interval
 from grpo_gsm8k.scoring import ErrorKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from grpo_gsm8k.evaluation.predictions import Prediction
 
@@ -25,8 +25,9 @@ Setting = tuple[str, str, float]  # model, way of asking, temperature
 class Result:
     """One model asked in one way at one temperature; fractions are of all completions and sum to 1 with `accuracy`.
 
-    `pass_at_k` and `majority_at_k` take k = `samples`; `agreement` is the share of completions with the commonest
-    answer.
+    With n samples `accuracy` is mean@n. `pass_at` and `majority_at` are pass@k and majority@k by k: 1, 2, 4, ... and n.
+    `accuracy_punctuation_free` takes the verdict of `grpo_gsm8k.punctuation`, so it is never the lower one. `agreement`
+    is the share of completions with the commonest answer.
     """
 
     model: str
@@ -38,14 +39,31 @@ class Result:
     ci_low: float
     ci_high: float
     ci_method: str
+    accuracy_punctuation_free: float
+    punctuation_free_ci_low: float
+    punctuation_free_ci_high: float
     truncated_frac: float
     format_error_frac: float
     logic_error_frac: float
     failed: int
     length_mean: float
-    pass_at_k: float
-    majority_at_k: float
+    pass_at: dict[int, float]
+    majority_at: dict[int, float]
     agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnyTemperature:
+    """The share of problems that at least one completion at any of the temperatures got right."""
+
+    model: str
+    prompting: str
+    temperatures: tuple[float, ...]
+    items: int
+    completions: int  # of each problem, over all temperatures
+    accuracy: float
+    ci_low: float
+    ci_high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,36 +87,53 @@ def results(setting: Setting, predictions: Sequence[Prediction], seed: int) -> R
     """Summarise the completions of one setting; nothing leaves the denominator."""
     scores_IN = _scores(predictions)
     interval = mean_interval(scores_IN, seed)
+    lenient = mean_interval(_by_problem((p.item_id, p.right_unpunctuated) for p in predictions), seed)
     kinds = Counter(p.kind for p in predictions)
     total = len(predictions)
-    samples = [
-        # A truncated completion has no answer, whatever number it ends with.
-        sampling.Sample(
-            p.item_id,
-            p.temperature,
-            None if p.kind == ErrorKind.TRUNCATED else p.number,
-            p.kind == ErrorKind.CORRECT,
-        )
-        for p in predictions
-    ]
-    k = scores_IN.shape[1]
+    samples = _samples(predictions)
+    n = scores_IN.shape[1]
     return Result(
         *setting,
         items=scores_IN.shape[0],
-        samples=k,
+        samples=n,
         accuracy=interval.estimate,
         ci_low=interval.low,
         ci_high=interval.high,
         ci_method=str(interval.method),
+        accuracy_punctuation_free=lenient.estimate,
+        punctuation_free_ci_low=lenient.low,
+        punctuation_free_ci_high=lenient.high,
         truncated_frac=kinds[ErrorKind.TRUNCATED] / total,
         format_error_frac=kinds[ErrorKind.FORMAT] / total,
         logic_error_frac=kinds[ErrorKind.LOGIC] / total,
         failed=sum(p.failed for p in predictions),
         length_mean=sum(p.tokens for p in predictions) / total,
-        pass_at_k=sampling.mean_pass_at_k(samples, k),
-        majority_at_k=sampling.majority_at_k(samples, k, seed),
+        pass_at={k: sampling.mean_pass_at_k(samples, k) for k in doublings(n)},
+        majority_at={k: sampling.majority_at_k(samples, k, seed) for k in doublings(n)},
         agreement=sampling.agreement(samples),
     )
+
+
+def any_temperature(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[AnyTemperature]:
+    """One for each model and way of asking; of a single greedy completion it says what its accuracy says."""
+    groups: dict[tuple[str, str], list[Setting]] = {}
+    for setting in by_setting:
+        groups.setdefault(setting[:2], []).append(setting)
+    found = []
+    for (model, prompting), settings in groups.items():
+        samples = _samples([p for setting in settings for p in by_setting[setting]])
+        right = sampling.right_at_any_temperature(samples)
+        interval = mean_interval(list(right.values()), seed)
+        temperatures = tuple(temperature for _, _, temperature in settings)
+        each = len(samples) // len(right)
+        ends = (interval.estimate, interval.low, interval.high)
+        found.append(AnyTemperature(model, prompting, temperatures, len(right), each, *ends))
+    return found
+
+
+def doublings(n: int) -> list[int]:
+    """1, 2, 4, ... up to n, and n itself."""
+    return [*(1 << power for power in range((n - 1).bit_length())), n]
 
 
 def comparisons(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[Compared]:
@@ -123,19 +158,26 @@ def comparisons(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -
     ]
 
 
-def table(found: Sequence[Result], compared: Sequence[Compared]) -> str:
+def table(found: Sequence[Result], anywhere: Sequence[AnyTemperature], compared: Sequence[Compared]) -> str:
     """What a person reads at the end."""
     width = max(len("model"), *(len(r.model) for r in found))
-    lines = [
-        f"{'model':{width}}  {'asked':14} {'temp.':>5}  accuracy [95 %]           cut  format  logic  pass@k  majority"
-    ]
+    head = f"{'model':{width}}  {'asked':14} {'temp.':>5}  {'accuracy [95 %]':24} {'punctuation-free [95 %]':24}"
+    lines = [f"{head} {'cut':>5} {'format':>6} {'logic':>6}"]
     for r in found:
-        interval = f"{r.accuracy:6.1%} [{r.ci_low:.1%}, {r.ci_high:.1%}]"
+        strict = _interval(r.accuracy, r.ci_low, r.ci_high)
+        lenient = _interval(r.accuracy_punctuation_free, r.punctuation_free_ci_low, r.punctuation_free_ci_high)
         rates = f"{r.truncated_frac:5.1%} {r.format_error_frac:6.1%} {r.logic_error_frac:6.1%}"
-        many = f"{r.pass_at_k:7.1%} {r.majority_at_k:8.1%}" if r.samples > 1 else ""
-        lines.append(f"{r.model:{width}}  {r.prompting:14} {r.temperature:5.2f}  {interval:24} {rates} {many}".rstrip())
+        lines.append(f"{r.model:{width}}  {r.prompting:14} {r.temperature:5.2f}  {strict:24} {lenient:24} {rates}")
+        if r.samples > 1:
+            shown = (f"{name} {_by_k(values)}" for name, values in (("pass", r.pass_at), ("majority", r.majority_at)))
+            lines.append(f"  {'; '.join(shown)}")
         if r.failed:
             lines.append(f"  {r.failed} completions were refused by the engine and count as wrong")
+    for a in anywhere:
+        if a.completions > 1:
+            right = _interval(a.accuracy, a.ci_low, a.ci_high).strip()
+            which = f"at any of {len(a.temperatures)} temperatures" if len(a.temperatures) > 1 else "ever"
+            lines.append(f"{a.model} ({a.prompting}), right {which}, {a.completions} completions a problem: {right}")
     for c in compared:
         least = "" if c.smallest_difference is None else f"; {c.smallest_difference:.1%} could have been shown"
         lines.append(
@@ -145,11 +187,36 @@ def table(found: Sequence[Result], compared: Sequence[Compared]) -> str:
     return "\n".join(lines)
 
 
+def _interval(estimate: float, low: float, high: float) -> str:
+    return f"{estimate:6.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _by_k(values: Mapping[int, float]) -> str:
+    return ", ".join(f"@{k} {value:.1%}" for k, value in values.items())
+
+
+def _samples(predictions: Sequence[Prediction]) -> list[sampling.Sample]:
+    """A truncated completion has no answer, whatever number it ends with."""
+    return [
+        sampling.Sample(
+            p.item_id,
+            p.temperature,
+            None if p.kind == ErrorKind.TRUNCATED else p.number,
+            p.kind == ErrorKind.CORRECT,
+        )
+        for p in predictions
+    ]
+
+
 def _scores(predictions: Sequence[Prediction]) -> np.ndarray:
     """1 for right, 0 for wrong, [items, samples]."""
+    return _by_problem((p.item_id, p.kind == ErrorKind.CORRECT) for p in predictions)
+
+
+def _by_problem(verdicts: Iterable[tuple[str, bool]]) -> np.ndarray:
     by_item: dict[str, list[bool]] = {}
-    for p in predictions:
-        by_item.setdefault(p.item_id, []).append(p.kind == ErrorKind.CORRECT)
+    for item_id, right in verdicts:
+        by_item.setdefault(item_id, []).append(right)
     return np.array(list(by_item.values()), dtype=float)
 
 

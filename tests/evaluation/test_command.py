@@ -90,7 +90,7 @@ def test_killed_and_resumed(prepared: Cli, whole: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert 0 < len((run / "predictions.jsonl").read_text().splitlines()) < 2 * 48 * 4
-    done = prepared.run(*SAMPLED, f"eval.resume_from={run}")
+    done = prepared.run(*SAMPLED, "eval.resume_from=latest")
     assert done.returncode == 0, done.stderr
     again, once = read_jsonl(run / "predictions.jsonl"), read_jsonl(whole / "predictions.jsonl")
     assert [r["text"] for r in again if r["temperature"] == 0] == [r["text"] for r in once if r["temperature"] == 0]

@@ -1,0 +1,118 @@
+"""What every suite of `command=eval` does: open or resume its run folder, find the model, ask until all is answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from grpo_gsm8k import run_folder
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.models import context_length
+from grpo_gsm8k.orchestrator.generation import Engines
+from grpo_gsm8k.protocol import Failed
+from grpo_gsm8k.start import pin_model, start_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.protocol import GenerateGroup, GroupResult
+    from grpo_gsm8k.run_folder import RunFolder
+
+# What decides the answers, so that a resumed run must not change it: whole sections, and keys of `eval`.
+SECTIONS = ("data", "model", "prompt")
+KEYS = (
+    *("suite", "model_path", "data_path", "input_path", "split", "limit"),
+    *("prompting", "shots", "temperatures", "samples", "max_new_tokens"),
+)
+PROGRESS_EVERY = 100
+
+
+def named_models(config: Config) -> dict[str, str]:
+    """Model paths by the names under which they are reported. Raises UserError for one that is given twice."""
+    given = config.eval.model_path
+    paths = [config.model.path] if given is None else [given] if isinstance(given, str) else given
+    if not paths or len(set(paths)) < len(paths):
+        raise UserError(f"eval.model_path={paths}: give different models")
+    return {path: path for path in paths}
+
+
+def model_folder(config: Config, path: str) -> Path:
+    """The local folder of a model. Raises UserError when there is none, or its context is too short."""
+    init = config.model.init if path == config.model.path else "pretrained"
+    model = config.model.model_copy(update={"path": path, "init": init})
+    if path != config.model.path:
+        model = model.model_copy(update={"revision": None})
+    folder = start_folder(pin_model(config.model_copy(update={"model": model})))
+    context = context_length(folder)
+    if config.actor.max_model_len > context:
+        raise UserError(f"actor.max_model_len={config.actor.max_model_len} exceeds the model's context of {context}")
+    return folder
+
+
+def open_run(config: Config, file: str) -> RunFolder:
+    """A new run folder, or the one that `eval.resume_from` names; `latest` is the newest that holds `file`.
+
+    Raises UserError for a run that was started with other models, prompts or ways of sampling.
+    """
+    values = run_folder.plain(config.model_dump(mode="json"))
+    if config.eval.resume_from is None:
+        run = run_folder.create(config.artifacts, config.name)
+    else:
+        run = run_folder.find_with(config.artifacts, config.eval.resume_from, file)
+        _check_unchanged(run, values)
+    run_folder.write_config(run, values)
+    run_folder.write_manifest(run, values)
+    return run
+
+
+def ask(
+    config: Config,
+    model: str,
+    folder: Path,
+    logs: Path,
+    requests: Sequence[GenerateGroup],
+    take: Callable[[GroupResult | Failed], None],
+) -> None:
+    """Ask everything and `take` one result for each request, in the order in which they are done.
+
+    What the engine refuses is asked again, `eval.max_attempts` times in all; only then is its `Failed` taken.
+    """
+    waiting = {request.request_id: request for request in requests}
+    if not waiting:
+        return
+    with Engines(config, folder, logs, config.eval.num_shards) as engines:
+        for attempt in range(1, config.eval.max_attempts + 1):
+            for result in engines.run(list(waiting.values())):
+                if isinstance(result, Failed) and attempt < config.eval.max_attempts:
+                    continue
+                take(result)
+                del waiting[result.request_id]
+                if len(waiting) % PROGRESS_EVERY == 0:
+                    print(f"{model}: {len(waiting)} questions to go", flush=True)
+            if not waiting:
+                return
+
+
+def _check_unchanged(run: RunFolder, values: Mapping[str, Any]) -> None:
+    try:
+        then = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        then = None
+    if not isinstance(then, dict):
+        raise UserError(f"eval.resume_from: {run.config_yaml} cannot be read; start without eval.resume_from")
+    before, now = _deciding(then), _deciding(run_folder.redact(values))
+    for key, value in now.items():
+        if before.get(key, value) != value:  # a key that an older version did not have says nothing
+            raise UserError(
+                f"{key}={value}, but {run.path.name} was started with {before[key]}: resume it with that, or start "
+                "without eval.resume_from"
+            )
+
+
+def _deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = {f"{name}.{key}": value for name in SECTIONS for key, value in (values.get(name) or {}).items()}
+    found |= {f"eval.{key}": value for key, value in (values.get("eval") or {}).items() if key in KEYS}
+    return {**found, "seed": values.get("seed")}
