@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from grpo_gsm8k.run_folder import RunFolder
 COMMANDS = ("policy_gradient", "sft", "eval")
 COLUMNS = ["prompt_id", "question", "gold_number", "text", "extracted", "kind"]
 PREDICTION_KEYS = {"model", "prompting", "temperature", "item_id", "question", "gold_number", "text", "kind"}
-MAX_SHOWN = 12  # rows of the heat map
+MAX_SHOWN = 12  # rows of the heat map, bars of the kinds of answers
 MAX_PAIRS = 12
 START, BASELINE, MODELS = "start to end", "to the baseline", "models of one evaluation"
 
@@ -41,7 +42,7 @@ def find_run(artifacts: Path, spec: str) -> Path:
     latest, _, command = spec.partition(":")
     if latest == "latest":
         wanted = [command] if command else COMMANDS
-        found = [p for p in known if run_folder.command_of(RunFolder(p)) in wanted]
+        found = [p for p in known if run_folder.command_of(RunFolder(p)) in wanted and not _only_generated(p)]
         if not found:
             raise UserError(f"report.runs=[{spec}]: {runs} has no run of {', '.join(wanted)}")
         return found[-1].resolve()
@@ -54,6 +55,11 @@ def find_run(artifacts: Path, spec: str) -> Path:
     return named[-1].resolve()
 
 
+def _only_generated(folder: Path) -> bool:
+    """Of `eval.suite=generate`: there is no gold answer in it to report about."""
+    return (folder / "generations.jsonl").exists()
+
+
 def collect(folders: Sequence[Path], baseline: Path | None) -> Material:
     """Everything that a report on these runs needs; `baseline` is one of them, None the first."""
     runs = [read_run(folder, _label(folder, folders)) for folder in folders]
@@ -61,13 +67,21 @@ def collect(folders: Sequence[Path], baseline: Path | None) -> Material:
     notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
     sets = {run.name: _answer_sets(run, MAX_SHOWN if len(runs) == 1 else 2, notes) for run in runs}
     shown = list(_shown(runs, base, sets))
+    asked = over_temperatures(shown)
     if len(shown) > MAX_SHOWN:
-        notes.append(f"only the first {MAX_SHOWN} of {len(shown)} answer sets are drawn")
+        notes.append(f"only the first {MAX_SHOWN} of {len(shown)} answer sets are drawn as kinds of answers")
+    if len(asked) > MAX_SHOWN:
+        notes.append(f"only the first {MAX_SHOWN} of {len(asked)} models are drawn question by question")
     pairs = list(_pairs(runs, base, sets))
     if len(pairs) > MAX_PAIRS:
         notes.append(f"only the first {MAX_PAIRS} of {len(pairs)} pairs of models are compared item by item")
     return Material(
-        tuple(runs), base, tuple(shown[:MAX_SHOWN]), correct_for_many(pairs[:MAX_PAIRS]), tuple(dict.fromkeys(notes))
+        tuple(runs),
+        base,
+        tuple(shown[:MAX_SHOWN]),
+        tuple(asked[:MAX_SHOWN]),
+        correct_for_many(pairs[:MAX_PAIRS]),
+        tuple(dict.fromkeys(notes)),
     )
 
 
@@ -105,7 +119,7 @@ def validation_answers(run: Run, version: int, notes: list[str]) -> AnswerSet | 
     answers = [
         Answer(r["prompt_id"], r["question"], r["gold_number"], r["text"], r["extracted"], r["kind"]) for r in rows
     ]
-    return _answer_set(f"{run.name}, update {version}", run, version, answers)
+    return _answer_set(label := f"{run.name}, update {version}", label, run, version, answers)
 
 
 def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
@@ -118,7 +132,10 @@ def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
         groups.setdefault(where, []).append(answer)
     order = [(str(r["model"]), str(r["prompting"]), float(r["temperature"])) for r in run.summary.get("results", [])]
     ranked = sorted(groups, key=lambda where: order.index(where) if where in order else len(order))
-    found = [_answer_set(eval_label(*where), run, None, groups[where]) for where in ranked]
+    found = [
+        _answer_set(eval_label(*where), eval_label(*where).rpartition(",")[0], run, None, groups[where])
+        for where in ranked
+    ]
     return [answers for answers in found if answers]
 
 
@@ -145,7 +162,29 @@ def short_model(path: str) -> str:
     return parts[-1] if path.startswith(("/", ".")) and parts else path
 
 
-def _answer_set(label: str, run: Run, version: int | None, answers: Sequence[Answer]) -> AnswerSet | None:
+def over_temperatures(shown: Sequence[AnswerSet]) -> list[AnswerSet]:
+    """Answer sets of the same model asked in the same way as one; each temperature weighs the same."""
+    groups: dict[tuple[str, str], list[AnswerSet]] = {}
+    for answers in shown:
+        groups.setdefault((answers.run, answers.asked), []).append(answers)
+    return [_merged(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _merged(group: Sequence[AnswerSet]) -> AnswerSet:
+    first: dict[Key, Answer] = {}
+    shares: dict[Key, list[float]] = {}
+    counts: Counter[str] = Counter()
+    for answers in group:
+        first = {**answers.answers, **first}
+        counts.update(answers.kind_counts)
+        for key, share in answers.share_right.items():
+            shares.setdefault(key, []).append(share)
+    right = {key: math.fsum(found) / len(found) for key, found in shares.items()}
+    samples = sum(answers.samples for answers in group)
+    return AnswerSet(group[0].asked, group[0].run, group[0].version, first, right, counts, samples, group[0].asked)
+
+
+def _answer_set(label: str, asked: str, run: Run, version: int | None, answers: Sequence[Answer]) -> AnswerSet | None:
     first: dict[Key, Answer] = {}
     right: dict[Key, list[bool]] = {}
     for answer in answers:
@@ -156,7 +195,7 @@ def _answer_set(label: str, run: Run, version: int | None, answers: Sequence[Ans
         return None
     counts = Counter(answer.kind for answer in answers)
     shares = {key: sum(verdicts) / len(verdicts) for key, verdicts in right.items()}
-    return AnswerSet(label, run.name, version, first, shares, counts, max(map(len, right.values())))
+    return AnswerSet(label, run.name, version, first, shares, counts, max(map(len, right.values())), asked)
 
 
 def _answer_sets(run: Run, most: int, notes: list[str]) -> list[AnswerSet]:

@@ -16,18 +16,26 @@ def results(run: Run) -> Sequence[Mapping[str, Any]]:
 
 def evaluations(runs: Sequence[Run]) -> Table:
     """Every result of every evaluation."""
-    asked = ("Run", "Model", "Prompting", "Temperature", "Items", "Samples", "Accuracy")
-    columns = (*asked, "Wrong result", "No readable result", "Ended by the limit", "Mean length", "Pass@k", "Majority")
+    asked = ("Run", "Model", "Prompting", "Temperature", "Items", "Samples", "Accuracy", "Punctuation-free")
+    columns = (
+        *asked,
+        "Wrong result",
+        "No readable result",
+        "Ended by the limit",
+        "Mean length",
+        "Pass@k",
+        "Majority@k",
+    )
     note = (
-        "In brackets: 95 % intervals over the problems. Pass@k is the chance that one of all samples of a problem is "
-        "right, majority that their commonest answer is."
+        "In brackets: 95 % intervals over the problems. Punctuation-free also counts the right number in another "
+        "notation, such as 1.234 for 1,234. With several samples, accuracy is their mean, pass@k the chance that one "
+        "of k samples is right, and majority@k that the commonest answer of the first k is."
     )
     rows = tuple((run.name, *_result(result)) for run in runs for result in results(run))
     return Table("evaluations", "Evaluations", columns, rows, note)
 
 
 def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
-    low, high = result.get("ci_low"), result.get("ci_high")
     several = (result.get("samples") or 1) > 1
     return (
         collect.short_model(str(result["model"])),
@@ -35,10 +43,47 @@ def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
         f"{float(result['temperature']):g}",
         words.number(result.get("items")),
         words.number(result.get("samples")),
-        words.accuracy({"accuracy": result.get("accuracy"), "accuracy_ci_low": low, "accuracy_ci_high": high}),
+        _with_interval(result, "accuracy", ""),
+        _with_interval(result, "accuracy_punctuation_free", "punctuation_free_"),
         *(words.percent(result.get(f"{kind}_frac")) for kind in ("logic_error", "format_error", "truncated")),
         words.number(result.get("length_mean")),
-        *(words.percent(result.get(name)) if several else words.DASH for name in ("pass_at_k", "majority_at_k")),
+        *(_by_k(result.get(name) or {}) if several else words.DASH for name in ("pass_at", "majority_at")),
+    )
+
+
+def _with_interval(found: Mapping[str, Any], name: str, prefix: str) -> str:
+    low, high = (found.get(f"{prefix}ci_{end}") for end in ("low", "high"))
+    return words.accuracy({"accuracy": found.get(name), "accuracy_ci_low": low, "accuracy_ci_high": high})
+
+
+def _by_k(values: Mapping[str, float]) -> str:
+    return ", ".join(f"@{k} {words.percent(value)}" for k, value in values.items()) or words.DASH
+
+
+def any_temperature(runs: Sequence[Run]) -> Table:
+    """What models got right at least once, over all temperatures; of models with several completions a problem."""
+    columns = ("Run", "Model", "Prompting", "Temperatures", "Items", "Completions of each", "Right at any temperature")
+    note = (
+        "A problem counts where at least one of its completions is right: the more there are, the higher. In brackets: "
+        "95 % intervals over the problems."
+    )
+    rows = tuple((run.name, *_any_temperature(found)) for run in runs for found in _tried(run))
+    return Table("any-temperature", "Right at any temperature", columns, rows, note)
+
+
+def _tried(run: Run) -> Sequence[Mapping[str, Any]]:
+    found = run.summary.get("any_temperature") or () if run.command == "eval" else ()
+    return [one for one in found if one["completions"] > 1]
+
+
+def _any_temperature(found: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        collect.short_model(str(found["model"])),
+        str(found["prompting"]),
+        ", ".join(f"{float(temperature):g}" for temperature in found["temperatures"]),
+        words.number(found["items"]),
+        words.number(found["completions"]),
+        _with_interval(found, "accuracy", ""),
     )
 
 

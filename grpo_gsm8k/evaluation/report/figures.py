@@ -164,7 +164,8 @@ def heat_map(shown: Sequence[AnswerSet]) -> list[Figure]:
     )
     caption = (
         "One column per question, those that most answered right on the left. Green is right, black wrong, a shade "
-        "between is a share of the samples, or, in the last row, of all models overlaid. A gap was not asked."
+        "between is a share of the samples and temperatures, or, in the last row, of all models overlaid. A gap was "
+        "not asked."
     )
     height = 110 + 34 * len(labels)
     return [Figure("questions", "Questions and models", caption, said, (drop_none(trace),), layout, (), height)]

@@ -68,6 +68,7 @@ class AnswerSet:
     share_right: Mapping[Key, float]
     kind_counts: Mapping[str, int]
     samples: int
+    asked: str  # the label without the temperature
 
     @property
     def accuracy(self) -> float:
@@ -94,7 +95,8 @@ class Material:
 
     runs: tuple[Run, ...]
     baseline: Run
-    shown: tuple[AnswerSet, ...]  # rows of the heat map and bars of the error kinds
+    shown: tuple[AnswerSet, ...]  # bars of the error kinds
+    asked: tuple[AnswerSet, ...]  # rows of the heat map: the same over all temperatures
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
 

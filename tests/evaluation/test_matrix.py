@@ -1,0 +1,155 @@
+"""6 models x 100 questions x 5 temperatures, a known rule for what is right, and every number reported about it.
+
+The completions take the real way: graded, written, summarised, reported. What is expected is counted here, by the rule.
+"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cli import load_config
+from grpo_gsm8k import run_folder
+from grpo_gsm8k.data.problems import Problem
+from grpo_gsm8k.evaluation.command import write_results
+from grpo_gsm8k.evaluation.predictions import PredictionFile, graded
+from grpo_gsm8k.evaluation.report.command import report_of_run
+from grpo_gsm8k.evaluation.requests import Question
+from grpo_gsm8k.orchestrator.generation import VERSION
+from grpo_gsm8k.protocol import Completion, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from grpo_gsm8k.run_folder import RunFolder
+
+MODELS, ITEMS, TEMPERATURES = range(6), range(100), (0.0, 0.25, 0.5, 0.75, 1.0)
+CELLS = [(m, q, t) for m in MODELS for t in range(5) for q in ITEMS]
+
+
+def right(m: int, q: int, t: int) -> bool:
+    if q % 20 in (0, 19):
+        return q % 20 == 0  # all know it, or none does
+    return (q * q + 7 * m * q + 5 * t * (m + 1) + q // 9) % 13 < 2 * m
+
+
+def written_otherwise(m: int, q: int, t: int) -> bool:
+    """Wrong, but for the notation."""
+    return not right(m, q, t) and (m + q + t) % 7 == 0
+
+
+def gold(q: int) -> int:
+    return 1000 + 37 * q
+
+
+def text(m: int, q: int, t: int) -> str:
+    if right(m, q, t):
+        return f"So it is #### {gold(q):,}"
+    number = f"{gold(q):,}".replace(",", ".") if written_otherwise(m, q, t) else str(gold(q) + 1 + t)
+    return f"So it is #### {number}"
+
+
+class CodePoints:
+    """Token ids are code points."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return "".join(map(chr, ids))
+
+
+def question(m: int, q: int, t: int) -> Question:
+    sampling = SamplingSpec(TEMPERATURES[t], 1.0, 64, 0, ())
+    request = GenerateGroup(f"{m}/{q}/{t}", Purpose.VALIDATION, np.zeros(1, np.int32), 1, sampling, VERSION, True)
+    problem = Problem(f"q{q:03d}", f"Question {q}?", f"#### {gold(q)}", str(gold(q)))
+    return Question(f"lab/model-{m}", "zero_shot", TEMPERATURES[t], problem, problem.question, request)
+
+
+def result(m: int, q: int, t: int) -> GroupResult:
+    ids = np.array([ord(c) for c in text(m, q, t)], dtype=np.int32)
+    return GroupResult(f"{m}/{q}/{t}", (Completion(ids, np.full(len(ids), -0.5, np.float32), "stop", ()),))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = tmp_path_factory.mktemp("matrix")
+    config = load_config(["command=eval", "preset=cpu_demo", f"artifacts={folder}"])
+    run = run_folder.create(config.artifacts, "matrix")
+    run_folder.write_config(run, config.model_dump(mode="json"))
+    questions = {cell: question(*cell) for cell in CELLS}
+    file = PredictionFile(run.path / "predictions.jsonl", {q.key: 1 for q in questions.values()})
+    for cell, asked in reversed(questions.items()):
+        file.add(graded(asked, result(*cell), CodePoints(), config.prompt))
+    order = {asked.key: index for index, asked in enumerate(questions.values())}
+    write_results(config, run, file.finish(order), None, 1.0)
+    report_of_run(run.path)
+    return run
+
+
+@pytest.fixture(scope="module")
+def summary(evaluated: RunFolder) -> dict[str, Any]:
+    return dict(json.loads(evaluated.summary_json.read_text()))
+
+
+@pytest.fixture(scope="module")
+def page(evaluated: RunFolder) -> str:
+    return (evaluated.path / "report.html").read_text()
+
+
+def test_the_rule_has_something_of_everything() -> None:
+    counts = [sum(right(m, q, t) for q in ITEMS) for m in MODELS for t in range(5)]
+    assert len(set(counts)) > 8
+    assert any(written_otherwise(m, q, t) for m, q, t in CELLS)
+    assert any(not right(m, q, t) and not written_otherwise(m, q, t) for m, q, t in CELLS)
+
+
+def test_the_table(summary: dict[str, Any], page: str) -> None:
+    expected = {
+        (f"lab/model-{m}", TEMPERATURES[t]): (
+            sum(right(m, q, t) for q in ITEMS) / 100,
+            sum(right(m, q, t) or written_otherwise(m, q, t) for q in ITEMS) / 100,
+        )
+        for m in MODELS
+        for t in range(5)
+    }
+    found = {
+        (r["model"], r["temperature"]): (r["accuracy"], r["accuracy_punctuation_free"]) for r in summary["results"]
+    }
+    assert found == expected
+    for r in summary["results"]:
+        assert r["ci_low"] <= r["accuracy"] <= r["ci_high"]
+        assert r["punctuation_free_ci_low"] <= r["accuracy_punctuation_free"] <= r["punctuation_free_ci_high"]
+        assert r["logic_error_frac"] == pytest.approx(1 - r["accuracy"])
+        assert r["pass_at"] == r["majority_at"] == {"1": r["accuracy"]}
+        strict, lenient = expected[r["model"], r["temperature"]]
+        cells = f"<td>{100 * strict:.1f} % [{100 * r['ci_low']:.1f}, {100 * r['ci_high']:.1f}]</td>"
+        assert cells in page
+        assert f"<td>{100 * lenient:.1f} % [" in page
+
+
+def test_right_at_any_temperature(summary: dict[str, Any], page: str) -> None:
+    union = {f"lab/model-{m}": sum(any(right(m, q, t) for t in range(5)) for q in ITEMS) / 100 for m in MODELS}
+    assert {a["model"]: a["accuracy"] for a in summary["any_temperature"]} == union
+    for a in summary["any_temperature"]:
+        assert (a["temperatures"], a["items"], a["completions"]) == (list(TEMPERATURES), 100, 5)
+        assert a["ci_low"] <= a["accuracy"] <= a["ci_high"]
+        assert f"<td>{100 * a['accuracy']:.1f} % [{100 * a['ci_low']:.1f}, {100 * a['ci_high']:.1f}]</td>" in page
+
+
+def test_the_heat_map(page: str) -> None:
+    figures = json.loads(page.split('id="figures">')[1].split("</script>")[0])
+    (trace,) = figures["questions"]["data"]
+    assert [label.replace("<br>", "") for label in trace["y"]] == [
+        *(f"lab/model-{m},zero_shot" for m in MODELS),
+        "<b>all overlaid</b>",
+    ]
+    assert sorted(trace["x"]) == [f"q{q:03d}" for q in ITEMS]
+    for column, name in enumerate(trace["x"]):
+        q = int(name[1:])
+        for m in MODELS:
+            assert trace["z"][m][column] == sum(right(m, q, t) for t in range(5)) / 5
+        overlaid = Fraction(sum(right(m, q, t) for m in MODELS for t in range(5)), 30)
+        assert trace["z"][6][column] == pytest.approx(float(overlaid), abs=1e-15)
+    assert trace["z"][6] == sorted(trace["z"][6], reverse=True)
+    never = sum(not any(right(m, q, t) for m in MODELS for t in range(5)) for q in ITEMS)
+    always = sum(all(right(m, q, t) for m in MODELS for t in range(5)) for q in ITEMS)
+    said = f"of 100 questions, {always} were answered right by all, {never} by none, {100 - always - never} by some"
+    assert said in page
