@@ -110,9 +110,12 @@ def policy_gradient(config: Config) -> int:
 
 
 def evaluate(config: Config) -> int:
-    """Measure the accuracy of models."""
+    """Measure the accuracy of models, or only generate."""
     from grpo_gsm8k.evaluation.command import evaluate_models
+    from grpo_gsm8k.evaluation.generate import generate
 
+    if config.eval.suite == "generate":
+        return generate(config)
     return evaluate_models(config)
 
 

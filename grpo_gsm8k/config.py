@@ -372,6 +372,8 @@ class SftConfig(Section):
 class EvalConfig(Section):
     """What is evaluated on what, and how it is asked."""
 
+    suite: Literal["accuracy", "generate"]
+    input_path: Path | None
     model_path: str | list[str] | None
     eval_suites: Literal["gsm8k"]
     data_path: Path | None
@@ -393,6 +395,16 @@ class EvalConfig(Section):
     def _temperatures_are_not_negative(self) -> Self:
         if min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
             raise ValueError(f"temperatures={self.temperatures}: give different numbers of at least 0")
+        return self
+
+    @model_validator(mode="after")
+    def _generate_has_an_input(self) -> Self:
+        if (self.suite == "generate") != (self.input_path is not None):
+            raise ValueError("eval.input_path=FILE belongs to eval.suite=generate: give both or neither")
+        if self.suite == "generate" and len(self.temperatures) > 1:
+            raise ValueError(
+                f"temperatures={self.temperatures}: eval.suite=generate takes one, eval.temperatures=[0.7]"
+            )
         return self
 
 

@@ -66,7 +66,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[object, object]]]:
     for number, line in _lines(path):
         value = _json(line, f"{path}:{number}")
         if not isinstance(value, dict):
-            raise UserError(f"{path}:{number}: not a JSON object")
+            raise UserError(f"{path}:{number}: not a JSON object; write one object a line")
         yield number, value
 
 
@@ -85,7 +85,7 @@ def _json(line: bytes, where: str) -> object:
     except UnicodeDecodeError:
         raise UserError(f"{where}: not UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON: {error}") from None
+        raise UserError(f"{where}: not JSON: {error}; write one object a line") from None
 
 
 def text_of(row: dict[object, object], key: str, where: str) -> str:

@@ -1,0 +1,188 @@
+"""`command=eval eval.suite=generate`: completions for the prompts of a file, without gold answers.
+
+`generations.jsonl` in the run folder gets one line for each line of the input, at last in the same order. It grows as
+results arrive, so a killed run loses at most what the engine was working on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k import answers
+from grpo_gsm8k.data.problems import json_objects, text_of
+from grpo_gsm8k.data.prompts import encode_prompt
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.asking import ask, model_folder, named_models, open_run
+from grpo_gsm8k.evaluation.requests import samples_at
+from grpo_gsm8k.integrity import JsonLines, write_atomically
+from grpo_gsm8k.models import stop_token_ids
+from grpo_gsm8k.orchestrator.generation import VERSION
+from grpo_gsm8k.protocol import Failed, GenerateGroup, Purpose, SamplingSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config, PromptConfig
+    from grpo_gsm8k.protocol import Completion, GroupResult
+    from grpo_gsm8k.run_folder import RunFolder
+
+Id = str | int
+FILE, PROMPTS = "generations.jsonl", "prompts.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the input. `raw` texts are prompts already, others are questions for the template."""
+
+    id: Id
+    text: str
+    raw: bool
+    where: str  # file and line
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One completion: its text, the answer read from it and that as a canonical number, why it ended, its tokens."""
+
+    text: str
+    extracted: str | None
+    number: str | None
+    finish_reason: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One line of the output. `error` is what the engine said when it refused the prompt for good, else None."""
+
+    id: Id
+    completions: tuple[Generated, ...]
+    error: str | None
+
+
+def generate(config: Config) -> int:
+    """Complete every prompt of `eval.input_path`; returns 0. Raises UserError before anything is generated."""
+    from transformers import AutoTokenizer  # lazy: it takes seconds
+
+    assert config.eval.input_path is not None  # the configuration was checked
+    models = named_models(config)
+    if len(models) > 1:
+        raise UserError(f"eval.model_path={list(models)}: eval.suite=generate takes one model")
+    ((name, path),) = models.items()
+    lines = read_lines(config.eval.input_path)[: config.eval.limit]
+    folder = model_folder(config, path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    requests = _requests(config, lines, tokenizer, stop_token_ids(folder, tokenizer))
+    started = time.monotonic()
+    run = open_run(config, FILE)
+    _write_prompts(run.path / PROMPTS, lines, requests, tokenizer)
+    file = JsonLines(run.path / FILE)
+    done = {record["id"] for record in file.records()}
+    if done:
+        print(f"{len(done)} of {len(lines)} lines were answered before", flush=True)
+    ids = {request.request_id: line.id for request, line in zip(requests, lines, strict=True)}
+
+    def take(result: GroupResult | Failed) -> None:
+        file.append(asdict(_generation(ids[result.request_id], result, tokenizer, config.prompt)))
+
+    ask(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
+    _finish(run, file, lines, time.monotonic() - started)
+    return 0
+
+
+def read_lines(path: Path) -> list[Line]:
+    """All lines of the input: `id` and one of `question` and `prompt`. Raises UserError naming file, line and fix."""
+    lines: dict[Id, Line] = {}
+    first: dict[Id, int] = {}
+    for number, row in json_objects(path):
+        where = f"{path}:{number}"
+        name = row.get("id")
+        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
+            raise UserError(f'{where}: give each line an id, a text or a whole number, such as "id": "q{number}"')
+        if name in first:
+            raise UserError(f"{where}: id {name!r} is taken by line {first[name]}: give each line its own")
+        given = [key for key in ("prompt", "question") if key in row]
+        if len(given) != 1:
+            raise UserError(f"{where}: give either a question or a prompt, not {' and '.join(given) or 'neither'}")
+        first[name] = number
+        lines[name] = Line(name, text_of(row, given[0], where), given[0] == "prompt", where)
+    if not lines:
+        raise UserError(f'{path} is empty: write lines such as {{"id": "q1", "question": "..."}}')
+    return list(lines.values())
+
+
+def _requests(config: Config, lines: Sequence[Line], tokenizer: Any, stops: tuple[int, ...]) -> list[GenerateGroup]:
+    (temperature,) = config.eval.temperatures
+    as_it_is = config.prompt.model_copy(update={"system": "", "text": "{question}"})
+    room = config.actor.max_model_len - config.eval.max_new_tokens
+    made: list[GenerateGroup] = []
+    for index, line in enumerate(lines):
+        ids = encode_prompt(as_it_is if line.raw else config.prompt, line.text, tokenizer)
+        if len(ids) > room:
+            raise UserError(
+                f"{line.where}: the prompt has {len(ids)} tokens, with eval.max_new_tokens="
+                f"{config.eval.max_new_tokens} more than actor.max_model_len={config.actor.max_model_len}: shorten it, "
+                "raise the latter or lower eval.max_new_tokens"
+            )
+        # By the place in the file alone: a resumed run draws what this one would have.
+        seed = (config.seed << 40) + index * config.eval.samples
+        sampling = SamplingSpec(temperature, 1.0, config.eval.max_new_tokens, seed, stops)
+        n = samples_at(config, temperature)
+        made.append(GenerateGroup(str(index), Purpose.VALIDATION, ids, n, sampling, VERSION, pinned=True))
+    return made
+
+
+def _write_prompts(path: Path, lines: Sequence[Line], requests: Sequence[GenerateGroup], tokenizer: Any) -> None:
+    """The exact prompts. Raises UserError when a resumed run has others: its answers would not belong to them."""
+    texts = (tokenizer.decode(request.prompt_ids.tolist(), skip_special_tokens=False) for request in requests)
+    rows = ({"id": line.id, "prompt": text} for line, text in zip(lines, texts, strict=True))
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.is_file() and path.read_text(encoding="utf-8") != content:
+        raise UserError(
+            f"eval.input_path no longer gives the prompts in {path}: restore the file, or start without "
+            "eval.resume_from"
+        )
+    write_atomically(path, content)
+
+
+def _generation(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt: PromptConfig) -> Generation:
+    if isinstance(result, Failed):
+        return Generation(name, (), result.error)
+    return Generation(name, tuple(_generated(completion, tokenizer, prompt) for completion in result.completions), None)
+
+
+def _generated(completion: Completion, tokenizer: Any, prompt: PromptConfig) -> Generated:
+    text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
+    locale = answers.Locale(prompt.locale)
+    extracted = answers.extract(text, answers.AnswerFormat(prompt.answer_format), locale)
+    number = None if extracted is None else answers.parse_number(extracted, locale)
+    canonical = None if number is None else answers.canonical(number)
+    return Generated(text, extracted, canonical, completion.finish_reason, len(completion.token_ids))
+
+
+def _finish(run: RunFolder, file: JsonLines, lines: Sequence[Line], seconds: float) -> None:
+    """Bring the lines into the order of the input, whatever order they were answered in."""
+    by_id = {record["id"]: record for record in file.records()}
+    file.close()
+    ordered = [by_id[line.id] for line in lines]
+    write_atomically(file.path, "".join(json.dumps(record) + "\n" for record in ordered))
+    made = [completion for record in ordered for completion in record["completions"]]
+    ends = Counter(completion["finish_reason"] for completion in made)
+    summary = {
+        "kind": "generate",
+        "wall_seconds": seconds,  # of this start: what a resumed run did before is not in it
+        "lines": len(ordered),
+        "failed": sum(record["error"] is not None for record in ordered),
+        "completions": len(made),
+        "truncated": ends["length"],
+        "tokens": sum(completion["tokens"] for completion in made),
+    }
+    write_atomically(run.summary_json, json.dumps(summary, indent=2) + "\n")
+    failed = f", {summary['failed']} of them refused by the engine (see error)" if summary["failed"] else ""
+    print(f"generated   {len(made)} completions of {len(ordered)} lines{failed}; {ends['length']} ended by the limit")
+    print(f"written to  {file.path}")
