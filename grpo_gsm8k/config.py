@@ -375,7 +375,15 @@ class EvalConfig(Section):
     suite: Literal["accuracy", "generate"]
     input_path: Path | None
     model_path: str | list[str] | None
-    eval_suites: Literal["gsm8k"]
+    eval_suites: str | list[str]
+    lm_eval_tasks: list[str] = Field(min_length=1)
+    lm_eval_backend: Literal["engine", "server"]
+    lm_eval_shots: int | None = Field(ge=0)
+    lm_eval_max_gen_toks: int = Field(ge=1)
+    lm_eval_chat: bool
+    baseline: str | None
+    regression_threshold: float = Field(ge=0)
+    fail_on_regression: bool
     data_path: Path | None
     split: Literal["val", "test"]
     limit: int | None = Field(ge=1)
@@ -395,6 +403,12 @@ class EvalConfig(Section):
     def _temperatures_are_not_negative(self) -> Self:
         if min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
             raise ValueError(f"temperatures={self.temperatures}: give different numbers of at least 0")
+        return self
+
+    @model_validator(mode="after")
+    def _regressions_need_a_baseline(self) -> Self:
+        if self.fail_on_regression and self.baseline is None:
+            raise ValueError("fail_on_regression=true compares with a baseline: set eval.baseline=MODEL")
         return self
 
     @model_validator(mode="after")

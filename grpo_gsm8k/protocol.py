@@ -38,6 +38,7 @@ class SamplingSpec:
     max_new_tokens: int
     seed: int
     stop_token_ids: tuple[int, ...]
+    stop_texts: tuple[str, ...] = ()  # generation also ends where one of these is complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class GenerateGroup:
     sampling: SamplingSpec
     min_version: int
     pinned: bool
+    score_prompt: bool = False  # ask for `GroupResult.prompt`
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,20 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptScores:
+    """What the model makes of a prompt's tokens but the first: `logprobs[i]` is of token i + 1, given those before."""
+
+    logprobs: np.ndarray  # float32 [P-1]
+    greedy: np.ndarray  # bool [P-1]: no other token is more likely
+
+
+@dataclass(frozen=True, slots=True)
 class GroupResult:
     """The answer to a `GenerateGroup`: its `n` completions, in the order of their seeds."""
 
     request_id: str
     completions: tuple[Completion, ...]
+    prompt: PromptScores | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from grpo_gsm8k import weights
 from grpo_gsm8k.errors import WeightsError
-from grpo_gsm8k.protocol import Completion, Failed, GroupResult, VersionSpan, WeightsLive
+from grpo_gsm8k.protocol import Completion, Failed, GroupResult, PromptScores, VersionSpan, WeightsLive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -256,9 +256,11 @@ def _sampling_params(request: GenerateGroup) -> SamplingParams:
         seed=sampling.seed,
         max_tokens=sampling.max_new_tokens,
         stop_token_ids=list(sampling.stop_token_ids),
+        stop=list(sampling.stop_texts),
         logprobs=0,
+        prompt_logprobs=0 if request.score_prompt else None,
         flat_logprobs=True,
-        detokenize=False,
+        detokenize=bool(sampling.stop_texts),
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
@@ -269,7 +271,14 @@ def _result(output: Any, version: int | None) -> GroupResult | Failed:
     reasons = {completion.finish_reason for completion in completions}
     if not reasons <= {"stop", "length"}:
         return Failed(output.request_id, f"finish reasons {sorted(reasons)}", "")
-    return GroupResult(output.request_id, completions)
+    return GroupResult(output.request_id, completions, _prompt_scores(output))
+
+
+def _prompt_scores(output: Any) -> PromptScores | None:
+    if output.prompt_logprobs is None:
+        return None
+    flat = output.prompt_logprobs  # one entry for each token but the first
+    return PromptScores(np.array(flat.logprobs, dtype=np.float32), np.array(flat.ranks) == 1)
 
 
 def _completion(item: Any, version: int | None) -> Completion:

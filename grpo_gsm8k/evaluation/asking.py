@@ -14,7 +14,7 @@ from grpo_gsm8k.protocol import Failed
 from grpo_gsm8k.start import pin_model, start_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What decides the answers, so that a resumed run must not change it: whole sections, and keys of `eval`.
 SECTIONS = ("data", "model", "prompt")
 KEYS = (
+    *("eval_suites", "lm_eval_tasks", "lm_eval_shots", "lm_eval_max_gen_toks", "lm_eval_chat", "baseline"),
     *("suite", "model_path", "data_path", "input_path", "split", "limit"),
     *("prompting", "shots", "temperatures", "samples", "max_new_tokens"),
 )
@@ -31,9 +32,14 @@ PROGRESS_EVERY = 100
 
 
 def named_models(config: Config) -> dict[str, str]:
-    """Model paths by the names under which they are reported. Raises UserError for one that is given twice."""
-    given = config.eval.model_path
+    """Model paths by the names under which they are reported, the baseline first.
+
+    Raises UserError for one that is given twice.
+    """
+    given, baseline = config.eval.model_path, config.eval.baseline
     paths = [config.model.path] if given is None else [given] if isinstance(given, str) else given
+    if baseline is not None:
+        paths = [baseline, *paths]
     if not paths or len(set(paths)) < len(paths):
         raise UserError(f"eval.model_path={paths}: give different models")
     return {path: path for path in paths}
@@ -80,20 +86,26 @@ def ask(
 
     What the engine refuses is asked again, `eval.max_attempts` times in all; only then is its `Failed` taken.
     """
-    waiting = {request.request_id: request for request in requests}
-    if not waiting:
+    if not requests:
         return
     with Engines(config, folder, logs, config.eval.num_shards) as engines:
-        for attempt in range(1, config.eval.max_attempts + 1):
-            for result in engines.run(list(waiting.values())):
-                if isinstance(result, Failed) and attempt < config.eval.max_attempts:
-                    continue
-                take(result)
-                del waiting[result.request_id]
-                if len(waiting) % PROGRESS_EVERY == 0:
-                    print(f"{model}: {len(waiting)} questions to go", flush=True)
-            if not waiting:
-                return
+        for done, result in enumerate(answers(engines, requests, config.eval.max_attempts), start=1):
+            take(result)
+            if (to_go := len(requests) - done) % PROGRESS_EVERY == 0:
+                print(f"{model}: {to_go} questions to go", flush=True)
+
+
+def answers(engines: Engines, requests: Sequence[GenerateGroup], max_attempts: int) -> Iterator[GroupResult | Failed]:
+    """One result for each request; a `Failed` only after so many attempts."""
+    waiting = {request.request_id: request for request in requests}
+    for attempt in range(1, max_attempts + 1):
+        if not waiting:
+            return
+        for result in engines.run(list(waiting.values())):
+            if isinstance(result, Failed) and attempt < max_attempts:
+                continue
+            del waiting[result.request_id]
+            yield result
 
 
 def _check_unchanged(run: RunFolder, values: Mapping[str, Any]) -> None:

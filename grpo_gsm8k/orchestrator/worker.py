@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ import numpy as np  # noqa: F401 - before the channel: its thread unpickles arra
 
 from grpo_gsm8k.channel import Channel
 from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.orchestrator.fate import die_with
 from grpo_gsm8k.protocol import Crashed
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.actor.engine import EngineSpec
     from grpo_gsm8k.learner.spec import LearnerSpec
 
-PR_SET_PDEATHSIG = 1
 FAREWELL_SECONDS = 5.0
 
 
@@ -78,9 +77,7 @@ def _run(reader: Connection, writer: Connection, surroundings: Surroundings, wor
 
 def _settle(surroundings: Surroundings) -> None:
     """Die with the parent, leave signals to it, write to the log, stay on the given cores."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != surroundings.parent:  # it died before the line above
-        os._exit(1)
+    die_with(surroundings.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log = os.open(surroundings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -15,6 +15,7 @@ import pytest
 from cli import load_config
 from grpo_gsm8k import run_folder
 from grpo_gsm8k.data.problems import Problem
+from grpo_gsm8k.evaluation.accuracy import summarise
 from grpo_gsm8k.evaluation.command import write_results
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded
 from grpo_gsm8k.evaluation.report.command import report_of_run
@@ -79,7 +80,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     for cell, asked in reversed(questions.items()):
         file.add(graded(asked, result(*cell), CodePoints(), config.prompt))
     order = {asked.key: index for index, asked in enumerate(questions.values())}
-    write_results(config, run, file.finish(order), None, 1.0)
+    write_results(config, run, summarise(file.finish(order), None, config.seed), [], 1.0)
     report_of_run(run.path)
     return run
 

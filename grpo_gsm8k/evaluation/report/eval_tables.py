@@ -117,26 +117,35 @@ def _comparison(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def lm_eval(runs: Sequence[Run]) -> Table:
-    """Benchmarks before and after, of runs whose summary has `lm_eval: {before: ..., after: ...}`."""
+    """Benchmarks of lm-eval, with its standard errors, and what changed against the baseline."""
+    columns = ("Run", "Task", "Metric", "Model", "Value", "Baseline", "Difference", "Verdict")
+    note = "± one standard error, as lm-eval gives it; that of a difference takes both measurements as independent."
     rows = tuple((run.name, *row) for run in runs for row in _lm_eval(run.summary.get("lm_eval")))
-    return Table("lm-eval", "lm-eval before and after", ("Run", "Task", "Before", "After", "Difference"), rows)
+    return Table("lm-eval", "lm-eval before and after", columns, rows, note)
 
 
 def _lm_eval(found: object) -> Iterator[tuple[str, ...]]:
     if not isinstance(found, Mapping):
         return
-    before, after = (_numbers(found.get(when) or {}) for when in ("before", "after"))
-    for name in dict.fromkeys((*before, *after)):
-        old, new = before.get(name), after.get(name)
-        change = words.DASH if old is None or new is None else words.number(new - old)
-        yield name, words.number(old), words.number(new), change
+    changes = {_metric_of(change): change for change in found.get("changes", ())}
+    for score in found.get("scores", ()):
+        value = _plus_minus(score["value"], score["stderr"])
+        model = collect.short_model(str(score["model"]))
+        change = changes.get(_metric_of(score))
+        compared = (words.DASH,) * 3
+        if change is not None:
+            verdict = "regression" if change["regression"] else ""
+            compared = (
+                words.number(change["before"]),
+                _plus_minus(change["difference"], change["stderr"]),
+                ", ".join(filter(None, (verdict, change["verdict"]))),
+            )
+        yield str(score["task"]), str(score["metric"]), model, value, *compared
 
 
-def _numbers(found: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    out: dict[str, float] = {}
-    for name, value in found.items():
-        if isinstance(value, Mapping):
-            out |= _numbers(value, f"{prefix}{name} / ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            out[f"{prefix}{name}"] = float(value)
-    return out
+def _metric_of(found: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(found[name]) for name in ("model", "task", "metric", "filter"))
+
+
+def _plus_minus(value: float, stderr: float | None) -> str:
+    return words.number(value) if stderr is None else f"{words.number(value)} ± {words.number(stderr)}"

@@ -94,7 +94,9 @@ def evaluation(runs: Path, name: str = "eval", samples: int = 1) -> Path:
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"model": "tor')
     compared = {"a": "owner/small", "b": "big", "difference": 0.6, "ci_low": 0.4, "ci_high": 0.8, "p": 1e-5}
     compared |= {"p_holm": 2e-5, "smallest_difference": None, "verdict": "better"}
-    lm_eval = {"before": {"gsm8k": {"exact_match": 0.1}}, "after": {"gsm8k": {"exact_match": 0.3}}}
+    score = {"model": "big", "task": "hellaswag", "metric": "acc", "filter": "none", "value": 0.3, "stderr": 0.02}
+    change = {**score, "before": 0.1, "difference": 0.2, "stderr": 0.03, "regression": False, "verdict": "better"}
+    lm_eval = {"scores": [score], "changes": [change]}
     summary = {"kind": "eval", "results": results, "comparisons": [compared], "lm_eval": lm_eval}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder

@@ -107,7 +107,7 @@ def test_an_evaluation_alone(tmp_path: Path) -> None:
     text = render_markdown(found)
     assert "1\\_a/step\\_9, zero\\_shot: 80.0 % at 0; 80.0 % at 1" in text
     assert "of 20 questions, 4 were answered right by all, 4 by none, 12 by some" in text
-    assert "gsm8k / exact\\_match | 0.1 | 0.3 | 0.2 |" in text
+    assert "hellaswag | acc | big | 0.3 ± 0.02 | 0.1 | 0.2 ± 0.03 | better |" in text
     assert "1 unreadable line of predictions.jsonl left out" in text
     assert "first sample" in found.changes[0].words
 

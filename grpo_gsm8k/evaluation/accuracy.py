@@ -1,0 +1,139 @@
+"""Accuracy on problems: ask every model every question, grade, summarise, compare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.data.prepare import ensure, load_split
+from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.asking import ask
+from grpo_gsm8k.evaluation.diagnostics import contaminated, diagnose
+from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
+from grpo_gsm8k.evaluation.requests import Question, questions
+from grpo_gsm8k.evaluation.summary import any_temperature, comparisons, results, table
+from grpo_gsm8k.integrity import write_atomically
+from grpo_gsm8k.models import stop_token_ids
+from grpo_gsm8k.protocol import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.data.problems import Problem
+    from grpo_gsm8k.evaluation.diagnostics import Contamination, Diagnostics
+    from grpo_gsm8k.evaluation.predictions import Prediction
+    from grpo_gsm8k.evaluation.summary import AnyTemperature, Compared, Result, Setting
+    from grpo_gsm8k.protocol import GroupResult
+    from grpo_gsm8k.run_folder import RunFolder
+
+FILE = "predictions.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked: the evaluated problems, those of train, and every model's questions by its name."""
+
+    problems: list[Problem]
+    train: list[Problem]
+    asked: dict[str, list[Question]]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Everything that `predictions.jsonl` says about accuracy."""
+
+    results: list[Result]
+    any_temperature: list[AnyTemperature]
+    diagnostics: list[Diagnostics]
+    contamination: Contamination | None
+    comparisons: list[Compared]
+
+
+def prepare(config: Config, folders: Mapping[str, Path]) -> Plan:
+    """Read problems and render prompts; `folders` are those of the models. Raises UserError."""
+    from transformers import AutoTokenizer  # lazy: it takes seconds
+
+    data = ensure(config.data, config.artifacts)
+    problems = evaluated_problems(config, load_split(data, config.eval.split))
+    train = load_split(data, "train")
+    asked: dict[str, list[Question]] = {}
+    for name, folder in folders.items():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        asked[name] = questions(config, name, tokenizer, stop_token_ids(folder, tokenizer), problems, train)
+    return Plan(problems, train, asked)
+
+
+def measure(config: Config, plan: Plan, folders: Mapping[str, Path], run: RunFolder) -> Measured:
+    """Ask all models all questions, but those that an earlier start got answered."""
+    everything = [question for per_model in plan.asked.values() for question in per_model]
+    _write_prompts(run.path / "prompts.jsonl", everything)
+    file = PredictionFile(run.path / FILE, {q.key: q.request.n for q in everything})
+    for name, folder in folders.items():
+        _ask(config, folder, plan.asked[name], file, run)
+    order = {question.key: index for index, question in enumerate(everything)}
+    found = contaminated(plan.problems, plan.train, config.seed) if config.eval.contamination else None
+    return summarise(file.finish(order), found, config.seed)
+
+
+def summarise(predictions: Sequence[Prediction], contamination: Contamination | None, seed: int) -> Measured:
+    """Numbers, intervals and comparisons of graded completions."""
+    by_setting: dict[Setting, list[Prediction]] = {}
+    for prediction in predictions:
+        by_setting.setdefault(prediction.key[:3], []).append(prediction)
+    return Measured(
+        results=[results(key, lines, seed) for key, lines in by_setting.items()],
+        any_temperature=any_temperature(by_setting, seed),
+        diagnostics=[diagnose(lines) for lines in by_setting.values()],
+        contamination=contamination,
+        comparisons=comparisons(by_setting, seed),
+    )
+
+
+def said(measured: Measured) -> str:
+    """What a person reads at the end."""
+    lines = table(measured.results, measured.any_temperature, measured.comparisons)
+    if (found := measured.contamination) is not None:
+        lines += (
+            f"\nquestions that are in train: {found.overlapping} share 13 words in a row, "
+            f"{found.near_duplicates} are near-duplicates"
+        )
+    return lines
+
+
+def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
+    """The first `limit` problems of the file or the split. Raises UserError when there are none."""
+    path = config.eval.data_path
+    problems = read_jsonl(path, path.stem) if path else split
+    if not problems:
+        raise UserError(f"eval.split={config.eval.split} has no problems: set data.test_size or eval.split=val")
+    return problems[: config.eval.limit]
+
+
+def _write_prompts(path: Path, asked: Sequence[Question]) -> None:
+    """The exact prompts; those of another temperature are the same."""
+    lines = {(q.model, q.prompting, q.problem.id): q.prompt for q in asked}
+    rows = ({"model": m, "prompting": p, "item_id": i, "prompt": text} for (m, p, i), text in lines.items())
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _ask(config: Config, folder: Path, asked: Sequence[Question], file: PredictionFile, run: RunFolder) -> None:
+    """What is not answered yet; a request that is refused for good counts as wrong."""
+    from transformers import AutoTokenizer
+
+    waiting = {q.request.request_id: q for q in asked if q.key not in file.done}
+    if not waiting:
+        return
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def take(result: GroupResult | Failed) -> None:
+        question = waiting[result.request_id]
+        if isinstance(result, Failed):
+            file.add(refused(question, result))
+        else:
+            file.add(graded(question, result, tokenizer, config.prompt))
+
+    ask(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)

@@ -1,0 +1,164 @@
+"""Our engines as a model of lm-eval: every request goes to the least busy engine, and none is ever dropped."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.asking import answers
+from grpo_gsm8k.orchestrator.generation import VERSION
+from grpo_gsm8k.protocol import Failed, GenerateGroup, GroupResult, Purpose, SamplingSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lm_eval.api.instance import Instance
+
+    from grpo_gsm8k.orchestrator.generation import Engines
+
+KNOWN = {"do_sample", "until", "max_gen_toks", "temperature", "top_p"}
+Pair = tuple[Any, list[int], list[int]]  # its texts, tokens of the context, tokens of the continuation
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """In tokens but `max_attempts`: how often a request that the engine refuses is sent."""
+
+    max_model_len: int
+    max_gen_toks: int  # for tasks that do not say
+    max_attempts: int
+
+
+class EngineLM(TemplateLM):
+    """What lm-eval asks of a causal language model. A request that the engine refuses for good scores as wrong."""
+
+    def __init__(self, engines: Engines, tokenizer: Any, stops: tuple[int, ...], limits: Limits, seed: int) -> None:
+        """`engines` must be running; `stops` are the tokens that end a completion."""
+        super().__init__()
+        self.tokenizer = tokenizer
+        self._engines = engines
+        self._stops = stops
+        self._limits = limits
+        self._seed = seed
+
+    @property
+    def eot_token_id(self) -> int:
+        """Stands before a text without a context, unless the tokenizer has a beginning-of-sequence token."""
+        tokenizer = self.tokenizer
+        return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For lm-eval's caches and records."""
+        return str(self.tokenizer.name_or_path)
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids, with the tokenizer's own special tokens unless the text has them already."""
+        bos = self.tokenizer.bos_token
+        if add_special_tokens is None:
+            add_special_tokens = not (bos and string.startswith(bos))
+        return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as the tokenizer's template renders it."""
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    def _loglikelihood_tokens(self, requests: Sequence[Pair], **_: Any) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation after its context (nats), and whether it is the greedy one."""
+        longest = self._limits.max_model_len - 1  # the engine samples one token behind the prompt
+        asked = [
+            self._group(index, (context + continuation)[-longest:], SamplingSpec(0.0, 1.0, 1, 0, ()), score=True)
+            for index, (_, context, continuation) in enumerate(requests)
+        ]
+        found = self._run(asked)
+        return [_score(result, len(pair[2])) for pair, result in zip(requests, found, strict=True)]
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-probability of whole texts (nats), in windows that do not overlap."""
+        windows: list[Pair] = []
+        owners: list[int] = []
+        for owner, request in enumerate(requests):
+            (text,) = request.args
+            pieces = get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self._limits.max_model_len - 2,
+                context_len=1,
+            )
+            for context, continuation in map(make_disjoint_window, pieces):
+                windows.append((None, context, continuation))
+                owners.append(owner)
+        totals = [0.0] * len(requests)
+        for owner, (logprob, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+            totals[owner] += logprob
+        return totals
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Completions, each up to the first of its stop texts. Raises UserError for a setting we would ignore."""
+        asked, stops = [], []
+        for index, request in enumerate(requests):
+            context, given = request.args
+            kwargs = normalize_gen_kwargs(given, self._limits.max_gen_toks)
+            if unknown := set(kwargs) - KNOWN:
+                raise UserError(f"generation_kwargs.{min(unknown)} of a task is unknown here: use {sorted(KNOWN)}")
+            room = self._limits.max_model_len - kwargs["max_gen_toks"]
+            if room < 1:
+                raise UserError(
+                    f"a task wants {kwargs['max_gen_toks']} new tokens: raise actor.max_model_len="
+                    f"{self._limits.max_model_len}, or lower eval.lm_eval_max_gen_toks or the task's max_gen_toks"
+                )
+            texts = tuple(kwargs["until"])
+            sampling = SamplingSpec(
+                kwargs["temperature"],
+                kwargs.get("top_p", 1.0),
+                kwargs["max_gen_toks"],
+                (self._seed << 40) + index,
+                self._stops,
+                texts,
+            )
+            asked.append(self._group(index, self.tok_encode(context)[-room:], sampling, score=False))
+            stops.append(texts)
+        return [self._text(result, texts) for result, texts in zip(self._run(asked), stops, strict=True)]
+
+    def _group(self, index: int, prompt: list[int], sampling: SamplingSpec, score: bool) -> GenerateGroup:
+        ids = np.array(prompt, dtype=np.int32)
+        return GenerateGroup(str(index), Purpose.VALIDATION, ids, 1, sampling, VERSION, pinned=True, score_prompt=score)
+
+    def _run(self, asked: Sequence[GenerateGroup]) -> list[GroupResult | None]:
+        """Answers in the order of the requests; None for one that was refused every time."""
+        found: dict[str, GroupResult] = {}
+        for result in answers(self._engines, asked, self._limits.max_attempts):
+            if isinstance(result, Failed):
+                print(f"lm-eval: refused by the engine, counts as wrong: {result.error}", file=sys.stderr)
+            else:
+                found[result.request_id] = result
+        return [found.get(group.request_id) for group in asked]
+
+    def _text(self, result: GroupResult | None, stops: Sequence[str]) -> str:
+        if result is None:
+            return ""
+        text = self.tokenizer.decode(result.completions[0].token_ids.tolist(), skip_special_tokens=True)
+        ends = [text.find(stop) for stop in stops if stop]
+        return str(text)[: min((end for end in ends if end >= 0), default=None)]
+
+
+def _score(result: GroupResult | None, continuation: int) -> tuple[float, bool]:
+    if result is None:
+        return float("-inf"), False
+    assert result.prompt is not None
+    logprobs, greedy = result.prompt.logprobs[-continuation:], result.prompt.greedy[-continuation:]
+    return float(logprobs.sum(dtype=np.float64)), bool(greedy.all())

@@ -1,0 +1,68 @@
+"""A program as a child that never outlives this process, however it ends.
+
+`python -m grpo_gsm8k.orchestrator.program PARENT COMMAND...` is the child's first half: it asks the kernel to be killed
+with its parent, and becomes the command. Between fork and exec of a process with threads no Python may run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.orchestrator.fate import die_with
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+EXIT_SECONDS = 15.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start_program(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start it in a process group of its own; `log` takes what it prints."""
+    launcher = [sys.executable, "-m", __name__, str(os.getpid()), *command]
+    path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            launcher,
+            env={**environment, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            process_group=0,
+        )
+
+
+def end_program(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the whole group, SIGKILL to what is left after a while."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(EXIT_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`start_program` and, at the end of the block, `end_program`."""
+    process = start_program(command, environment, log)
+    try:
+        yield process
+    finally:
+        end_program(process)
+
+
+def _become(parent: int, command: Sequence[str]) -> None:
+    die_with(parent)
+    os.execvp(command[0], list(command))
+
+
+if __name__ == "__main__":
+    _become(int(sys.argv[1]), sys.argv[2:])
