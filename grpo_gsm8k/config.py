@@ -197,6 +197,19 @@ class CriticConfig(Section):
     lam: float = Field(ge=0, le=1)
 
 
+class RegressionSuiteConfig(Section):
+    """Benchmarks of lm-eval on every Nth checkpoint, while training goes on."""
+
+    tasks: list[str]
+    every: int = Field(ge=1)
+    limit: int | None = Field(ge=1)
+    shots: int | None = Field(ge=0)
+    max_gen_toks: int = Field(ge=1)
+    threshold: float = Field(ge=0)
+    stop: bool
+    gpu_memory: float = Field(gt=0, le=1)
+
+
 LossType = Literal["no_baseline", "reinforce_with_baseline", "grpo_clip", "ppo_clip", "cispo"]
 Advantage = Literal["reward", "group_mean", "group_mean_std", "leave_one_out", "batch_whitened", "gae"]
 _USUAL_ADVANTAGE: dict[LossType, Advantage] = {
@@ -243,6 +256,7 @@ class PolicyGradientConfig(Section):
     rewards: dict[str, float]
     eval_every: int = Field(ge=1)
     eval_limit: int | None
+    regression_suite: RegressionSuiteConfig
     save_every: int = Field(ge=1)
     keep_last: int = Field(ge=1)
     record: bool
@@ -505,6 +519,17 @@ class Config(Section):
     def training(self) -> SftConfig | PolicyGradientConfig:
         """The section of the training command."""
         return self.sft if self.command == "sft" else self.policy_gradient
+
+    @model_validator(mode="after")
+    def _two_engines_fit_one_gpu(self) -> Self:
+        suite = self.policy_gradient.regression_suite
+        both = self.actor.gpu_memory + suite.gpu_memory
+        if suite.tasks and self.actor.device != "cpu" and both > 1:
+            raise ValueError(
+                f"policy_gradient.regression_suite.gpu_memory={suite.gpu_memory} and actor.gpu_memory="
+                f"{self.actor.gpu_memory} are more than the GPU has: lower the latter to {1 - suite.gpu_memory:g}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _engine_has_the_base_that_is_trained(self) -> Self:

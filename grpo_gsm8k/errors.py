@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+REGRESSION = 3  # exit code: a model became worse than its baseline
+
 
 class LabError(Exception):
     """Base of every error that this project raises on purpose; its text is one line."""

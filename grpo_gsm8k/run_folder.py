@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def regression_json(self) -> Path:
+        """What the regression suite found so far."""
+        return self.path / "regression.json"
+
+    @property
     def rollouts(self) -> Path:
         """`step_<N>.parquet` of training completions."""
         return self.path / "rollouts"

@@ -146,6 +146,16 @@ class Tracker:
         if missing := sorted(set(range(1, step + 1)) - self._steps):  # killed between its checkpoint and its record
             self.event("steps_missing", steps=missing)
 
+    def benchmarks(self, version: int, values: Mapping[str, float]) -> None:
+        """Record what a regression suite says of a version; `values` go by `task/metric`."""
+        self.event("regression_suite", version=version, values=dict(values))
+        finite = {f"regression/{name}": value for name, value in values.items() if math.isfinite(value)}
+        self._send({"regression/version": version, **finite})
+
+    def note(self, text: str) -> None:
+        """Show one line to whoever watches."""
+        self._console.note(text)
+
     def event(self, kind: str, **fields: object) -> None:
         """Append one object with `time` (Unix seconds), `kind` and the fields, secrets hidden, to events.jsonl."""
         self._events.append({"time": round(time.time(), 3), "kind": kind, **redact(plain(fields))})
@@ -158,7 +168,10 @@ class Tracker:
         """The run so far in a few numbers: what summary.json holds. To be called before or after `close`."""
         numbers = summarise(self._metrics.records(), self._events.records())
         wall = {"wall_seconds": self._earlier_s + time.monotonic() - self._started}
-        return {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps, **wall, **numbers}
+        found = {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps, **wall, **numbers}
+        if self._run.regression_json.is_file():
+            found["lm_eval"] = json.loads(self._run.regression_json.read_text(encoding="utf-8"))
+        return found
 
     def close(self, status: str, wandb_seconds: float = WANDB_CLOSE_SECONDS) -> dict[str, Any]:
         """Write summary.json, then give W&B at most `wandb_seconds`. Returns the summary.
@@ -293,7 +306,11 @@ class WandbWriter:
             resume="allow",
             settings=settings,
         )
-        for axis, groups in (("step", ("train", "rollout", "sync", "time")), ("val/version", ("val",))):
+        for axis, groups in (
+            ("step", ("train", "rollout", "sync", "time")),
+            ("val/version", ("val",)),
+            ("regression/version", ("regression",)),
+        ):
             run.define_metric(axis)
             for group in groups:
                 run.define_metric(f"{group}/*", step_metric=axis)

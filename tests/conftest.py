@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lm_eval_tasks import write_tasks
+
 REPO = Path(__file__).resolve().parent.parent
 GSM8K = REPO.parent / "shared" / "data" / "gsm8k"
 
@@ -26,6 +28,14 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "random"
     build_model(seed=1).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tasks of lm-eval in files, see tests/lm_eval_tasks.py."""
+    folder = tmp_path_factory.mktemp("tasks")
+    write_tasks(folder)
     return folder
 
 

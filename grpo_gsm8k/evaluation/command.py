@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.errors import REGRESSION
 from grpo_gsm8k.evaluation import accuracy
 from grpo_gsm8k.evaluation.asking import model_folder, named_models, open_run
 from grpo_gsm8k.evaluation.harness import scores
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.evaluation.accuracy import Measured
     from grpo_gsm8k.run_folder import RunFolder
-
-REGRESSION = 3  # the exit code
 
 
 def evaluate_models(config: Config) -> int:

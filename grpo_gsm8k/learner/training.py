@@ -73,8 +73,11 @@ def trainer_state(session: Session, version: int, plan: Plan, kl_coefficient: fl
 
 
 def is_save_due(session: Session, version: int) -> bool:
-    """Every `save_every` updates, and whatever is validated: it may be the best, or be validated after a restart."""
-    return version % session.config.training.save_every == 0 or session.validation.due(version)
+    """Every `save_every` updates, and whatever is evaluated: it may be the best, or be evaluated after a restart."""
+    config = session.config
+    suite = config.policy_gradient.regression_suite
+    benchmarked = config.command == "policy_gradient" and suite.tasks and version % suite.every == 0
+    return version % config.training.save_every == 0 or bool(benchmarked) or session.validation.due(version)
 
 
 def save(session: Session, state: checkpoint.TrainerState) -> None:

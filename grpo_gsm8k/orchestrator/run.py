@@ -10,11 +10,12 @@ from grpo_gsm8k import console, models, rewards, run_folder
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
 from grpo_gsm8k.data.schedule import plan_updates
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import REGRESSION, UserError
 from grpo_gsm8k.learner.spec import LearnerSpec
 from grpo_gsm8k.orchestrator.actors import engine_spec, spawn_actor, surroundings
 from grpo_gsm8k.orchestrator.ledger import Ledger
 from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
+from grpo_gsm8k.orchestrator.regression import RegressionSuite
 from grpo_gsm8k.orchestrator.supervisor import Limits, Outcome, Spawners, Supervisor
 from grpo_gsm8k.orchestrator.weights_store import WeightsStore
 from grpo_gsm8k.orchestrator.worker import learner_main
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def run_training(config: Config) -> int:
     """Prepare, train by the command's method, summarise.
 
-    Raises LabError; returns 0, or 128 + the signal that ended the run early.
+    Raises LabError; returns 0, 3 if a regression ended the run, or 128 + the signal that ended it early.
     """
     rewards.validate_reward_weights(config.policy_gradient.rewards)
     check_wandb(config.wandb)
@@ -50,7 +51,7 @@ def run_training(config: Config) -> int:
     from grpo_gsm8k.evaluation.report.command import report_of_run  # lazy: drawing takes a second to import
 
     print(f"{'report':<18} {report_of_run(run.path)}")
-    return 0
+    return REGRESSION if outcome.regressed else 0
 
 
 def total_updates(config: Config) -> int:
@@ -145,12 +146,14 @@ def _supervise(plan: Plan, total: int) -> Outcome:
         actors=config.actor.replicas,
     )
     limits = Limits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
+    suite = RegressionSuite(config, run, plan.model_folder, tracker)
     status = "failed"
     try:
-        outcome = Supervisor(spawners, limits, tracker, ledger).run()
+        outcome = Supervisor(spawners, limits, tracker, ledger, suite).run()
         early = "interrupted" if outcome.signal else "stopped early"
         status = "done" if outcome.step == total else early
     finally:
+        suite.close()
         ledger.close()
         tracker.close(status)
     console.print_summary(tracker.summary(), run.path)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import LabError, UserError, WorkerError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.orchestrator.ledger import Ledger
     from grpo_gsm8k.orchestrator.process import Deliver, Worker
+    from grpo_gsm8k.orchestrator.regression import RegressionSuite
     from grpo_gsm8k.protocol import WeightsRef
     from grpo_gsm8k.tracking import Tracker
 
@@ -52,10 +54,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: updates done, and the signal that ended it early (0: none)."""
+    """How a run ended: updates done, the signal that ended it early (0: none), whether a regression did."""
 
     step: int
     signal: int
+    regressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,15 @@ class Spawners:
 class Supervisor:
     """The orchestrator's main loop, in one thread; channels deliver into its queue."""
 
-    def __init__(self, spawners: Spawners, limits: Limits, tracker: Tracker, ledger: Ledger) -> None:
+    def __init__(
+        self, spawners: Spawners, limits: Limits, tracker: Tracker, ledger: Ledger, suite: RegressionSuite
+    ) -> None:
         """Starts nothing yet."""
         self._spawners = spawners
         self._limits = limits
         self._tracker = tracker
         self._ledger = ledger
+        self._suite = suite
         self._events: queue.SimpleQueue[tuple[Worker, object]] = queue.SimpleQueue()
         self._actors: list[Worker] = []
         self._learner: Worker | None = None
@@ -84,6 +90,7 @@ class Supervisor:
         self._last_words: dict[Worker, Crashed] = {}
         self._finished: Finished | None = None
         self._signal = 0
+        self._regressed = False  # so much that the run was told to stop
         self._stop_by = float("inf")
         self._busy_before = (0.0, 0.0)
 
@@ -95,6 +102,9 @@ class Supervisor:
             while self._finished is None and time.monotonic() < self._stop_by:
                 self._handle_next()
                 self._replace_stuck()
+                self._watch_regressions()
+            if not self._signal:
+                self._suite.finish()
             return self._outcome()
         finally:
             self._end_workers()
@@ -132,6 +142,7 @@ class Supervisor:
                 self._tracker.validation(version, metrics)
             case CheckpointSaved(step, path):
                 self._tracker.event("checkpoint", step=step, path=path)
+                self._suite.saved(step, Path(path))
             case Resumed(step):
                 self._ledger.rollback(step)
                 self._tracker.rollback(step)
@@ -221,6 +232,11 @@ class Supervisor:
             return {}
         return {"time/actor_idle_frac": min(1.0, max(0.0, 1 - (busy - busy_before) / (clock - clock_before)))}
 
+    def _watch_regressions(self) -> None:
+        if self._suite.poll() and not self._regressed:
+            self._regressed = True
+            self._to_learner(Stop())
+
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         """First signal: finish the update and save. Second: stop now, the last checkpoint stands."""
         if self._signal:
@@ -236,7 +252,7 @@ class Supervisor:
     def _outcome(self) -> Outcome:
         if self._finished is None:
             return Outcome(step=-1, signal=self._signal)
-        return Outcome(self._finished.step, self._signal if self._finished.stopped else 0)
+        return Outcome(self._finished.step, self._signal if self._finished.stopped else 0, self._suite.poll())
 
     def _to_actor(self, index: int, message: object) -> None:
         if index < len(self._actors):

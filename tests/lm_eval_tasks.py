@@ -6,8 +6,6 @@ import json
 import random
 from pathlib import Path
 
-import pytest
-
 TASKS = {
     "sums_choice": """\
 output_type: multiple_choice
@@ -32,10 +30,8 @@ metric_list: [{metric: word_perplexity, aggregation: weighted_perplexity, higher
 }
 
 
-@pytest.fixture(scope="session")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with NAME.yaml for each of `TASKS` and their data."""
-    folder = tmp_path_factory.mktemp("tasks")
+def write_tasks(folder: Path) -> None:
+    """NAME.yaml for each of `TASKS`, and their data."""
     rng = random.Random(0)
     rows = []
     for _ in range(40):
@@ -50,4 +46,3 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\ntest_split: test\n"
         question = 'doc_to_text: ""\n' if name == "sums_text" else 'doc_to_text: "{{question}}"\n'
         (folder / f"{name}.yaml").write_text(f"task: {name}\n{source}{question}{text}metadata: {{version: 1.0}}\n")
-    return folder

@@ -1,0 +1,56 @@
+"""lm-eval on one checkpoint, in a process of its own beside a training run.
+
+`python -m grpo_gsm8k.evaluation.harness.child CONFIG MODEL NAME FOLDER`: the run's configuration as JSON, with the
+suite under `eval`; the model; what to call it; where the results go, `scores.json` at last.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.config import parse_config
+from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.evaluation.harness.command import run_harness
+from grpo_gsm8k.evaluation.harness.tasks import task_list, task_manager
+from grpo_gsm8k.integrity import write_atomically
+from grpo_gsm8k.run_folder import RunFolder
+from grpo_gsm8k.start import start_folder
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.config import Config
+
+
+def main(config_file: Path, model: Path, name: str, folder: Path) -> int:
+    """Run the suite; returns the exit code, 2 for a wrong task."""
+    config = parse_config(json.loads(config_file.read_text(encoding="utf-8")))
+    run = RunFolder(folder)
+    run.logs.mkdir(parents=True, exist_ok=True)
+    try:
+        tasks = task_list(config.eval)
+        manager = task_manager(tasks)
+        scores = run_harness(config, tasks, manager, {name: _plain(config, model, folder)}, run)
+    except LabError as error:
+        print(f"error: {error}", flush=True)
+        return 2 if isinstance(error, UserError) else 1
+    write_atomically(folder / "scores.json", json.dumps([asdict(score) for score in scores], indent=2) + "\n")
+    return 0
+
+
+def _plain(config: Config, model: Path, folder: Path) -> Path:
+    """The checkpoint's model, with its base where it is an adapter."""
+    if not (model / "adapter_config.json").is_file():
+        return model
+    from grpo_gsm8k.learner.merging import write_merged
+
+    merged = folder / "merged"
+    merged.mkdir(exist_ok=True)
+    write_merged(config.learner, start_folder(config), model, merged)
+    return merged
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4])))

@@ -1,0 +1,168 @@
+"""`policy_gradient.regression_suite`: lm-eval on every Nth checkpoint while training goes on, and an alarm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes
+from grpo_gsm8k.integrity import write_atomically
+from grpo_gsm8k.orchestrator.program import end_program, start_program
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.run_folder import RunFolder
+    from grpo_gsm8k.tracking import Tracker
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One version under way."""
+
+    version: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+
+class RegressionSuite:
+    """One process at a time, with an engine of its own on the actor's device; the start model is the baseline.
+
+    Where checkpoints come faster than the suite gets done, only the newest of those that wait is evaluated.
+    """
+
+    def __init__(self, config: Config, run: RunFolder, start_model: Path, tracker: Tracker) -> None:
+        """Starts with the baseline unless an earlier start of the run has it. Without tasks nothing is ever done."""
+        self._settings = config.policy_gradient.regression_suite
+        self._on = config.command == "policy_gradient" and bool(self._settings.tasks)
+        self._file = run.regression_json
+        self._folder = run.path / "regression"
+        self._tracker = tracker
+        self._job: _Job | None = None
+        self._waiting: deque[tuple[int, Path]] = deque()
+        self._scores = _read(self._file)
+        self.alarmed = False
+        if self._on:
+            self._folder.mkdir(exist_ok=True)
+            self._config_file = self._folder / "config.json"
+            write_atomically(self._config_file, suite_config(config).model_dump_json(indent=2) + "\n")
+            if not any(score.model == _name(0) for score in self._scores):
+                self._waiting.append((0, start_model))
+
+    def saved(self, version: int, checkpoint: Path) -> None:
+        """A checkpoint was written; takes it if it is due. Its files are linked, as the learner may delete them."""
+        if not self._on or version % self._settings.every:
+            return
+        while self._waiting and self._waiting[-1][0]:
+            skipped, model = self._waiting.pop()
+            shutil.rmtree(model.parent, ignore_errors=True)
+            self._tracker.event("regression_suite_skipped", version=skipped, newer=version)
+        model = self._folder / f"step_{version}" / "model"
+        shutil.rmtree(model.parent, ignore_errors=True)
+        shutil.copytree(checkpoint / "model", model, copy_function=_link)
+        self._waiting.append((version, model))
+
+    def poll(self) -> bool:
+        """See what has ended, start what is due; tells whether the run has to stop. Raises UserError for bad tasks."""
+        if self._job is not None and self._job.process.poll() is not None:
+            job, self._job = self._job, None
+            self._take(job)
+        if self._job is None and self._waiting:
+            self._start(*self._waiting.popleft())
+        return self.alarmed and self._settings.stop
+
+    def finish(self) -> None:
+        """Wait for everything that is due."""
+        while self._job is not None or self._waiting:
+            self.poll()
+            time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """End what is under way."""
+        if self._job is not None:
+            end_program(self._job.process)
+            self._job = None
+
+    def _start(self, version: int, model: Path) -> None:
+        folder = self._folder / f"step_{version}"
+        folder.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "grpo_gsm8k.evaluation.harness.child"]
+        command += [str(self._config_file), str(model), _name(version), str(folder)]
+        self._job = _Job(version, folder, start_program(command, os.environ, folder / "log.txt"))
+        self._tracker.event("regression_suite_started", version=version, pid=self._job.process.pid)
+
+    def _take(self, job: _Job) -> None:
+        for name in ("model", "merged"):
+            shutil.rmtree(job.folder / name, ignore_errors=True)
+        code = job.process.returncode
+        if code:
+            words = _last_line(job.folder / "log.txt")
+            if code == 2:
+                raise UserError(f"policy_gradient.regression_suite: {words.removeprefix('error: ')}")
+            self._tracker.event("regression_suite_failed", version=job.version, exit_code=code, reason=words)
+            self._tracker.note(f"the regression suite of version {job.version} failed: {words}")
+            return
+        found = [Score(**line) for line in json.loads((job.folder / "scores.json").read_text(encoding="utf-8"))]
+        self._scores = [score for score in self._scores if score.model != _name(job.version)] + found
+        compared = changes(self._scores, _name(0), self._settings.threshold)
+        self._write(compared)
+        self._tracker.benchmarks(job.version, {f"{s.task}/{s.metric}": s.value for s in found})
+        lost = [change for change in compared if change.regression and change.model == _name(job.version)]
+        if lost:
+            self.alarmed = True
+            words = ", ".join(f"{c.task} {c.metric} {c.before:.4f} -> {c.after:.4f} ({c.verdict})" for c in lost)
+            self._tracker.event("regression", version=job.version, lost=[asdict(change) for change in lost])
+            self._tracker.note(f"REGRESSION in version {job.version}: {words}")
+
+    def _write(self, compared: list[Change]) -> None:
+        found = {"scores": [asdict(s) for s in self._scores], "changes": [asdict(c) for c in compared]}
+        write_atomically(self._file, json.dumps(found, indent=2) + "\n")
+
+
+def suite_config(config: Config) -> Config:
+    """The run's configuration with the suite under `eval`, and an engine that fits beside the actor's."""
+    suite = config.policy_gradient.regression_suite
+    given = {
+        "eval_suites": suite.tasks,
+        "limit": suite.limit,
+        "lm_eval_shots": suite.shots,
+        "lm_eval_max_gen_toks": suite.max_gen_toks,
+        "lm_eval_backend": "engine",
+        "lm_eval_chat": False,
+        "num_shards": 1,
+    }
+    actor = config.actor.model_copy(update={"gpu_memory": suite.gpu_memory})
+    return config.model_copy(update={"actor": actor, "eval": config.eval.model_copy(update=given)})
+
+
+def _name(version: int) -> str:
+    return f"version {version}"
+
+
+def _read(file: Path) -> list[Score]:
+    if not file.is_file():
+        return []
+    return [Score(**line) for line in json.loads(file.read_text(encoding="utf-8"))["scores"]]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+    return lines[-1] if lines else "its log is empty"
