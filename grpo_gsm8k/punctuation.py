@@ -33,7 +33,21 @@ _KEPT_IN_FRONT = ".,"  # ".5"
 
 def without_punctuation(raw: str, locale: Locale) -> str:
     """The answer text without what the module's text lists; dots and commas between digits stay as they are."""
-    text = "".join(c for c in plain_text(raw, locale) if unicodedata.category(c) != "Sc").strip()
+    return _bare(plain_text(raw, locale))
+
+
+def right_without_punctuation(raw: str | None, gold: Decimal, locale: Locale) -> bool:
+    """Tell whether the raw answer text is the gold number in one of both readings; None, no answer, never is."""
+    if raw is None or len(raw.strip()) > MAX_ANSWER_CHARS:
+        return False
+    as_it_is = plain_text(raw, locale)  # "US$" and "Rs." are still in it
+    bare = _bare(as_it_is)
+    readings = (raw, bare, as_it_is.translate(_SWAPPED), bare.translate(_SWAPPED))
+    return any(same_number(parse_number(reading, locale), gold) for reading in dict.fromkeys(readings))
+
+
+def _bare(text: str) -> str:
+    text = "".join(c for c in text if unicodedata.category(c) != "Sc").strip()
     text = _NO_CENTS.sub("", text)
     start, end = 0, len(text)
     while start < end and _around(text[start]) and text[start] not in _KEPT_IN_FRONT:
@@ -41,15 +55,6 @@ def without_punctuation(raw: str, locale: Locale) -> str:
     while start < end and _around(text[end - 1]):
         end -= 1
     return _GROUPS.sub("", text[start:end])
-
-
-def right_without_punctuation(raw: str | None, gold: Decimal, locale: Locale) -> bool:
-    """Tell whether the raw answer text is the gold number in one of both readings; None, no answer, never is."""
-    if raw is None or len(raw.strip()) > MAX_ANSWER_CHARS:
-        return False
-    as_it_is, bare = plain_text(raw, locale), without_punctuation(raw, locale)  # the first keeps "US$" and "Rs."
-    readings = (raw, bare, as_it_is.translate(_SWAPPED), bare.translate(_SWAPPED))
-    return any(same_number(parse_number(reading, locale), gold) for reading in readings)
 
 
 def _around(character: str) -> bool:

@@ -6,6 +6,7 @@ import ast
 import json
 import random
 import time
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
@@ -253,6 +254,97 @@ TEXTS: list[tuple[str, AnswerFormat, Locale, str | None, str | None]] = [
     ("", LAST, EN, None, None),
     ("Toplam 1.234,5 lira.", LAST, TR, "1.234,5", "1234.5"),
     ("It is 18." + NEXT_PROBLEM, LAST, EN, "18", "18"),
+    # solutions as models write them: units, prices, percentages, arithmetic behind the marker
+    ("Let's see.\n\n#### 1,080 minutes per week.\n", HASH, EN, "1,080 minutes per week.", "1080"),
+    ("She earns $18 a day.\n#### $18.00 per day", HASH, EN, "$18.00 per day", "18"),
+    ("####  \t 42  \t\n", HASH, EN, "42", "42"),
+    ("#### 42\n\n---\n\n### Explanation\nWe added 40 and 2.", HASH, EN, "42", "42"),
+    ("#### Answer: 42", HASH, EN, "Answer: 42", None),
+    ("#### 25% of 80 is 20", HASH, EN, "25% of 80 is 20", None),
+    ("#### 10:30 AM", HASH, EN, "10:30 AM", None),
+    ("#### 5 + 3 = 8", HASH, EN, "5 + 3 = 8", None),
+    ("#### 7\n\nExercise 12: A baker sells 9 rolls.\n#### 9", HASH, EN, "7", "7"),
+    ("48/2=<<48/2=24>>24\n48+24=<<48+24=72>>72\n#### 72", HASH, EN, "72", "72"),
+    ("#### 3/4 of the cake", HASH, EN, "3/4 of the cake", "0.75"),
+    ("#### -$1,200.00", HASH, EN, "-$1,200.00", "-1200"),
+    ("Toplam 12 elma.\n#### 12 elma", HASH, TR, "12 elma", "12"),
+    ("#### ₺1.250,75", HASH, TR, "₺1.250,75", "1250.75"),
+    ("#### %12,5", HASH, TR, "%12,5", "12.5"),
+    ("#### 1,250.75", HASH, TR, "1,250.75", None),
+    ("#### 12.500'dür.", HASH, TR, "12.500'dür.", "12500"),
+    ("#### 3 bin 500 lira", HASH, TR, "3 bin 500 lira", None),
+    ("#### 2,5 milyon TL", HASH, TR, "2,5 milyon TL", None),
+    ("#### -0,5 derece", HASH, TR, "-0,5 derece", "-0.5"),
+    ("#### 1.8", HASH, TR, "1.8", None),
+    ("#### Cevap: 42", HASH, TR, "Cevap: 42", None),
+    ("#### 18\n**Soru 2:** Ayşe'nin kaç kalemi var?\n#### 3", HASH, TR, "18", "18"),
+    # LaTeX of math models
+    ("\\[\n\\boxed{42}\n\\]", BOXED, EN, "42", "42"),
+    ("$$\\boxed{x = 7}$$", BOXED, EN, "x = 7", "7"),
+    ("\\boxed{\\text{42 apples}}", BOXED, EN, "\\text{42 apples}", "42"),
+    ("\\boxed{\\textbf{(C) } 42}", BOXED, EN, "\\textbf{(C) } 42", None),
+    ("\\boxed{10\\%}", BOXED, EN, "10\\%", "10"),
+    ("\\boxed{12\\ \\text{hours}}", BOXED, EN, "12\\ \\text{hours}", "12"),
+    ("\\boxed{6\\text{ and }8}", BOXED, EN, "6\\text{ and }8", None),
+    ("\\boxed{10^{3}}", BOXED, EN, "10^{3}", None),
+    ("\\boxed{-\\frac{3}{4}}", BOXED, EN, "-\\frac{3}{4}", "-0.75"),
+    ("\\boxed{3.0\\overline{3}}", BOXED, EN, "3.0\\overline{3}", None),
+    ("\\boxed{\\approx 5}", BOXED, EN, "\\approx 5", None),
+    ("It is \\boxed{5}. However, \\boxed{\\text{undefined}}", BOXED, EN, "\\text{undefined}", None),
+    ("\\boxed{1,\\!234,\\!567}", BOXED, EN, "1,\\!234,\\!567", "1234567"),
+    ("\\boxed{24\\text{ cm}^2}", BOXED, EN, "24\\text{ cm}^2", "24"),
+    ("\\fbox{5}", BOXED, EN, None, None),
+    ("\\boxed{12{,}5\\text{ TL}}", BOXED, TR, "12{,}5\\text{ TL}", "12.5"),
+    ("\\boxed{1.250}", BOXED, TR, "1.250", "1250"),
+    ("\\boxed{1{.}250{,}5}", BOXED, TR, "1{.}250{,}5", "1250.5"),
+    ("\\boxed{\\%20}", BOXED, TR, "\\%20", "20"),
+    ("\\boxed{12.5}", BOXED, TR, "12.5", None),
+    ("\\boxed{\\text{15 gün}}", BOXED, TR, "\\text{15 gün}", "15"),
+    ("\\boxed{\\frac{7}{2}}", BOXED, TR, "\\frac{7}{2}", "3.5"),
+    ("\\boxed{5\\text{ bin}}", BOXED, TR, "5\\text{ bin}", None),
+    ("\\boxed{18}\nSoru: Ali'nin kaç kedisi var?\n\\boxed{3}", BOXED, TR, "18", "18"),
+    # "ANSWER:" and "Cevap:" in sentences, in Markdown, and again in an invented next problem
+    ("Answer:\n42", ANSWER, EN, "", None),
+    ("ANSWER: $1,234.56", ANSWER, EN, "$1,234.56", "1234.56"),
+    ("My answer: 7. Wait, the answer: 8", ANSWER, EN, "8", "8"),
+    ("ANSWER: 42\n\nUser: and 2+2?\nANSWER: 4", ANSWER, EN, "42", "42"),
+    ("ANSWER: \\(42\\)", ANSWER, EN, "\\(42\\)", "42"),
+    ("ANSWER: forty-two", ANSWER, EN, "forty-two", None),
+    ("answers: 42", ANSWER, EN, None, None),
+    ("ANSWER: -3.50 dollars", ANSWER, EN, "-3.50 dollars", "-3.5"),
+    ("ANSWER: 42 (since 6 * 7 = 42)", ANSWER, EN, "42 (since 6 * 7 = 42)", None),
+    ("__ANSWER__: 42", ANSWER, EN, None, None),
+    ("Cevap: 1.250", ANSWER, TR, "1.250", "1250"),
+    ("CEVAP : %15", ANSWER, TR, "%15", "15"),
+    ("**Cevap:** 12,5 kg", ANSWER, TR, "** 12,5 kg", "12.5"),
+    ("Cevap: 12.5 kg", ANSWER, TR, "12.5 kg", None),
+    ("Doğru cevap: B) 42", ANSWER, TR, "B) 42", None),
+    ("ANSWER: 3,14", ANSWER, TR, "3,14", "3.14"),
+    ("Cevap: yaklaşık 20", ANSWER, TR, "yaklaşık 20", None),
+    ("Cevap: 18\n\nSoru 2: Kaç?\nCevap: 3", ANSWER, TR, "18", "18"),
+    ("Cevabım: 42", ANSWER, TR, None, None),
+    # no marker: the last number, whatever it is
+    ("So Tom pays 3 * $4.50 = $13.50 in total.", LAST, EN, "$13.50", "13.5"),
+    ("It takes 2.5 hours (150 minutes).", LAST, EN, "150", "150"),
+    ("By 1999 the total was 12,000!", LAST, EN, "12,000", "12000"),
+    ("He has 5 apples left in 2 baskets", LAST, EN, "2", "2"),
+    ("x = -7.", LAST, EN, "-7", "-7"),
+    ("It is 1,234,56", LAST, EN, "1,234,56", None),
+    ("It costs $80 in room B12", LAST, EN, "$80", "80"),
+    ("about 3.5e2 grams", LAST, EN, "3.5e2", None),
+    ("A 50/50 split", LAST, EN, "50/50", None),
+    ("Total: 20%.", LAST, EN, "20", "20"),
+    ("Call 555-1234", LAST, EN, "1234", "1234"),
+    ("She left at 7:45", LAST, EN, "45", "45"),
+    ("Toplam 3 x 4,50 = 13,50 TL eder.", LAST, TR, "13,50", "13.5"),
+    ("Fiyat ₺1.250 oldu.", LAST, TR, "₺1.250", "1250"),
+    ("Oran %12,5'tir.", LAST, TR, "%12,5", "12.5"),
+    ("Sonuç 12.5 çıktı.", LAST, TR, "12.5", None),
+    ("Sıcaklık -4,5 derece", LAST, TR, "-4,5", "-4.5"),
+    ("Hepsi 18'dir.\nSoru: Ali'nin 3 kedisi var mı?", LAST, TR, "18", "18"),
+    ("Nüfus 1.000.000 kişi", LAST, TR, "1.000.000", "1000000"),
+    ("Yarısı, yani 1/2 kalır.", LAST, TR, "1/2", "0.5"),
+    ("Hiç kalmadı.", LAST, TR, None, None),
 ]
 
 
@@ -264,6 +356,12 @@ def test_extract_and_grade(text: str, fmt: AnswerFormat, locale: Locale, raw: st
     assert verdict.number == (None if number is None else Decimal(number))
     assert verdict.well_formed == verdict.correct == (number is not None)
     assert not grade(text, "987654", fmt, locale).correct
+
+
+def test_the_table_covers_every_format_in_every_locale() -> None:
+    counts = Counter((fmt, locale) for _, fmt, locale, _, _ in TEXTS)
+    assert len({text for text, *_ in TEXTS}) >= 120
+    assert min(counts[fmt, locale] for fmt in AnswerFormat for locale in Locale) >= 9
 
 
 def test_missing_numbers_are_not_equal() -> None:

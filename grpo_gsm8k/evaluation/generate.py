@@ -88,7 +88,7 @@ def generate(config: Config) -> int:
     ids = {request.request_id: line.id for request, line in zip(requests, lines, strict=True)}
 
     def take(result: GroupResult | Failed) -> None:
-        file.append(asdict(_generation(ids[result.request_id], result, tokenizer, config.prompt)))
+        file.append(asdict(generation_of(ids[result.request_id], result, tokenizer, config.prompt)))
 
     ask(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
     _finish(run, file, lines, time.monotonic() - started)
@@ -150,7 +150,8 @@ def _write_prompts(path: Path, lines: Sequence[Line], requests: Sequence[Generat
     write_atomically(path, content)
 
 
-def _generation(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt: PromptConfig) -> Generation:
+def generation_of(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt: PromptConfig) -> Generation:
+    """The output line for one result."""
     if isinstance(result, Failed):
         return Generation(name, (), result.error)
     return Generation(name, tuple(_generated(completion, tokenizer, prompt) for completion in result.completions), None)

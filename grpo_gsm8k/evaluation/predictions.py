@@ -60,15 +60,17 @@ def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: Prom
     for sample, completion in enumerate(result.completions):
         text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
         grade = answers.grade(text, question.problem.gold_number, fmt, locale)
-        truncated = completion.finish_reason == "length"
+        kind = scoring.classify(grade, completion.finish_reason == "length")
+        wrong = kind in (scoring.ErrorKind.FORMAT, scoring.ErrorKind.LOGIC)
+        unpunctuated = wrong and right_without_punctuation(grade.extracted, gold, locale)
         lines.append(
             Prediction(
                 **_question_fields(question, sample),
                 text=text,
                 extracted=grade.extracted,
                 number=None if grade.number is None else answers.canonical(grade.number),
-                kind=str(scoring.classify(grade, truncated)),
-                right_unpunctuated=not truncated and right_without_punctuation(grade.extracted, gold, locale),
+                kind=str(kind),
+                right_unpunctuated=unpunctuated or kind == scoring.ErrorKind.CORRECT,
                 tokens=len(completion.token_ids),
                 mean_logprob=float(completion.logprobs.mean()) if len(completion.logprobs) else None,
                 failed=False,

@@ -31,6 +31,7 @@ class Hub:
         self._delete = delete
         self._outstanding: dict[str, GenerateGroup] = {}
         self._actor_of: dict[str, int] = {}
+        self._load = [0] * actors  # completions that each one owes
         self._published: list[WeightsRef] = []  # oldest first; none of them deleted yet
         self._current: list[WeightsRef] = []  # those of the living learner
         self._live: list[WeightsRef | None] = [None] * actors
@@ -61,8 +62,8 @@ class Hub:
             self._live[index] = message.ref
             if message.ref in self._current:
                 self._to_learner(message)
-        elif self._outstanding.pop(message.request_id, None) is not None:
-            del self._actor_of[message.request_id]
+        elif (request := self._outstanding.pop(message.request_id, None)) is not None:
+            self._load[self._actor_of.pop(message.request_id)] -= request.n
             self._to_learner(message)
         self._prune()
 
@@ -79,15 +80,14 @@ class Hub:
         """Forget the old learner's requests; its weights stay until an actor has loaded newer ones."""
         self._outstanding.clear()
         self._actor_of.clear()
+        self._load = [0] * len(self._live)
         self._current.clear()
         for index in range(len(self._live)):
             self._to_actor(index, Reset())
 
     def _assign(self, request: GenerateGroup) -> int:
-        load = [0] * len(self._live)
-        for request_id, index in self._actor_of.items():
-            load[index] += self._outstanding[request_id].n
-        index = load.index(min(load))
+        index = self._load.index(min(self._load))
+        self._load[index] += request.n
         self._outstanding[request.request_id] = request
         self._actor_of[request.request_id] = index
         return index

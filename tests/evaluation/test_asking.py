@@ -13,7 +13,7 @@ import pytest
 from cli import load_config
 from grpo_gsm8k.evaluation import asking
 from grpo_gsm8k.evaluation.asking import ask
-from grpo_gsm8k.evaluation.generate import Generation, _generation
+from grpo_gsm8k.evaluation.generate import Generation, generation_of
 from grpo_gsm8k.orchestrator.generation import VERSION
 from grpo_gsm8k.protocol import Failed, GenerateGroup, GroupResult, Purpose, SamplingSpec
 
@@ -57,7 +57,7 @@ def test_refused_requests_are_asked_again(
     assert asked == {name: min(attempts, refused + 1) for name, refused in refusals.items()}
     errors = [result for result in taken if isinstance(result, Failed)]
     assert all(result.error == f"refusal {attempts}" for result in errors)
-    assert _generation(7, errors[0], None, config.prompt) == Generation(7, (), f"refusal {attempts}")
+    assert generation_of(7, errors[0], None, config.prompt) == Generation(7, (), f"refusal {attempts}")
 
 
 def test_nothing_to_ask_starts_no_engine(tmp_path: Path) -> None:

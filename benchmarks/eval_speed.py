@@ -1,0 +1,131 @@
+"""How long the numbers of an evaluation take, on one core and without any model: `make bench-eval`.
+
+GSM8K's test set with 16 made-up completions each, graded and summarised; 10,000 bootstrap resamples of its accuracy; a
+report of three runs of 300 updates with 1,319 recorded answers at either end. Seconds of processor time, best of three.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from grpo_gsm8k.config import PromptConfig
+from grpo_gsm8k.data.problems import Problem
+from grpo_gsm8k.evaluation import intervals
+from grpo_gsm8k.evaluation.predictions import Prediction, graded
+from grpo_gsm8k.evaluation.report import collect
+from grpo_gsm8k.evaluation.report.command import build
+from grpo_gsm8k.evaluation.report.render import render_html, render_markdown
+from grpo_gsm8k.evaluation.requests import Question
+from grpo_gsm8k.evaluation.summary import results
+from grpo_gsm8k.orchestrator.generation import VERSION
+from grpo_gsm8k.protocol import Completion, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from tests.evaluation.report import runs as made
+
+ITEMS, SAMPLES, UPDATES, TRIES = 1319, 16, 300, 3
+PROMPT = PromptConfig(name="base", system="", text="{question}", chat=False, answer_format="hash", locale="en")
+
+
+class Texts:
+    """A completion's only token is the number of its text."""
+
+    def __init__(self, seed: int) -> None:
+        rng = random.Random(seed)
+        step = "She sells {0} of them for ${1} each, so {0} * {1} = <<{0}*{1}={2}>>{2} dollars in that week."
+        self._texts = []
+        for _ in range(ITEMS * SAMPLES):
+            pairs = [(rng.randrange(2, 99), rng.randrange(2, 99)) for _ in range(4)]
+            steps = [step.format(a, b, a * b) for a, b in pairs]
+            self._texts.append("\n".join([*steps, f"#### {rng.choice(('18', '$18.00', '1,234', '17', 'unknown'))}"]))
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        """The text."""
+        return self._texts[ids[0]]
+
+
+def main() -> None:
+    """Measure and print."""
+    core = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    texts = Texts(seed=0)
+    asked = [question(index) for index in range(ITEMS)]
+    answered = [answer(index) for index in range(ITEMS)]
+    scores_IN = np.random.default_rng(0).random((ITEMS, SAMPLES)) < 0.64
+
+    def grade() -> None:
+        predictions: list[Prediction] = []
+        for one, result in zip(asked, answered, strict=True):
+            predictions += graded(one, result, texts, PROMPT)
+        results(("model", "zero_shot", 1.0), predictions, seed=0)
+
+    print(
+        f"grading and intervals of {ITEMS} items x {SAMPLES} samples  {best(grade):6.2f} s  (target: under 3)",
+        flush=True,
+    )
+    for name, make in (("percentile", intervals.percentile), ("BCa", intervals.bca)):
+        seconds = best(lambda make=make: make(scores_IN, seed=0))  # type: ignore[misc]
+        print(f"10,000 bootstrap resamples, {name:10}                {seconds:6.2f} s  (target: under 2)", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found = [training(Path(folder), name, right) for name, right in (("base", 400), ("a", 900), ("b", 950))]
+
+        def report() -> None:
+            page = build(collect.collect(found, None), 2.0, "Report")
+            render_html(page)
+            render_markdown(page)
+
+        print(f"report of three runs of {UPDATES} updates                 {best(report):6.2f} s  (target: under 10)")
+
+
+def best(work: Callable[[], object]) -> float:
+    """Processor seconds of the fastest of a few tries: what else the machine does plays no part."""
+    seconds = []
+    for _ in range(TRIES):
+        started = time.process_time()
+        work()
+        seconds.append(time.process_time() - started)
+    return min(seconds)
+
+
+def question(index: int) -> Question:
+    """Problem `index`, whose answer is 18."""
+    sampling = SamplingSpec(1.0, 1.0, 512, 0, ())
+    request = GenerateGroup(str(index), Purpose.VALIDATION, np.zeros(1, np.int32), SAMPLES, sampling, VERSION, True)
+    return Question("model", "zero_shot", 1.0, Problem(f"q{index}", "?", "#### 18", "18"), "?", request)
+
+
+def answer(index: int) -> GroupResult:
+    """Its completions."""
+    logprobs = np.full(150, -0.3, np.float32)
+    numbers = range(index * SAMPLES, (index + 1) * SAMPLES)
+    return GroupResult(
+        str(index), tuple(Completion(np.array([number], np.int32), logprobs, "stop", ()) for number in numbers)
+    )
+
+
+def training(folder: Path, name: str, right: int) -> Path:
+    """A run folder whose validations hold as many answers as GSM8K's test set."""
+    run = made.training(folder, name, UPDATES)
+    for version, known in ((0, right // 2), (UPDATES, right)):
+        rows = [
+            {
+                "prompt_id": f"q{i:04d}",
+                "question": f"What is {i} + 1? " * 10,
+                "gold_number": str(i + 1),
+                "text": f"It is {i + 1}, and that is what was asked for. " * 10,
+                "extracted": str(i + 1),
+                "kind": "correct" if (i * 7 + right) % ITEMS < known else made.KINDS[i % 3],
+            }
+            for i in range(ITEMS)
+        ]
+        made.pq.write_table(made.pa.Table.from_pylist(rows), run / "validation" / f"step_{version}.parquet")
+    return run
+
+
+if __name__ == "__main__":
+    main()
