@@ -54,7 +54,7 @@ lint() {
     say "docker-compose.yml: $(docker-compose --file docker-compose.yml config --services | xargs) (docker-compose $(docker-compose version --short))"
     if [ ! -x "$work/hadolint/bin/hadolint" ]; then
         python3 -m venv "$work/hadolint"
-        "$work/hadolint/bin/python" -m pip install --quiet --disable-pip-version-check "$HADOLINT"
+        "$work/hadolint/bin/python" -m pip install --quiet --quiet --disable-pip-version-check "$HADOLINT"
     fi
     "$work/hadolint/bin/hadolint" --failure-threshold style docker/Dockerfile docker/Dockerfile.cpu || fail "hadolint has warnings"
     say "Dockerfiles: no warning of hadolint ($(grep -c 'hadolint ignore' docker/Dockerfile docker/Dockerfile.cpu | cut -d: -f2 | xargs) explained)"

@@ -1,6 +1,7 @@
 """Turns `pip config list` (stdin) into FOLDER/pip.conf for a build in a container: python pip_settings.py FOLDER
 
-Prints the volumes to mount, one `host:container:ro` a line: the file itself and every folder and certificate that it names.
+Prints the volumes to mount, one `host:container:ro` a line: the file itself, and every folder and certificate that it
+names; of an index in a folder its parent, because its pages point to files beside it.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ def main() -> None:
         if key in NOT_IN_A_BUILD or key == "config-file":
             continue
         if key == "cert":
-            volumes[value] = value = "/run/pip-cert.pem"
+            volumes[value] = value = "/run/pip-cert.pem"  # its own place may belong to a package of the image
         for word in value.split():
-            path = word.removeprefix("file://")
-            if path.startswith("/") and Path(path).exists():
-                volumes[path] = path
+            path = Path(word.removeprefix("file://"))
+            if path.is_absolute() and path.exists():
+                shown = path.parent if key.endswith("index-url") else path
+                volumes[str(shown)] = str(shown)
         config.setdefault(section or "global", {})
         config[section or "global"][key] = "\n".join(value.split())
     with (folder / "pip.conf").open("w", encoding="utf-8") as file:

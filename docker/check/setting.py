@@ -1,4 +1,4 @@
-"""Prints one setting of an image, an item a line, out of `buildah inspect --type image` (stdin): python setting.py NAME"""
+"""Prints one setting of an image, an item a line: buildah inspect --type image IMAGE | python setting.py NAME"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ fail() {
 }
 
 restore_from_volume() {
-    if ! mkdir -p "$volume/artifacts" "$volume/cache/huggingface" "$volume/dotfiles" || [ ! -w "$volume/artifacts" ]; then
+    if ! mkdir -p "$volume/artifacts/runs" "$volume/cache/huggingface" "$volume/dotfiles" || [ ! -w "$volume/artifacts" ]; then
         fail "user $(id -u) cannot write to $volume: mount the network volume there, or set GRPO_VOLUME; if it belongs to" \
             "root, use an image built with --build-arg START_USER=root"
     fi
@@ -45,7 +45,7 @@ command_of() { # the value of command=... among the arguments
 }
 
 latest_run() { # run folders begin with the time, so the last name is the newest
-    find "$volume/artifacts/runs" -mindepth 1 -maxdepth 1 -type d -name "????????-??????_$run_name" 2>/dev/null | sort | tail -n 1
+    find "$volume/artifacts/runs" -mindepth 1 -maxdepth 1 -type d -name "????????-??????_$run_name" | sort | tail -n 1
 }
 
 is_done() { # a folder whose summary.json says so; one of a killed run is absent or says interrupted
