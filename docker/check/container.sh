@@ -8,14 +8,13 @@ root="" container="" inside=""
 
 mount_image() { # a container of the image, as a folder
     [ -z "$root" ] || return 0
-    container=$(storage from --pull=never "$IMAGE")
+    container=$(storage from --pull=never "$image")
     root=$(storage mount "$container")
 }
 
 remove_mounts() {
     [ -z "$container" ] || storage rm "$container" >/dev/null 2>&1
     root="" container=""
-    if [ -n "${work:-}" ] && mountpoint -q "$work/storage/overlay"; then umount "$work/storage/overlay"; fi
 }
 
 stop_container() {
@@ -54,11 +53,15 @@ run() {
 
 extra_environment=()
 
-start_checks() {
+make_artifacts() {
     mount_image
     artifacts=$work/artifacts
     rm -rf "$artifacts"
     install -d -m 1777 "$artifacts"
+}
+
+check_cpu() {
+    make_artifacts
     check_users
     check_doctor
     check_demo
@@ -128,4 +131,20 @@ check_sigterm() { # the image's own command, make demo: the signal has to get th
 newest_checkpoint() { # of a run of this name, complete ones only
     find "$artifacts"/runs/*_"$1"/checkpoints -mindepth 2 -maxdepth 2 -name manifest.json -path '*/step_*' -printf '%h\n' | sed 's|.*/||' |
         sort --version-sort | tail -n 1
+}
+
+check_cuda() { # as far as that goes without a GPU
+    make_artifacts
+    run lab sh -c 'python -c "import torch, vllm; print(torch.__version__, vllm.__version__)"'
+    local versions
+    versions=$(tail -n 1 "$work/out")
+    grep -q -- "--gpus all" "$work/out" || fail "no warning that no GPU is visible"
+    run lab sh -c 'cd /tmp && echo "#include <Python.h>" >a.c && gcc -shared -fPIC \
+        -I"$(python -c "import sysconfig; print(sysconfig.get_path(\"include\"))")" a.c -o a.so && echo compiled' # as Triton does
+    [ "$(tail -n 1 "$work/out")" = compiled ] || fail "gcc does not find Python's headers"
+    extra_environment=(GRPO_VOLUME=/app/artifacts "GRPO_WHEN_DONE=echo afterwards")
+    run lab /app/docker/runpod/start.sh command=data data=chain_sum
+    extra_environment=()
+    [ "$(tail -n 1 "$work/out")" = afterwards ] || fail "start.sh: $(tail -n 1 "$work/out")"
+    say "CUDA image: torch and vLLM $versions, Triton's compiler works, start.sh runs a command; no GPU here to train on"
 }

@@ -27,7 +27,7 @@ TRAINING = (
     "wandb.mode=offline",
     f"policy_gradient.updates={UPDATES}",
     "policy_gradient.episodes_per_update=128",
-    "policy_gradient.epochs_per_batch=60",
+    "policy_gradient.epochs_per_batch=30",
     "policy_gradient.eval_limit=32",
     "learner.lr=1e-5",
 )
