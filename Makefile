@@ -16,7 +16,8 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-fast lint format typecheck bench-async bench-learner bench-sft bench-eval golden tiny-model clean
+.PHONY: help setup demo pipeline test test-fast lint format typecheck bench-async bench-learner bench-sft bench-eval golden tiny-model clean \
+	docker-tools docker-lint docker-check docker-images
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -66,6 +67,21 @@ golden: setup ## record the loss curves of the named settings anew
 
 tiny-model: setup ## train the embedded tiny model anew
 	@$(offline) $(PY) -m grpo_gsm8k.tiny.train
+
+docker-tools: ## install what docker-lint and docker-check need, from Debian's packages (as root)
+	@apt-get update -qq
+	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	  buildah debootstrap docker-compose iproute2 python3-venv shellcheck
+
+docker-lint: ## compose file, Dockerfiles and shell scripts
+	@bash docker/check.sh --lint
+
+docker-check: ## the same, and build and run the CPU image without a Docker daemon (as root)
+	@bash docker/check.sh --all
+
+docker-images: ## both images, with a Docker daemon
+	@docker build -f docker/Dockerfile.cpu --build-arg GIT_SHA=$$(git rev-parse HEAD) --build-arg PIP_EXTRA_INDEX_URL -t grpo-gsm8k-cpu .
+	@docker build -f docker/Dockerfile --build-arg GIT_SHA=$$(git rev-parse HEAD) -t grpo-gsm8k .
 
 clean: ## remove .venv and caches, keep artifacts
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,45 @@
+"""Turns `pip config list` (stdin) into FOLDER/pip.conf for a build in a container: python pip_settings.py FOLDER
+
+Prints the volumes to mount, one `host:container:ro` a line: the file itself, and every folder and certificate that it
+names; of an index in a folder its parent, because its pages point to files beside it.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import sys
+from pathlib import Path
+
+NOT_IN_A_BUILD = {"user", "target", "prefix", "require-virtualenv", "cache-dir", "log"}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    config = configparser.ConfigParser(interpolation=None)
+    volumes: dict[str, str] = {}
+    for line in sys.stdin:
+        name, _, quoted = line.strip().partition("=")
+        section, _, key = name.removeprefix(":env:.").rpartition(".")
+        value = ast.literal_eval(quoted)
+        if key in NOT_IN_A_BUILD or key == "config-file":
+            continue
+        if key == "cert":
+            volumes[value] = value = "/run/pip-cert.pem"  # its own place may belong to a package of the image
+        for word in value.split():
+            path = Path(word.removeprefix("file://"))
+            if path.is_absolute() and path.exists():
+                shown = path.parent if key.endswith("index-url") else path
+                volumes[str(shown)] = str(shown)
+        config.setdefault(section or "global", {})
+        config[section or "global"][key] = "\n".join(value.split())
+    with (folder / "pip.conf").open("w", encoding="utf-8") as file:
+        config.write(file)
+    volumes[str(folder / "pip.conf")] = "/etc/pip.conf"
+    for host, container in volumes.items():
+        print(f"{host}:{container}:ro")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The start command of a RunPod pod: what it restores, when it goes on with a run, and what an interruption costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from grpo_gsm8k.orchestrator import ledger
+from tests.conftest import REPO, read_jsonl
+
+START = str(REPO / "docker/runpod/start.sh")
+GRACE_SECONDS = 5  # between RunPod's SIGTERM and its SIGKILL
+UPDATES = 3
+# One update takes much longer than the grace period: its rollouts are learned many times over.
+TRAINING = (
+    "command=policy_gradient",
+    "preset=cpu_demo",
+    "wandb.mode=offline",
+    f"policy_gradient.updates={UPDATES}",
+    "policy_gradient.episodes_per_update=128",
+    "policy_gradient.epochs_per_batch=30",
+    "policy_gradient.eval_limit=32",
+    "learner.lr=1e-5",
+)
+
+
+class Pod:
+    """The start command with a network volume of its own."""
+
+    def __init__(self, volume: Path) -> None:
+        self.volume = volume
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        values = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "GRPO_VOLUME": str(self.volume),
+            "GRPO_WHEN_DONE": "echo this is afterwards",
+            "GRPO_SYNC_SECONDS": "1",
+        }
+        return subprocess.Popen(
+            [START, *arguments],
+            env={**values, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        process = self.start(*arguments, **environment)
+        try:
+            output = process.communicate(timeout=900)[0]
+        finally:
+            kill_pod(process)
+        return process.returncode, output
+
+    def runs(self) -> list[Path]:
+        return sorted((self.volume / "artifacts/runs").glob("*"))
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    (tmp_path / "volume").mkdir()
+    return Pod(tmp_path / "volume")
+
+
+def kill_pod(process: subprocess.Popen[str]) -> int:
+    """SIGKILL everything, as when a container ends; returns how many processes there were."""
+    try:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family, timeout=10)
+    return len(family)
+
+
+def test_a_volume_that_cannot_be_written_to_is_one_line(pod: Pod) -> None:
+    code, output = pod.run(*TRAINING, GRPO_VOLUME="/proc/no_volume")
+    assert code == 2
+    assert "START_USER=root" in output.splitlines()[-1]
+    assert output.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("argument", ["name=mine", "artifacts=elsewhere"])
+def test_what_the_pod_decides_is_refused(pod: Pod, argument: str) -> None:
+    code, output = pod.run(*TRAINING, argument)
+    assert code == 2
+    assert argument in output.splitlines()[-1]
+    assert pod.runs() == []
+
+
+def test_without_arguments_it_waits_for_somebody(pod: Pod) -> None:
+    code, output = pod.run(GRPO_ARGS="")
+    assert code == 0
+    assert output.splitlines()[-1] == "this is afterwards"
+    assert (pod.volume / "cache/huggingface").is_dir()
+
+
+def test_git_remembers_who_you_are(pod: Pod) -> None:
+    asked = 'git config --global user.email || git config --global user.email "me@example.org"'
+    assert "git has no identity yet" in pod.run(GRPO_WHEN_DONE=asked)[1]
+    code, output = pod.run(GRPO_WHEN_DONE=asked)
+    assert output.splitlines()[-1] == "me@example.org"
+    assert code == 0
+
+
+def test_arguments_come_from_the_environment_and_errors_are_passed_on(pod: Pod) -> None:
+    code, output = pod.run(GRPO_ARGS="command=policy_gradient  preset=cpu_demo policy_gradient.no_such_key=1")
+    assert code == 2
+    assert "policy_gradient.no_such_key" in output
+    assert "this is afterwards" not in output
+
+
+@pytest.mark.parametrize(
+    ("status", "goes_on"), [("done", False), ("stopped early", False), ("interrupted", True), ("failed", True)]
+)
+def test_only_a_run_that_is_not_done_goes_on(pod: Pod, status: str, goes_on: bool) -> None:
+    for stamp, name in (("20260101-000000", "pod"), ("20260102-000000", "pod"), ("20260103-000000", "other_pod")):
+        folder = pod.volume / "artifacts/runs" / f"{stamp}_{name}"
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text(json.dumps({"status": status}))
+    code, output = pod.run("command=policy_gradient", "preset=cpu_demo", "policy_gradient.no_such_key=1")
+    assert code == (2 if goes_on else 0)
+    latest = pod.volume / "artifacts/runs/20260102-000000_pod"
+    assert (f"policy_gradient.resume_from={latest}" in output) == goes_on
+    assert (f"{latest} is done" in output) == (not goes_on)
+
+
+def steps_of(run: Path) -> list[object]:
+    path = run / "metrics.jsonl"
+    return [record["step"] for record in read_jsonl(path) if "step" in record] if path.exists() else []
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_an_interruption_costs_the_running_update_and_nothing_else(pod: Pod) -> None:
+    """Interrupted twice: before there is a checkpoint, and in the middle of the second update."""
+    process = pod.start(*TRAINING)
+    wait_for(process, lambda: bool(pod.runs()) and (pod.runs()[0] / "events.jsonl").exists())
+    kill_pod(process)
+    process.communicate()
+
+    process = pod.start(*TRAINING)
+    wait_for(process, lambda: 1 in steps_of(pod.runs()[0]))
+    (run,) = pod.runs()  # the same one goes on
+    wait_for(process, (run / "checkpoints/step_1/manifest.json").exists)
+    process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < until:
+        assert process.poll() is None, "it ended within the grace period: this machine needs a longer update"
+        time.sleep(0.05)
+    assert steps_of(run) == [1]
+    assert kill_pod(process) >= 4  # start.sh, orchestrator, actor, learner: the fault fired
+    process.communicate()
+
+    code, output = pod.run(*TRAINING)
+    assert code == 0, output
+    assert f"policy_gradient.resume_from={run}" in output
+    assert output.splitlines()[-1] == "this is afterwards"
+    assert pod.runs() == [run]
+    assert steps_of(run) == list(range(1, UPDATES + 1))
+    starts = [event for event in read_jsonl(run / "events.jsonl") if event["kind"] == "start"]
+    assert len(starts) == 3
+    saved = [event["step"] for event in read_jsonl(run / "events.jsonl") if event["kind"] == "checkpoint"]
+    assert saved == list(range(1, UPDATES + 1))  # update 1 was not computed again
+    account = ledger.read(run / "ledger.jsonl")
+    uses = [(use.epoch, use.prompt_id) for use in account.uses()]
+    assert len(uses) == len(set(uses)) == UPDATES * 16
+
+    code, output = pod.run(*TRAINING)
+    assert code == 0
+    assert f"{run} is done" in output
