@@ -39,7 +39,7 @@ def write_tasks(folder: Path) -> None:
         choices = [a + b, a + b + 1, a + b + 2, a + b - 1]
         rng.shuffle(choices)
         row = {"question": f"{a} + {b} =", "choices": list(map(str, choices)), "label": choices.index(a + b)}
-        rows.append({**row, "answer": str(a + b), "text": f"{a} + {b} = {a + b}. " * 40})
+        rows.append({**row, "answer": str(a + b), "text": f"{a} + {b} = {a + b}. " * 10})
     data = folder / "sums.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in TASKS.items():
