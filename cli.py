@@ -145,10 +145,10 @@ def push(config: Config) -> int:
 
 
 def doctor(config: Config) -> int:
-    """Say which fast paths are active, and why others are not."""
-    from grpo_gsm8k.doctor import print_report
+    """Say what the machine has, whether the run fits it, and what it will take."""
+    from grpo_gsm8k.preflight.doctor import doctor as examine
 
-    return print_report(config)
+    return examine(config)
 
 
 def pipeline(config: Config, arguments: list[str]) -> int:

@@ -18,6 +18,7 @@ from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.orchestrator.supervisor import Limits, Outcome, Spawners, Supervisor
 from grpo_gsm8k.orchestrator.weights_store import WeightsStore
 from grpo_gsm8k.orchestrator.worker import learner_main
+from grpo_gsm8k.preflight import gate
 from grpo_gsm8k.start import pin_model, start_folder
 from grpo_gsm8k.tracking import Tracker, check_wandb
 
@@ -40,6 +41,7 @@ def run_training(config: Config) -> int:
     critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
     check_context(config, models.context_length(model_folder))
     updates = total_updates(config)
+    gate.check(config, model_folder, updates)
     run, step = open_run(config)
     with WeightsStore(config.shm, run.path.name) as store:
         run_folder.write_config(run, config.model_dump(mode="json"))
