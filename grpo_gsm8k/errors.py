@@ -23,5 +23,9 @@ class WorkerError(LabError):
     """A worker process failed more often than its restart limit allows."""
 
 
+class MemoryLimitError(LabError):
+    """The learner's device has too little memory for a single sequence."""
+
+
 class NonFiniteError(LabError):
     """Too many optimizer steps in a row had a non-finite gradient."""
