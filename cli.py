@@ -1,7 +1,7 @@
 """The command line: `python cli.py command=<name> [preset=<name>] [group.key=value ...]`.
 
-Exit codes: 0 done, 2 bad configuration or input, 130/143 interrupted, 1 anything else; the reason is the last line
-on stderr.
+Exit codes: 0 done, 2 bad configuration or input, 3 stopped by its budget, 130/143 interrupted, 1 anything else; the
+reason is the last line on stderr.
 """
 
 from __future__ import annotations

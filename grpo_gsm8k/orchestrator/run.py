@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,23 +15,27 @@ from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.spec import LearnerSpec
 from grpo_gsm8k.orchestrator.actors import engine_spec, spawn_actor, surroundings
 from grpo_gsm8k.orchestrator.ledger import Ledger
+from grpo_gsm8k.orchestrator.meter import Meter
 from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.orchestrator.supervisor import Limits, Outcome, Spawners, Supervisor
 from grpo_gsm8k.orchestrator.weights_store import WeightsStore
 from grpo_gsm8k.orchestrator.worker import learner_main
 from grpo_gsm8k.preflight import gate
 from grpo_gsm8k.start import pin_model, start_folder
-from grpo_gsm8k.tracking import Tracker, check_wandb
+from grpo_gsm8k.tracking import OVER_BUDGET, Tracker, check_wandb
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.preflight.cost import Estimate
     from grpo_gsm8k.run_folder import RunFolder
+
+EXIT_OVER_BUDGET = 3
 
 
 def run_training(config: Config) -> int:
     """Prepare, train by the command's method, summarise.
 
-    Raises LabError; returns 0, or 128 + the signal that ended the run early.
+    Raises LabError; returns 0, 3 when the budget ended the run, or 128 + the signal that did.
     """
     rewards.validate_reward_weights(config.policy_gradient.rewards)
     check_wandb(config.wandb)
@@ -41,18 +46,21 @@ def run_training(config: Config) -> int:
     critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
     check_context(config, models.context_length(model_folder))
     updates = total_updates(config)
-    gate.check(config, model_folder, updates)
+    estimate = gate.check(config, model_folder, updates)
     run, step = open_run(config)
     with WeightsStore(config.shm, run.path.name) as store:
         run_folder.write_config(run, config.model_dump(mode="json"))
         run_folder.write_manifest(run, config.model_dump(mode="json"))
-        outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates)
+        outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates, estimate)
     if outcome.signal:
         return 128 + outcome.signal  # at once: who sends signals may not wait
     from grpo_gsm8k.evaluation.report.command import report_of_run  # lazy: drawing takes a second to import
 
     print(f"{'report':<18} {report_of_run(run.path)}")
-    return 0
+    if not outcome.over_budget:
+        return 0
+    print(f"{OVER_BUDGET}, after a checkpoint: go on with {config.command}.resume_from=latest", file=sys.stderr)
+    return EXIT_OVER_BUDGET
 
 
 def total_updates(config: Config) -> int:
@@ -136,10 +144,11 @@ class Plan:
         return self.config.policy_gradient.max_staleness + 2
 
 
-def _supervise(plan: Plan, total: int) -> Outcome:
+def _supervise(plan: Plan, total: int, estimate: Estimate | None) -> Outcome:
     config, run = plan.config, plan.run
     progress = console.open_console(total)
     tracker = Tracker(run, config.wandb, config.model_dump(mode="json"), total, 0, None, progress)
+    meter = Meter(config.budget, estimate, tracker.wall_seconds)
     ledger = Ledger(run.ledger_jsonl)
     spawners = Spawners(
         actor=plan.spawn_actor,
@@ -149,11 +158,12 @@ def _supervise(plan: Plan, total: int) -> Outcome:
     limits = Limits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
     status = "failed"
     try:
-        outcome = Supervisor(spawners, limits, tracker, ledger).run()
-        early = "interrupted" if outcome.signal else "stopped early"
+        outcome = Supervisor(spawners, limits, tracker, ledger, meter).run()
+        early = "interrupted" if outcome.signal else OVER_BUDGET if outcome.over_budget else "stopped early"
         status = "done" if outcome.step == total else early
     finally:
         ledger.close()
+        tracker.annotate(meter.summary())
         tracker.close(status)
     console.print_summary(tracker.summary(), run.path)
     return outcome

@@ -72,14 +72,14 @@ def estimate(
     return _of(step_s, updates, start + checks_s, usd_per_hour)
 
 
-def refine(before: Estimate, step_seconds: Sequence[float], elapsed_s: float) -> Estimate:
-    """The same once some updates were measured; `elapsed_s` is the run's wall time until then.
+def refine(before: Estimate, step_seconds: Sequence[float], step: int, elapsed_s: float) -> Estimate:
+    """The same once some updates were measured, the last of them `step`, `elapsed_s` after the run's start.
 
     The mean leaves out the first update, in which kernels are compiled and caches filled, where there are others.
     """
     steady = step_seconds[1:] or step_seconds
     step_s = sum(steady) / len(steady)
-    left = max(0, before.updates - len(step_seconds))
+    left = max(0, before.updates - step)
     made = _of(step_s, left, elapsed_s, before.usd_per_hour)
     return Estimate(step_s, before.updates, made.hours, made.usd, before.usd_per_hour, len(step_seconds))
 

@@ -30,6 +30,7 @@ def check(config: Config, model_folder: Path, updates: int) -> Estimate | None:
         shape = from_weights(model_folder)
     except UserError as error:
         print(f"preflight: {error}: not checked whether it fits")
+        _need_a_price(config, config.budget.usd_per_hour)
         return None
     diagnosis = judged(machine, config, shape, updates)
     print(f"preflight: {summary(diagnosis)}", flush=True)
@@ -46,11 +47,15 @@ def judged(machine: Machine, config: Config, shape: ModelShape, updates: int) ->
     for line in lines:
         if line.status is not Status.OK:
             print(f"preflight: {line.status}: {line.name}: {line.text}" + (f" ({line.fix})" if line.fix else ""))
-    if config.budget.max_usd is not None and diagnosis.estimate.usd_per_hour is None:
+    _need_a_price(config, diagnosis.estimate.usd_per_hour)
+    return diagnosis
+
+
+def _need_a_price(config: Config, usd_per_hour: float | None) -> None:
+    if config.budget.max_usd is not None and usd_per_hour is None:
         raise UserError(
             "budget.max_usd: no price is known for these devices: set budget.usd_per_hour, or use budget.max_hours"
         )
-    return diagnosis
 
 
 def summary(diagnosis: Diagnosis) -> str:
