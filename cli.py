@@ -1,6 +1,6 @@
 """The command line: `python cli.py command=<name> [preset=<name>] [group.key=value ...]`.
 
-Exit codes: 0 done, 2 bad configuration or input, 3 a regression (eval.fail_on_regression), 130/143 interrupted,
+Exit codes: 0 done, 2 bad configuration or input, 3 a regression, 4 stopped by its budget, 130/143 interrupted,
 1 anything else; the reason is the last line on stderr.
 """
 
@@ -148,10 +148,10 @@ def push(config: Config) -> int:
 
 
 def doctor(config: Config) -> int:
-    """Say which fast paths are active, and why others are not."""
-    from grpo_gsm8k.doctor import print_report
+    """Say what the machine has, whether the run fits it, and what it will take."""
+    from grpo_gsm8k.preflight.doctor import doctor as examine
 
-    return print_report(config)
+    return examine(config)
 
 
 def pipeline(config: Config, arguments: list[str]) -> int:

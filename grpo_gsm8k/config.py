@@ -467,6 +467,25 @@ class ReportConfig(Section):
     title: str
 
 
+class DoctorConfig(Section):
+    """What `command=doctor` judges against and how it answers; `force` lets a run start that it would refuse."""
+
+    # Dumped as `json`, which is also the name of a method of every pydantic model.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), serialize_by_alias=True)
+
+    json_: bool = Field(alias="json")
+    gpu: str | None
+    force: bool
+
+
+class BudgetConfig(Section):
+    """What a training run may use before it saves a checkpoint and ends."""
+
+    max_usd: float | None = Field(gt=0)
+    max_hours: float | None = Field(gt=0)
+    usd_per_hour: float | None = Field(gt=0)
+
+
 class PushConfig(Section):
     """Where `command=push` uploads a model. The token is read from the environment by the hub's client."""
 
@@ -513,6 +532,8 @@ class Config(Section):
     eval: EvalConfig
     pipeline: PipelineConfig
     report: ReportConfig
+    doctor: DoctorConfig
+    budget: BudgetConfig
     wandb: WandbConfig
 
     @property

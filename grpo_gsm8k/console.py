@@ -253,6 +253,7 @@ def summary_lines(summary: Mapping[str, Any], run_folder: Path) -> list[str]:
         ("best accuracy", _validation(summary["best_validation"])),
         ("change", CHANGES.get(summary["change"], "unknown: it takes two validations to compare")),
         ("wall time", _clock(summary["wall_seconds"])),
+        *_expected(summary),
         ("tokens/s", _number(summary["tokens_per_s_mean"], ".0f")),
         ("actor idle", _number(summary["actor_idle_frac_mean"], ".0%")),
         ("learner idle", _number(summary["learner_idle_frac_mean"], ".0%")),
@@ -261,6 +262,18 @@ def summary_lines(summary: Mapping[str, Any], run_folder: Path) -> list[str]:
     ]
     width = max(len(label) for label, _ in rows)
     return [f"{label:<{width}}  {text}" for label, text in rows]
+
+
+def _expected(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the run was expected to take beside what it took."""
+    made = (summary.get("estimate") or {}).get("initial")
+    if made is None:
+        return []
+    took, price = summary["outcome"], ""
+    if made["usd"] is not None and took["usd"] is not None:
+        price = f", ${made['usd']:.2f} and ${took['usd']:.2f}"
+    seconds = f"{made['step_s']:.3g} s estimated, {_number(took['step_s'], '.3g')} s measured"
+    return [("an update", f"{seconds} ({made['hours']:.2g} h and {took['hours']:.2g} h in all{price})")]
 
 
 def _validation(record: Metrics | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-REGRESSION = 3  # exit code: a model became worse than its baseline
+EXIT_REGRESSION = 3  # a model became worse than its baseline
+EXIT_OVER_BUDGET = 4
 
 
 class LabError(Exception):
@@ -23,6 +24,10 @@ class CheckpointError(LabError):
 
 class WorkerError(LabError):
     """A worker process failed more often than its restart limit allows."""
+
+
+class MemoryLimitError(LabError):
+    """The learner's device has too little memory for a single sequence."""
 
 
 class NonFiniteError(LabError):

@@ -47,6 +47,7 @@ METRICS: Final[dict[str, str]] = {
     "sync/logprob_gap_mean": "mean |engine - learner| log-probability at the same version, nats",
     "sync/logprob_gap_max": "largest |engine - learner| log-probability at the same version, nats",
     "sync/canary_gap": "mean |engine - learner| log-probability of the canary after the last load, nats",
+    "learner/oom_halvings": "how often this learner halved its token budget because memory ran out",
     "time/step_s": "wall time of this update, seconds",
     "time/learner_idle_frac": "fraction of the wall time in which the learner waited, 0 to 1",
     "time/actor_idle_frac": "fraction of the wall time in which the actor waited, 0 to 1",

@@ -185,6 +185,14 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class OutOfMemory:
+    """The learner ran out of memory in a step and does it again with micro-batches of `token_budget` tokens."""
+
+    token_budget: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """The learner starts at `step`; records of later steps are void."""
 
@@ -216,5 +224,16 @@ class Stop:
 
 ActorCommand = GenerateGroup | LoadWeights | Reset | Bundle | Stop
 ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Crashed
-LearnerReport = Bundle | StepDone | ValidationDone | CheckpointSaved | Resumed | Finished | Ready | Heartbeat | Crashed
+LearnerReport = (
+    Bundle
+    | StepDone
+    | ValidationDone
+    | CheckpointSaved
+    | OutOfMemory
+    | Resumed
+    | Finished
+    | Ready
+    | Heartbeat
+    | Crashed
+)
 LearnerCommand = GroupResult | Failed | WeightsLive | Stop

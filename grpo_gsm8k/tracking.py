@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 WANDB_QUEUE = 2048  # records; an update every 10 s would take hours to fill it
 WANDB_INIT_SECONDS = 60.0
 WANDB_CLOSE_SECONDS = 20.0
+OVER_BUDGET: Final = "stopped: budget"
+SUCCESSES: Final = ("done", "stopped early", OVER_BUDGET)
 _END: Final[dict[str, Any]] = {}
 
 
@@ -88,6 +90,7 @@ class Tracker:
         self._total_steps = total_steps
         self._console = console
         self._status = "running"
+        self._notes: dict[str, Any] = {}
         self._started = time.monotonic()
         self._events = JsonLines(run.events_jsonl)
         self._earlier_s = seconds_of_sessions(self._events.records())
@@ -152,9 +155,10 @@ class Tracker:
         finite = {f"regression/{name}": value for name, value in values.items() if math.isfinite(value)}
         self._send({"regression/version": version, **finite})
 
-    def note(self, text: str) -> None:
-        """Show one line to whoever watches."""
-        self._console.note(text)
+    def out_of_memory(self, token_budget: int, reason: str) -> None:
+        """The learner goes on with smaller micro-batches: an event, and a line that stays."""
+        self.event("out_of_memory", token_budget=token_budget, reason=reason)
+        self._console.note(f"out of memory: the step is done again with learner.token_budget={token_budget}")
 
     def event(self, kind: str, **fields: object) -> None:
         """Append one object with `time` (Unix seconds), `kind` and the fields, secrets hidden, to events.jsonl."""
@@ -167,23 +171,32 @@ class Tracker:
     def summary(self) -> dict[str, Any]:
         """The run so far in a few numbers: what summary.json holds. To be called before or after `close`."""
         numbers = summarise(self._metrics.records(), self._events.records())
-        wall = {"wall_seconds": self._earlier_s + time.monotonic() - self._started}
-        found = {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps, **wall, **numbers}
-        if self._run.regression_json.is_file():
-            found["lm_eval"] = json.loads(self._run.regression_json.read_text(encoding="utf-8"))
-        return found
+        counts = {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps}
+        return {**counts, "wall_seconds": self.wall_seconds(), **numbers, **self._notes}
+
+    def wall_seconds(self) -> float:
+        """How long the run has taken, earlier sessions included."""
+        return self._earlier_s + time.monotonic() - self._started
+
+    def annotate(self, values: Mapping[str, Any]) -> None:
+        """Add plain values to the summary."""
+        self._notes |= values
+
+    def note(self, text: str) -> None:
+        """Show one line that stays."""
+        self._console.note(text)
 
     def close(self, status: str, wandb_seconds: float = WANDB_CLOSE_SECONDS) -> dict[str, Any]:
         """Write summary.json, then give W&B at most `wandb_seconds`. Returns the summary.
 
-        `done` and `stopped early` are successes.
+        Statuses in SUCCESSES are successes.
         """
         self._status = status
         self.event("end", status=status)
         summary = self.summary()
         write_atomically(self._run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         if self._wandb is not None:
-            self._wandb.close(0 if status in ("done", "stopped early") else 1, wandb_seconds)
+            self._wandb.close(0 if status in SUCCESSES else 1, wandb_seconds)
             self._report_wandb()
             if self._wandb.dropped:
                 self.event("wandb_dropped", records=self._wandb.dropped)
@@ -307,7 +320,7 @@ class WandbWriter:
             settings=settings,
         )
         for axis, groups in (
-            ("step", ("train", "rollout", "sync", "time")),
+            ("step", ("train", "rollout", "sync", "time", "learner")),
             ("val/version", ("val",)),
             ("regression/version", ("regression",)),
         ):

@@ -55,8 +55,9 @@ class _TokenLogprobs(torch.autograd.Function):
             greedy_N[rows] = logits_CV.argmax(dim=-1) == targets_N[rows]
             normaliser_N[rows] = logits_CV.logsumexp(dim=-1)
             logprobs_N[rows] = logits_CV.gather(1, targets_N[rows, None])[:, 0] - normaliser_N[rows]
-            probabilities_CV = torch.exp(logits_CV - normaliser_N[rows, None])
+            probabilities_CV = (logits_CV - normaliser_N[rows, None]).exp_()
             entropy_N[rows] = normaliser_N[rows] - probabilities_CV.mul_(logits_CV).sum(dim=-1)
+            del logits_CV, probabilities_CV  # before the next chunk's are made
         ctx.save_for_backward(hidden_NH, head_VH, targets_N, normaliser_N, entropy_N)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.set_materialize_grads(False)
@@ -83,11 +84,13 @@ class _TokenLogprobs(torch.autograd.Function):
                 grad_CV.mul_(-grad_logprobs_N[rows, None])
             if grad_logprobs_N is not None:
                 grad_CV.scatter_add_(1, targets_N[rows, None], grad_logprobs_N[rows, None])
+            del logits_CV
             grad_CV = grad_CV.div_(ctx.temperature).to(hidden_NH.dtype)
             if grad_hidden_NH is not None:
                 grad_hidden_NH[rows] = grad_CV @ head_VH
             if grad_head_VH is not None:
                 grad_head_VH += grad_CV.T @ hidden_NH[rows]
+            del grad_CV
         return grad_hidden_NH, None if grad_head_VH is None else grad_head_VH.to(head_VH.dtype), None, None, None
 
 
@@ -95,7 +98,8 @@ def _chunks(
     hidden_NH: torch.Tensor, head_VH: torch.Tensor, temperature: float, chunk: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Rows and their logits over temperature, at least float32; the caller may overwrite them."""
+    dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
     for start in range(0, len(hidden_NH), chunk):
         rows = slice(start, start + chunk)
-        logits_CV = torch.nn.functional.linear(hidden_NH[rows], head_VH)
-        yield rows, logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32)).div_(temperature)
+        # Nothing here keeps a name for them, so that the caller can free them.
+        yield rows, torch.nn.functional.linear(hidden_NH[rows], head_VH).to(dtype).div_(temperature)

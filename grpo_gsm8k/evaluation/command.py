@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.errors import REGRESSION
+from grpo_gsm8k.errors import EXIT_REGRESSION
 from grpo_gsm8k.evaluation import accuracy
 from grpo_gsm8k.evaluation.asking import model_folder, named_models, open_run
 from grpo_gsm8k.evaluation.harness import scores
@@ -36,7 +36,7 @@ def evaluate_models(config: Config) -> int:
     # Of this start: what a resumed evaluation did before is not in it.
     lost = write_results(config, run, measured, found, time.monotonic() - started)
     print(f"report      {report_of_run(run.path)}")
-    return REGRESSION if lost and config.eval.fail_on_regression else 0
+    return EXIT_REGRESSION if lost and config.eval.fail_on_regression else 0
 
 
 def write_results(

@@ -95,8 +95,9 @@ class Optimizer:
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Flat state: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`; in 8 bits `/state1`, `/absmax1` and so on."""
         return {
-            # A tensor of its own: 8-bit states share their quantisation table, which safetensors refuses.
-            f"{name}/{key}": torch.as_tensor(value).detach().clone().contiguous()
+            # A tensor of its own: 8-bit states share their quantisation table, which safetensors refuses. In the host's
+            # memory: the device need not have room for the state twice.
+            f"{name}/{key}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
             for name, p in self._stepped
             for key, value in self._adamw.state.get(p, {}).items()
         }

@@ -52,7 +52,14 @@ def train(session: PolicyGradientSession) -> int:
             batch.samples, batch.rewards_GN, session.models, session.config, rates.kl_coef, client.beat
         )
         stats = update_policy(
-            session.models, session.optimizers, experience.groups, session.config, version, rates, client.beat
+            session.models,
+            session.optimizers,
+            experience.groups,
+            session.config,
+            version,
+            rates,
+            client.beat,
+            session.token_budget,
         )
         record_result(session, version, rates, stats)
         metrics = {**update_metrics(session, batch, experience, stats, version), **rates.metrics()}
@@ -101,6 +108,7 @@ def update_metrics(
     """What is known of an update but its times; moves the KL coefficient on."""
     metrics = {
         **stats.metrics(),
+        **session.token_budget.metrics,
         **experience_metrics(experience, session.config),
         **rollout_metrics(batch, version),
     }

@@ -20,6 +20,7 @@ from grpo_gsm8k.learner.policy_gradient import PolicyGradientSession
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.rollouts import Plan, Rollouts
 from grpo_gsm8k.learner.task import Task
+from grpo_gsm8k.learner.training import open_token_budget
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.learner.validation import Validation
 from grpo_gsm8k.models import stop_token_ids
@@ -74,6 +75,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         wandb_run_id=spec.wandb_run_id,
         start=start,
         unvalidated=state.pending_validations if state else (0,),
+        token_budget=open_token_budget(config, client),
     )
     resubmit_validations(session, items, spec)
     return session

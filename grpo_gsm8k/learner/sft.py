@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.learner import training
 from grpo_gsm8k.learner.batching import collate, pack, rollout_sample
+from grpo_gsm8k.learner.halving import TokenBudget, with_halving
 from grpo_gsm8k.learner.optimizer import lr_scale
 from grpo_gsm8k.learner.rollouts import Plan
 from grpo_gsm8k.learner.training import Session
@@ -51,7 +53,15 @@ def train(session: SftSession) -> int:
     while step < session.updates and not client.stop_requested and not out_of_patience(session):
         rate = learning_rate(session, step)
         samples = [as_sample(session.examples[index]) for _, index in session.plan[step]]
-        stats = fine_tune(session.models.policy, session.optimizers.policy, samples, config.learner, rate, client.beat)
+        stats = fine_tune(
+            session.models.policy,
+            session.optimizers.policy,
+            samples,
+            config.learner,
+            rate,
+            client.beat,
+            session.token_budget,
+        )
         uses = tuple(PromptUse(epoch, session.examples[index].id) for epoch, index in session.plan[step])
         step += 1
         asked = time.monotonic()
@@ -61,9 +71,8 @@ def train(session: SftSession) -> int:
         published = announce(session, step) if validation.due(step) else None
         validation.drain()
         ended = time.monotonic()
-        metrics = stats.metrics(rate, ended - started) | training.time_metrics(
-            session, published, ended - started, waited
-        )
+        metrics = stats.metrics(rate, ended - started) | session.token_budget.metrics
+        metrics |= training.time_metrics(session, published, ended - started, waited)
         client.report(StepDone(step, metrics, uses))
         started = ended
         if training.is_save_due(session, step):
@@ -144,21 +153,35 @@ def fine_tune(
     config: LearnerConfig,
     lr: float,
     beat: Callable[[], None],
+    budget: TokenBudget | None = None,
 ) -> SftStats:
-    """One optimizer step on the mean negative log-likelihood of all response tokens of `samples`."""
+    """One optimizer step on the mean negative log-likelihood of all response tokens of `samples`.
+
+    `budget`, by default that of `config`, is what a micro-batch may hold; it shrinks where memory runs out.
+    """
+    budget = budget or TokenBudget(config.token_budget)
+    parameters = [p for _, p in policy.named_parameters()]
+    stats = with_halving(budget, parameters, samples, partial(_passes, policy, samples, config.logprob_chunk, beat))
+    step = optimizer.step(lr)
+    return replace(stats, grad_norm=step.grad_norm, skipped=step.skipped)
+
+
+def _passes(
+    policy: Policy, samples: Sequence[Sample], logprob_chunk: int, beat: Callable[[], None], token_budget: int
+) -> SftStats:
+    """The forward and backward passes of one optimizer step, which accumulate its gradients."""
     tokens = sum(len(sample.completion_ids) for sample in samples)
     loss_sum = entropy_sum = 0.0
     greedy = 0
-    for indices in pack(samples, config.token_budget):
+    for indices in pack(samples, token_budget):
         micro = collate([samples[i] for i in indices], [1 / tokens] * len(indices), policy.device)
         with policy.autocast():
             hidden_NH = policy.hidden_states(micro)[micro.source_N]
-            scores = token_logprobs(hidden_NH, policy.head, micro.targets_N, 1.0, config.logprob_chunk)
+            scores = token_logprobs(hidden_NH, policy.head, micro.targets_N, 1.0, logprob_chunk)
         (-scores.logprobs_N * micro.weights_N).sum().backward()
         loss_sum -= float(scores.logprobs_N.detach().sum())
         entropy_sum += float(scores.entropy_N.detach().sum())
         greedy += int(scores.greedy_N.sum())
         beat()
-    step = optimizer.step(lr)
     inputs = sum(len(sample.prompt_ids) + len(sample.completion_ids) for sample in samples)
-    return SftStats(tokens, loss_sum, entropy_sum, greedy, inputs, step.grad_norm, step.skipped)
+    return SftStats(tokens, loss_sum, entropy_sum, greedy, inputs, grad_norm=0.0, skipped=False)

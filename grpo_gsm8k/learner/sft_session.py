@@ -21,6 +21,7 @@ from grpo_gsm8k.learner.session import (
 )
 from grpo_gsm8k.learner.sft import SftSession
 from grpo_gsm8k.learner.task import Task
+from grpo_gsm8k.learner.training import open_token_budget
 from grpo_gsm8k.learner.validation import Validation
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.protocol import Ready, Resumed
@@ -68,6 +69,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         wandb_run_id=spec.wandb_run_id,
         start=start,
         unvalidated=state.pending_validations if state else (0,),
+        token_budget=open_token_budget(config, client),
         examples=examples,
         plan=plan,
     )

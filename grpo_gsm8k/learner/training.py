@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner import checkpoint
-from grpo_gsm8k.protocol import CheckpointSaved, LoadWeights
+from grpo_gsm8k.learner.halving import TokenBudget
+from grpo_gsm8k.protocol import CheckpointSaved, LoadWeights, OutOfMemory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,16 @@ class Session:
     wandb_run_id: str | None
     start: int
     unvalidated: tuple[int, ...]
+    token_budget: TokenBudget
+
+
+def open_token_budget(config: Config, client: Client) -> TokenBudget:
+    """The configured one; the orchestrator hears of it when it shrinks."""
+
+    def report(tokens: int, reason: str) -> None:
+        client.report(OutOfMemory(tokens, reason))
+
+    return TokenBudget(config.learner.token_budget, report)
 
 
 def queue_weights(session: Session, version: int, validate: bool) -> Published:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.algorithms.reductions import token_weights
 from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, pack
 from grpo_gsm8k.learner.experience import is_active
+from grpo_gsm8k.learner.halving import TokenBudget, with_halving
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.stats import UpdateStats
 
@@ -55,22 +58,21 @@ def update_policy(
     step: int,
     rates: Rates,
     beat: Callable[[], None],
+    budget: TokenBudget | None = None,
 ) -> UpdateStats:
-    """Train on the samples of one batch of rollouts, grouped by prompt. `beat` is called after every micro-batch."""
+    """Train on the samples of one batch of rollouts, grouped by prompt. `beat` is called after every micro-batch.
+
+    `budget`, by default that of the configuration, is what a micro-batch may hold; it shrinks where memory runs out.
+    """
     pg = config.policy_gradient
     stats = UpdateStats()
+    budget = budget or TokenBudget(config.learner.token_budget)
     for epoch in range(pg.epochs_per_batch):
         before = stats.total("train/approx_kl")
         for indices in minibatch_indices(len(groups), pg.minibatches, (config.seed, step, epoch)):
             samples = [sample for i in indices for sample in groups[i]]
-            first = not stats.losses  # the weights are still the ones that the engine may have had
-            loss = 0.0
-            for micro in microbatches(samples, config, models.policy.device):
-                output = objective(models, micro, config, rates.kl_coef)
-                output.loss.backward()
-                loss += float(output.loss.detach())
-                stats.add(output, micro.fresh_N if first else None)
-                beat()
+            passes = Passes(models, samples, config, rates.kl_coef, beat)
+            loss, stats = with_halving(budget, passes.parameters, samples, partial(passes.run, stats))
             optimizers.step(rates.lr, rates.critic_lr, loss, stats)
         stats.epochs += 1
         if pg.target_kl is not None and _mean_since(stats, before) > pg.target_kl:
@@ -78,8 +80,40 @@ def update_policy(
     return stats
 
 
-def microbatches(samples: Sequence[Sample], config: Config, device: torch.device) -> Iterator[MicroBatch]:
-    """The micro-batches of one optimizer step.
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """The forward and backward passes of one optimizer step."""
+
+    models: Models
+    samples: Sequence[Sample]
+    config: Config
+    kl_coef: float
+    beat: Callable[[], None]
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Those that get gradients."""
+        critic = [] if self.models.critic is None else self.models.critic.named_parameters()
+        return [p for _, p in [*self.models.policy.named_parameters(), *critic]]
+
+    def run(self, before: UpdateStats, token_budget: int) -> tuple[float, UpdateStats]:
+        """Accumulate the gradients; returns the loss, and `before` with this step's tokens, itself untouched."""
+        stats = copy.deepcopy(before)
+        first = not stats.losses  # the weights are still the ones that the engine may have had
+        loss = 0.0
+        for micro in microbatches(self.samples, self.config, self.models.policy.device, token_budget):
+            output = objective(self.models, micro, self.config, self.kl_coef)
+            output.loss.backward()
+            loss += float(output.loss.detach())
+            stats.add(output, micro.fresh_N if first else None)
+            self.beat()
+        return loss, stats
+
+
+def microbatches(
+    samples: Sequence[Sample], config: Config, device: torch.device, token_budget: int | None = None
+) -> Iterator[MicroBatch]:
+    """The micro-batches of one optimizer step, of `token_budget` tokens, by default those of the configuration.
 
     The denominators count every sample of the step that takes part in the loss. Those that cannot contribute a gradient
     are left out of the forward and backward passes.
@@ -88,7 +122,7 @@ def microbatches(samples: Sequence[Sample], config: Config, device: torch.device
     counted = [sample for sample in samples if sample.counted]
     weights = token_weights([len(s.completion_ids) for s in counted], pg.reduction, pg.max_new_tokens)
     active = [(s, weight) for s, weight in zip(counted, weights, strict=True) if is_active(s, pg)]
-    for indices in pack([sample for sample, _ in active], config.learner.token_budget):
+    for indices in pack([sample for sample, _ in active], token_budget or config.learner.token_budget):
         yield collate([active[i][0] for i in indices], [active[i][1] for i in indices], device)
 
 

@@ -19,6 +19,7 @@ from grpo_gsm8k.orchestrator.program import end_program, start_program
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.run_folder import RunFolder
@@ -55,6 +56,8 @@ class RegressionSuite:
         self.alarmed = False
         if self._on:
             self._folder.mkdir(exist_ok=True)
+            if self._scores:
+                self._write(changes(self._scores, _name(0), self._settings.threshold))
             self._config_file = self._folder / "config.json"
             write_atomically(self._config_file, suite_config(config).model_dump_json(indent=2) + "\n")
             if not any(score.model == _name(0) for score in self._scores):
@@ -82,9 +85,9 @@ class RegressionSuite:
             self._start(*self._waiting.popleft())
         return self.alarmed and self._settings.stop
 
-    def finish(self) -> None:
-        """Wait for everything that is due."""
-        while self._job is not None or self._waiting:
+    def finish(self, hurry: Callable[[], bool]) -> None:
+        """Wait for everything that is due, or until there is no time for that."""
+        while (self._job is not None or self._waiting) and not hurry():
             self.poll()
             time.sleep(POLL_SECONDS)
 
@@ -128,6 +131,7 @@ class RegressionSuite:
     def _write(self, compared: list[Change]) -> None:
         found = {"scores": [asdict(s) for s in self._scores], "changes": [asdict(c) for c in compared]}
         write_atomically(self._file, json.dumps(found, indent=2) + "\n")
+        self._tracker.annotate({"lm_eval": found})
 
 
 def suite_config(config: Config) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,27 +11,30 @@ from grpo_gsm8k import console, models, rewards, run_folder
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
 from grpo_gsm8k.data.schedule import plan_updates
-from grpo_gsm8k.errors import REGRESSION, UserError
+from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, UserError
 from grpo_gsm8k.learner.spec import LearnerSpec
 from grpo_gsm8k.orchestrator.actors import engine_spec, spawn_actor, surroundings
 from grpo_gsm8k.orchestrator.ledger import Ledger
+from grpo_gsm8k.orchestrator.meter import Meter
 from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.orchestrator.regression import RegressionSuite
 from grpo_gsm8k.orchestrator.supervisor import Limits, Outcome, Spawners, Supervisor
 from grpo_gsm8k.orchestrator.weights_store import WeightsStore
 from grpo_gsm8k.orchestrator.worker import learner_main
+from grpo_gsm8k.preflight import gate
 from grpo_gsm8k.start import pin_model, start_folder
-from grpo_gsm8k.tracking import Tracker, check_wandb
+from grpo_gsm8k.tracking import OVER_BUDGET, Tracker, check_wandb
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.preflight.cost import Estimate
     from grpo_gsm8k.run_folder import RunFolder
 
 
 def run_training(config: Config) -> int:
     """Prepare, train by the command's method, summarise.
 
-    Raises LabError; returns 0, 3 if a regression ended the run, or 128 + the signal that ended it early.
+    Raises LabError; returns 0, 3 when a regression ended the run, 4 when its budget did, or 128 + the signal that did.
     """
     rewards.validate_reward_weights(config.policy_gradient.rewards)
     check_wandb(config.wandb)
@@ -41,17 +45,21 @@ def run_training(config: Config) -> int:
     critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
     check_context(config, models.context_length(model_folder))
     updates = total_updates(config)
+    estimate = gate.check(config, model_folder, updates)
     run, step = open_run(config)
     with WeightsStore(config.shm, run.path.name) as store:
         run_folder.write_config(run, config.model_dump(mode="json"))
         run_folder.write_manifest(run, config.model_dump(mode="json"))
-        outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates)
+        outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates, estimate)
     if outcome.signal:
         return 128 + outcome.signal  # at once: who sends signals may not wait
     from grpo_gsm8k.evaluation.report.command import report_of_run  # lazy: drawing takes a second to import
 
     print(f"{'report':<18} {report_of_run(run.path)}")
-    return REGRESSION if outcome.regressed else 0
+    if outcome.over_budget:
+        print(f"{OVER_BUDGET}, after a checkpoint: go on with {config.command}.resume_from=latest", file=sys.stderr)
+        return EXIT_OVER_BUDGET
+    return EXIT_REGRESSION if outcome.regressed else 0
 
 
 def total_updates(config: Config) -> int:
@@ -135,10 +143,11 @@ class Plan:
         return self.config.policy_gradient.max_staleness + 2
 
 
-def _supervise(plan: Plan, total: int) -> Outcome:
+def _supervise(plan: Plan, total: int, estimate: Estimate | None) -> Outcome:
     config, run = plan.config, plan.run
     progress = console.open_console(total)
     tracker = Tracker(run, config.wandb, config.model_dump(mode="json"), total, 0, None, progress)
+    meter = Meter(config.budget, estimate, tracker.wall_seconds)
     ledger = Ledger(run.ledger_jsonl)
     spawners = Spawners(
         actor=plan.spawn_actor,
@@ -149,12 +158,13 @@ def _supervise(plan: Plan, total: int) -> Outcome:
     suite = RegressionSuite(config, run, plan.model_folder, tracker)
     status = "failed"
     try:
-        outcome = Supervisor(spawners, limits, tracker, ledger, suite).run()
-        early = "interrupted" if outcome.signal else "stopped early"
+        outcome = Supervisor(spawners, limits, tracker, ledger, meter, suite).run()
+        early = "interrupted" if outcome.signal else OVER_BUDGET if outcome.over_budget else "stopped early"
         status = "done" if outcome.step == total else early
     finally:
         suite.close()
         ledger.close()
+        tracker.annotate(meter.summary())
         tracker.close(status)
     console.print_summary(tracker.summary(), run.path)
     return outcome

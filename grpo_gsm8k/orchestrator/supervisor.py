@@ -20,6 +20,7 @@ from grpo_gsm8k.protocol import (
     Finished,
     GroupResult,
     Heartbeat,
+    OutOfMemory,
     Ready,
     Resumed,
     StepDone,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from grpo_gsm8k.orchestrator.ledger import Ledger
+    from grpo_gsm8k.orchestrator.meter import Meter
     from grpo_gsm8k.orchestrator.process import Deliver, Worker
     from grpo_gsm8k.orchestrator.regression import RegressionSuite
     from grpo_gsm8k.protocol import WeightsRef
@@ -54,10 +56,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: updates done, the signal that ended it early (0: none), whether a regression did."""
+    """How a run ended: updates done, the signal that ended it early (0: none), or else its budget, or a regression."""
 
     step: int
     signal: int
+    over_budget: bool = False
     regressed: bool = False
 
 
@@ -74,7 +77,13 @@ class Supervisor:
     """The orchestrator's main loop, in one thread; channels deliver into its queue."""
 
     def __init__(
-        self, spawners: Spawners, limits: Limits, tracker: Tracker, ledger: Ledger, suite: RegressionSuite
+        self,
+        spawners: Spawners,
+        limits: Limits,
+        tracker: Tracker,
+        ledger: Ledger,
+        meter: Meter,
+        suite: RegressionSuite,
     ) -> None:
         """Starts nothing yet."""
         self._spawners = spawners
@@ -82,6 +91,7 @@ class Supervisor:
         self._tracker = tracker
         self._ledger = ledger
         self._suite = suite
+        self._meter = meter
         self._events: queue.SimpleQueue[tuple[Worker, object]] = queue.SimpleQueue()
         self._actors: list[Worker] = []
         self._learner: Worker | None = None
@@ -91,6 +101,7 @@ class Supervisor:
         self._finished: Finished | None = None
         self._signal = 0
         self._regressed = False  # so much that the run was told to stop
+        self._over_budget = False
         self._stop_by = float("inf")
         self._busy_before = (0.0, 0.0)
 
@@ -103,8 +114,8 @@ class Supervisor:
                 self._handle_next()
                 self._replace_stuck()
                 self._watch_regressions()
-            if not self._signal:
-                self._suite.finish()
+                self._mind_the_budget()
+            self._suite.finish(lambda: bool(self._signal or self._over_budget))
             return self._outcome()
         finally:
             self._end_workers()
@@ -138,11 +149,15 @@ class Supervisor:
             case StepDone(step, metrics, prompts):
                 self._ledger.record(step, prompts)
                 self._tracker.step(step, {**metrics, **self._actor_idle()})
+                if line := self._meter.observe(step, metrics["time/step_s"]):
+                    self._tracker.note(line)
             case ValidationDone(version, metrics):
                 self._tracker.validation(version, metrics)
             case CheckpointSaved(step, path):
                 self._tracker.event("checkpoint", step=step, path=path)
                 self._suite.saved(step, Path(path))
+            case OutOfMemory(tokens, reason):
+                self._tracker.out_of_memory(tokens, reason)
             case Resumed(step):
                 self._ledger.rollback(step)
                 self._tracker.rollback(step)
@@ -170,7 +185,7 @@ class Supervisor:
         """Once the learner has checked the configuration; a restarted learner finds them warm."""
         while len(self._actors) < self._spawners.actors:
             self._actors.append(self._started(self._spawners.actor(len(self._actors), self._deliver)))
-        if self._signal:
+        if self._signal or self._over_budget:
             self._to_learner(Stop())
 
     def _start_learner(self, incarnation: int) -> None:
@@ -249,10 +264,24 @@ class Supervisor:
         else:
             self._stop_by = 0.0  # nothing was trained yet
 
+    def _mind_the_budget(self) -> None:
+        """When it is used up: finish the update and save, as after a first signal."""
+        if self._signal or self._over_budget or self._learner is None or not self._learner.ready:
+            return
+        if reason := self._meter.used_up():
+            self._over_budget = True
+            self._tracker.event("over_budget", reason=reason)
+            self._tracker.note(f"{reason}: the run stops after a checkpoint")
+            self._to_learner(Stop())
+
     def _outcome(self) -> Outcome:
         if self._finished is None:
             return Outcome(step=-1, signal=self._signal)
-        return Outcome(self._finished.step, self._signal if self._finished.stopped else 0, self._suite.poll())
+        regressed = self._suite.poll()
+        if not self._finished.stopped:
+            return Outcome(self._finished.step, 0, regressed=regressed)
+        over_budget = self._over_budget and not self._signal
+        return Outcome(self._finished.step, self._signal, over_budget, regressed and not self._signal)
 
     def _to_actor(self, index: int, message: object) -> None:
         if index < len(self._actors):

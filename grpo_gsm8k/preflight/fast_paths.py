@@ -1,4 +1,4 @@
-"""`command=doctor`: which of the learner's fast paths are active on this machine, and why others are not."""
+"""Which of the learner's fast paths are active on this machine, and why others are not."""
 
 from __future__ import annotations
 
@@ -18,13 +18,6 @@ class FastPath:
     name: str
     active: bool
     reason: str
-
-
-def print_report(config: Config) -> int:
-    """Print one line per fast path; the exit code is 0 whatever is active."""
-    for path in fast_paths(config):
-        print(f"{'active  ' if path.active else 'inactive'}  {path.name:32} {path.reason}")
-    return 0
 
 
 def fast_paths(config: Config) -> list[FastPath]:

@@ -1,0 +1,77 @@
+"""`command=doctor`: print what the machine has, whether the run fits, what it will take, and the fast paths."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.preflight import tables
+from grpo_gsm8k.preflight.checks import Line, Status, machine_lines, space_lines
+from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
+from grpo_gsm8k.preflight.engine import checkpoint_bytes, disk_bytes, shm_bytes
+from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
+from grpo_gsm8k.preflight.machine import Machine, probe
+from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_config
+from grpo_gsm8k.start import pin_model
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.config import Config
+
+
+def doctor(config: Config) -> int:
+    """Print the report; 1 when something would keep `command=policy_gradient` from running, else 0."""
+    config = config.model_copy(update={"command": "policy_gradient"})
+    shape, unknown = None, ""
+    try:
+        config = pin_model(config)
+        shape = from_config(folder_of_config(config))
+    except UserError as error:
+        unknown = str(error)
+    return report(probe(config), config, shape, unknown)
+
+
+def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: str = "") -> int:
+    """The same for a machine that was looked at; `unknown` says why there is no `shape`."""
+    lines = machine_lines(machine, config)
+    if config.doctor.gpu is not None:  # the GPUs that are here are not the ones that are asked about
+        lines = [line for line in lines if line.name != "GPU"]
+    diagnosis = None
+    if shape is None:
+        lines.append(Line("model", Status.FAILURE, unknown, "nothing can be said about memory without it"))
+    else:
+        diagnosis = diagnose(shape, config, machine, config.policy_gradient.updates)
+        lines += [*space_lines(machine, config, shape), *fit_lines(diagnosis, config)]
+    paths = fast_paths(config)
+    if config.doctor.json_:
+        print(json.dumps(as_json(lines, diagnosis, config, paths), indent=2))
+    else:
+        tables.show(lines, diagnosis, config, paths)
+    failed = any(line.status is Status.FAILURE for line in lines)
+    return int(failed and not config.doctor.force)
+
+
+def as_json(lines: list[Line], diagnosis: Diagnosis | None, config: Config, paths: list[FastPath]) -> dict[str, Any]:
+    """The whole report as plain values; all amounts of memory in bytes."""
+    values: dict[str, Any] = {
+        "ok": all(line.status is not Status.FAILURE for line in lines),
+        "checks": [asdict(line) for line in lines],
+        "fast_paths": [asdict(path) for path in paths],
+    }
+    if diagnosis is None:
+        return values
+    sides, suggestion = diagnosis.sides, diagnosis.suggestion
+    return values | {
+        "model": asdict(diagnosis.shape),
+        "devices": asdict(diagnosis.places),
+        "fits": sides.fits if diagnosis.places.known else None,
+        "learner": {**asdict(sides.learner), "peak": sides.learner.peak, "need": sides.learner_need}
+        | {"room": sides.learner_room},
+        "actor": {**asdict(sides.actor), "need": sides.actor_need, "room": sides.actor_room},
+        "shm": shm_bytes(diagnosis.shape, config),
+        "checkpoint": checkpoint_bytes(diagnosis.shape, config),
+        "disk": disk_bytes(diagnosis.shape, config),
+        "nearest_that_fits": None if suggestion is None else list(suggestion.overrides),
+        "estimate": asdict(diagnosis.estimate),
+    }

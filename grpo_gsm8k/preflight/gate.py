@@ -1,0 +1,67 @@
+"""What every training command begins with: refuse what cannot run, and say in one line what is to come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.preflight.checks import Status, gpu_lines, space_lines
+from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
+from grpo_gsm8k.preflight.machine import probe
+from grpo_gsm8k.preflight.memory import gib
+from grpo_gsm8k.preflight.parameters import from_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.preflight.cost import Estimate
+    from grpo_gsm8k.preflight.machine import Machine
+    from grpo_gsm8k.preflight.parameters import ModelShape
+
+
+def check(config: Config, model_folder: Path, updates: int) -> Estimate | None:
+    """Print one line, and return what the run will take; None for a model whose memory is not known.
+
+    Raises UserError for what cannot run, unless `doctor.force`. Imports neither torch nor transformers.
+    """
+    machine = probe(config, thorough=False)
+    try:
+        shape = from_weights(model_folder)
+    except UserError as error:
+        print(f"preflight: {error}: not checked whether it fits")
+        _need_a_price(config, config.budget.usd_per_hour)
+        return None
+    diagnosis = judged(machine, config, shape, updates)
+    print(f"preflight: {summary(diagnosis)}", flush=True)
+    return diagnosis.estimate
+
+
+def judged(machine: Machine, config: Config, shape: ModelShape, updates: int) -> Diagnosis:
+    """The verdict of a machine that was looked at. Raises UserError unless it is good or `doctor.force` is set."""
+    diagnosis = diagnose(shape, config, machine, updates)
+    lines = [*gpu_lines(machine, config), *space_lines(machine, config, shape), *fit_lines(diagnosis, config)]
+    error = refusal(lines)
+    if error is not None and not config.doctor.force:
+        raise error
+    for line in lines:
+        if line.status is not Status.OK:
+            print(f"preflight: {line.status}: {line.name}: {line.text}" + (f" ({line.fix})" if line.fix else ""))
+    _need_a_price(config, diagnosis.estimate.usd_per_hour)
+    return diagnosis
+
+
+def _need_a_price(config: Config, usd_per_hour: float | None) -> None:
+    if config.budget.max_usd is not None and usd_per_hour is None:
+        raise UserError(
+            "budget.max_usd: no price is known for these devices: set budget.usd_per_hour, or use budget.max_hours"
+        )
+
+
+def summary(diagnosis: Diagnosis) -> str:
+    """One line: memory, sequences at once, time and money."""
+    sides, places, made = diagnosis.sides, diagnosis.places, diagnosis.estimate
+    memory = f"learner {gib(sides.learner_need)} of {gib(max(0.0, sides.learner_room))} on {places.learner.name}"
+    at_once = f"{sides.actor.sequences} sequences at once on {places.actor.name}"
+    price = "" if made.usd is None else f", about ${made.usd:.2f}"
+    return f"{memory} | {at_once} | {made.updates} updates of about {made.step_s:.3g} s: {made.hours:.2g} h{price}"

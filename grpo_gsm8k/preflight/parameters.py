@@ -1,0 +1,168 @@
+"""What memory and time depend on, of a model: counts and widths, from `config.json` alone or from its weights' headers.
+
+No weights are read. `from_config` builds the model without memory behind it, which takes seconds of imports;
+`from_weights` reads the headers of the weight files in milliseconds. Both give the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.models import EMBEDDED_TINY, resolve_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from grpo_gsm8k.config import Config
+
+_BLOCK = re.compile(r"(?:.*\.)?layers\.(\d+)\.(.+)\.(weight|bias)")
+_HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear layer of one block, by the last word of its name."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """A decoder-only transformer with gated feed-forward layers. Widths are numbers of values per token."""
+
+    parameters: int  # each once: a tied head is not counted again
+    layers: int
+    hidden: int
+    intermediate: int
+    query: int  # heads x head width
+    key_value: int  # key-value heads x head width
+    vocab: int
+    tied: bool
+    linears: tuple[Linear, ...]  # of one block
+
+    @property
+    def head(self) -> int:
+        """Values of the output head, shared or not."""
+        return self.vocab * self.hidden
+
+    @property
+    def linear(self) -> int:
+        """Values of the weights of all blocks' linear layers."""
+        return self.layers * sum(linear.inputs * linear.outputs for linear in self.linears)
+
+    @property
+    def trunk(self) -> int:
+        """Parameters without a head of its own."""
+        return self.parameters - (0 if self.tied else self.head)
+
+    @property
+    def largest(self) -> int:
+        """Values of the largest single tensor."""
+        return max(self.head, *(linear.inputs * linear.outputs for linear in self.linears))
+
+    def adapter(self, rank: int, targets: list[str]) -> int:
+        """Parameters of a LoRA adapter: rank x (inputs + outputs) for every adapted layer."""
+        return self.layers * sum(rank * (linear.inputs + linear.outputs) for linear in self.adapted(targets))
+
+    def adapted(self, targets: list[str]) -> tuple[Linear, ...]:
+        """The linear layers of a block that `learner.lora.targets` names."""
+        return self.linears if targets == ["all-linear"] else tuple(x for x in self.linears if x.name in targets)
+
+
+def from_config(folder: Path) -> ModelShape:
+    """Of the model that `folder/config.json` describes. Raises UserError for one that is not understood."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path: {folder}/config.json describes no model that can be trained: {error}") from None
+    return shape_of({name: tuple(p.shape) for name, p in model.named_parameters()})
+
+
+def from_weights(folder: Path) -> ModelShape:
+    """Of the weights in `folder`, from the headers of their files. Raises UserError as above."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="numpy") as opened:
+                shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"model.path: {folder}: weights that cannot be read: {error}") from None
+    return shape_of({name: shape for name, shape in shapes.items() if not name.endswith("inv_freq")}, folder)
+
+
+def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) -> ModelShape:
+    """From the names and shapes of all parameters; `folder` says whether a head that was saved is tied all the same."""
+    shapes = dict(shapes)
+    if folder is not None and _is_tied(folder):
+        shapes.pop(_HEAD, None)
+    embedding = next((shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")), None)
+    layers = {int(match[1]) for name in shapes if (match := _BLOCK.fullmatch(name))}
+    linears = tuple(_linears_of_first_block(shapes))
+    widths = {linear.name: linear for linear in linears}
+    if embedding is None or not {"q_proj", "k_proj", "gate_proj", "down_proj"} <= set(widths):
+        raise UserError("model.path: its layers have other names than those of Llama and Qwen, so no memory is known")
+    return ModelShape(
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        layers=len(layers),
+        hidden=embedding[1],
+        intermediate=widths["gate_proj"].outputs,
+        query=widths["q_proj"].outputs,
+        key_value=widths["k_proj"].outputs,
+        vocab=embedding[0],
+        tied=_HEAD not in shapes,
+        linears=linears,
+    )
+
+
+def folder_of_config(config: Config) -> Path:
+    """A folder with the model's `config.json`; of a model on the hub nothing else is fetched. Raises UserError."""
+    path, revision = config.model.path, config.model.revision
+    if path == "embedded:tiny":
+        return EMBEDDED_TINY
+    if Path(path).is_dir():
+        if not (Path(path) / "config.json").is_file():
+            raise UserError(f"model.path={path}: it has no config.json: give a Hugging Face model folder")
+        return Path(path)
+    if ":" in path or path.count("/") != 1:
+        return resolve_model(path, revision, config.artifacts)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(path, "config.json", revision=revision)).parent
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"model.path={path}: its config.json is neither reachable on the hub nor cached ({reason}): check the "
+            "network and the id, or give a local folder"
+        ) from None
+
+
+def _linears_of_first_block(shapes: Mapping[str, tuple[int, ...]]) -> list[Linear]:
+    found = []
+    for name, shape in sorted(shapes.items()):
+        match = _BLOCK.fullmatch(name)
+        if match and match[1] == "0" and match[3] == "weight" and len(shape) == 2:
+            found.append(Linear(match[2].rpartition(".")[2], shape[1], shape[0]))
+    return found
+
+
+def _is_tied(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("tie_word_embeddings"))
+    except (OSError, ValueError):
+        return False
