@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -35,17 +36,14 @@ def accuracy_by_temperature(samples: Sequence[Sample]) -> dict[float, float]:
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """Unbiased chance that k of n samples, drawn without replacement, hold a right one, given the number of right ones.
 
-    1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374), as the product of 1 - k / i for i from n - c + 1 to
-    n, which neither overflows nor cancels. Raises ValueError when k > n, k < 1 or not 0 <= correct <= n.
+    1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374), in whole numbers up to the one division, so that
+    nothing overflows or cancels and pass@1 is the accuracy to the last bit. Raises ValueError when k > n, k < 1 or not
+    0 <= correct <= n.
     """
     if not (1 <= k <= n and 0 <= correct <= n):
         raise ValueError(f"pass@{k} of {correct} right samples among {n}: k must be 1..n, and right ones 0..n")
-    if n - correct < k:
-        return 1.0
-    missed = 1.0
-    for i in range(n - correct + 1, n + 1):
-        missed *= 1 - k / i
-    return 1 - missed
+    draws = math.comb(n, k)
+    return (draws - math.comb(n - correct, k)) / draws
 
 
 def mean_pass_at_k(samples: Sequence[Sample], k: int) -> float:
@@ -117,4 +115,4 @@ def _grouped(pairs: Iterable[tuple[Key, Sample]]) -> dict[Key, list[Sample]]:
 
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
-    return sum(listed) / len(listed)
+    return math.fsum(listed) / len(listed)
