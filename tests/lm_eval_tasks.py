@@ -9,21 +9,27 @@ from pathlib import Path
 TASKS = {
     "sums_choice": """\
 output_type: multiple_choice
+num_fewshot: 2
+doc_to_text: "{{question}}"
 doc_to_choice: "{{choices}}"
 doc_to_target: label
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
 """,
     "sums_generate": """\
 output_type: generate_until
+num_fewshot: 0
+doc_to_text: "Question: State the final answer to the following arithmetic problem: {{question}}\\nAnswer:"
 doc_to_target: "{{answer}}"
-generation_kwargs: {until: ["\\n"], max_gen_toks: 24, do_sample: false}
+generation_kwargs: {until: ["Question:"], max_gen_toks: 32, do_sample: false}
 filter_list:
-  - name: last
-    filter: [{function: regex, regex_pattern: "(\\\\d+)", group_select: -1}, {function: take_first}]
+  - name: marked
+    filter: [{function: regex, regex_pattern: "#### (\\\\d+)"}, {function: take_first}]
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 """,
     "sums_text": """\
 output_type: loglikelihood_rolling
+num_fewshot: 0
+doc_to_text: ""
 doc_to_target: "{{text}}"
 metric_list: [{metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}]
 """,
@@ -44,5 +50,4 @@ def write_tasks(folder: Path) -> None:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in TASKS.items():
         source = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\ntest_split: test\n"
-        question = 'doc_to_text: ""\n' if name == "sums_text" else 'doc_to_text: "{{question}}"\n'
-        (folder / f"{name}.yaml").write_text(f"task: {name}\n{source}{question}{text}metadata: {{version: 1.0}}\n")
+        (folder / f"{name}.yaml").write_text(f"task: {name}\n{source}{text}metadata: {{version: 1.0}}\n")

@@ -21,7 +21,7 @@ def arguments(tasks: Path, *names: str) -> list[str]:
             "wandb.mode=off",
             f"policy_gradient.regression_suite.tasks=[{files}]",
         ),
-        *("policy_gradient.regression_suite.limit=10", "policy_gradient.regression_suite.shots=0"),
+        *("policy_gradient.regression_suite.limit=10", "policy_gradient.regression_suite.shots=null"),
         *("data.train_size=64", "data.val_size=8", "data.test_size=4", "policy_gradient.episodes_per_update=16"),
     ]
 
@@ -57,7 +57,7 @@ def test_versions_are_scored_while_training_goes_on(tasks: Path, cli: Cli) -> No
 
 def test_a_ruined_model_raises_the_alarm_and_ends_the_run(tasks: Path, cli: Cli) -> None:
     done = cli.run(
-        *arguments(tasks, "sums_text"),
+        *arguments(tasks, "sums_generate"),
         *("policy_gradient.updates=400", "policy_gradient.regression_suite.every=2", "learner.lr=0.05"),
         *("policy_gradient.regression_suite.stop=true", "actor.canary_tolerance=1"),
     )
