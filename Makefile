@@ -16,7 +16,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-fast lint format typecheck bench-async bench-learner bench-sft golden tiny-model clean
+.PHONY: help setup demo pipeline test test-fast lint format typecheck bench-async bench-learner bench-sft bench-memory golden tiny-model clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -57,6 +57,9 @@ bench-learner: setup ## how fast and frugal the learner is, beside TRL's loss
 bench-sft: setup ## how fast supervised fine-tuning is, beside TRL's trainer
 	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
 	@$(offline) $(PY) -W ignore -m benchmarks.sft_speed
+
+bench-memory: setup ## the doctor's estimate of memory beside the measured peak
+	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
 
 golden: setup ## record the loss curves of the named settings anew
 	@$(offline) $(PY) -m tests.learner.golden
