@@ -16,7 +16,8 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-fast lint format typecheck bench-async bench-learner bench-sft bench-eval golden tiny-model clean \
+.PHONY: help setup demo pipeline test test-fast lint format typecheck golden tiny-model clean \
+	bench-async bench-learner bench-sft bench-eval bench-memory docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## this list
@@ -59,8 +60,13 @@ bench-sft: setup ## how fast supervised fine-tuning is, beside TRL's trainer
 	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
 	@$(offline) $(PY) -W ignore -m benchmarks.sft_speed
 
+<<<<<<< HEAD
 bench-eval: setup ## how long grading, intervals and a report take
 	@$(offline) $(PY) -m benchmarks.eval_speed
+=======
+bench-memory: setup ## the doctor's estimate of memory beside the measured peak
+	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
+>>>>>>> e79cc83b0dab53d9d2d330f9b5927466fe909486
 
 golden: setup ## record the loss curves of the named settings anew
 	@$(offline) $(PY) -m tests.learner.golden

@@ -419,3 +419,15 @@ def test_killed_process_leaves_no_wandb_process(run: RunFolder) -> None:
     left = [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert left == []
     assert len(lines(run.metrics_jsonl)) == 4
+
+
+def test_running_out_of_memory_is_an_event_and_a_line(run: RunFolder) -> None:
+    shown = Recorder()
+    tracker = open_tracker(run, console=shown)
+    tracker.out_of_memory(4096, "CUDA out of memory")
+    tracker.step(1, {**numbers(), "learner/oom_halvings": 1.0})
+    tracker.annotate({"outcome": {"hours": 1.0}})
+    assert tracker.close("stopped: budget")["outcome"] == {"hours": 1.0}
+    (event,) = [e for e in lines(run.events_jsonl) if e["kind"] == "out_of_memory"]
+    assert (event["token_budget"], event["reason"]) == (4096, "CUDA out of memory")
+    assert "learner.token_budget=4096" in shown.notes[0]

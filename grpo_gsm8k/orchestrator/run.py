@@ -38,6 +38,7 @@ def run_training(config: Config) -> int:
     """
     rewards.validate_reward_weights(config.policy_gradient.rewards)
     check_wandb(config.wandb)
+    machine = gate.look(config)
     config = pin_model(config)
     data = ensure(config.data, config.artifacts)
     model_folder = start_folder(config)
@@ -45,7 +46,7 @@ def run_training(config: Config) -> int:
     critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
     check_context(config, models.context_length(model_folder))
     updates = total_updates(config)
-    estimate = gate.check(config, model_folder, updates)
+    estimate = gate.check(config, machine, model_folder, updates)
     run, step = open_run(config)
     with WeightsStore(config.shm, run.path.name) as store:
         run_folder.write_config(run, config.model_dump(mode="json"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.preflight.checks import Status, gpu_lines, space_lines
+from grpo_gsm8k.preflight.checks import Line, Status, gpu_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
 from grpo_gsm8k.preflight.machine import probe
 from grpo_gsm8k.preflight.memory import gib
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 
-def check(config: Config, model_folder: Path, updates: int) -> Estimate | None:
+def look(config: Config) -> Machine:
+    """The machine. Raises UserError when a GPU that is asked for is not there: no model need be fetched to say so."""
+    machine = probe(config, thorough=False)
+    _refuse(gpu_lines(machine, config), config)
+    return machine
+
+
+def check(config: Config, machine: Machine, model_folder: Path, updates: int) -> Estimate | None:
     """Print one line, and return what the run will take; None for a model whose memory is not known.
 
     Raises UserError for what cannot run, unless `doctor.force`. Imports neither torch nor transformers.
     """
-    machine = probe(config, thorough=False)
     try:
         shape = from_weights(model_folder)
     except UserError as error:
@@ -41,14 +47,18 @@ def judged(machine: Machine, config: Config, shape: ModelShape, updates: int) ->
     """The verdict of a machine that was looked at. Raises UserError unless it is good or `doctor.force` is set."""
     diagnosis = diagnose(shape, config, machine, updates)
     lines = [*gpu_lines(machine, config), *space_lines(machine, config, shape), *fit_lines(diagnosis, config)]
-    error = refusal(lines)
-    if error is not None and not config.doctor.force:
-        raise error
+    _refuse(lines, config)
     for line in lines:
         if line.status is not Status.OK:
             print(f"preflight: {line.status}: {line.name}: {line.text}" + (f" ({line.fix})" if line.fix else ""))
     _need_a_price(config, diagnosis.estimate.usd_per_hour)
     return diagnosis
+
+
+def _refuse(lines: list[Line], config: Config) -> None:
+    error = refusal(lines)
+    if error is not None and not config.doctor.force:
+        raise error
 
 
 def _need_a_price(config: Config, usd_per_hour: float | None) -> None:

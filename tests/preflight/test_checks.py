@@ -174,7 +174,8 @@ def test_the_check_before_training_imports_neither_torch_nor_transformers() -> N
     code = (
         "import sys; from cli import load_config; from grpo_gsm8k.models import EMBEDDED_TINY;"
         "from grpo_gsm8k.preflight import gate;"
-        "gate.check(load_config(['command=policy_gradient', 'preset=cpu_demo']), EMBEDDED_TINY, 30);"
+        "config = load_config(['command=policy_gradient', 'preset=cpu_demo']);"
+        "gate.check(config, gate.look(config), EMBEDDED_TINY, 30);"
         "print({'torch', 'vllm', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
