@@ -1,7 +1,8 @@
 """Checks a fresh environment: python scripts/check_environment.py cpu|cuda
 
 Every pinned package is there in its pinned version, every package finds what it requires but for the
-known omissions, torch is of the right kind, and the libraries of the system are there. Exit code 1 and one line per fault otherwise.
+known omissions, torch is of the right kind, and the system's libraries are there. Exit code 1 and one line
+per fault otherwise.
 """
 
 from __future__ import annotations
