@@ -1,11 +1,13 @@
 """Checks a fresh environment: python scripts/check_environment.py cpu|cuda
 
 Every pinned package is there in its pinned version, every package finds what it requires but for the
-known omissions, and torch is of the right kind. Exit code 1 and one line per fault otherwise.
+known omissions, torch is of the right kind, and the system's libraries are there. Exit code 1 and one line
+per fault otherwise.
 """
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from collections.abc import Iterator
@@ -67,9 +69,20 @@ def torch_fault(accelerator: str) -> str | None:
     return None
 
 
+def library_fault(accelerator: str) -> str | None:
+    """What vLLM's CPU kernels link to. Without it they are left out with a warning, and the engine fails much later."""
+    if accelerator == "cpu":
+        try:
+            ctypes.CDLL("libnuma.so.1")
+        except OSError:
+            return "libnuma.so.1 is missing; install it (on Debian and Ubuntu: libnuma1)"
+    return None
+
+
 def main() -> int:
     accelerator = sys.argv[1]
     found = list(faults(accelerator))
+    found += [fault] if (fault := library_fault(accelerator)) else []
     if not any(line.startswith("torch==") for line in found):
         found += [fault] if (fault := torch_fault(accelerator)) else []
     for line in found:

@@ -40,12 +40,17 @@ start() {
     done
 }
 
+wait_at_most() { # until the container has ended; fails after so many seconds
+    timeout "$1" tail --pid="$outside" --follow /dev/null &
+    wait "$!" # unlike a command in the foreground, this can be interrupted
+}
+
 # run USER COMMAND...: to the end; what it printed is in $work/out
 run() {
     local user=$1 code=0
     shift
     start "$user" "$work/out" "$@"
-    timeout "${STEP_SECONDS:-600}" tail --pid="$outside" --follow /dev/null || stop_container
+    wait_at_most "${STEP_SECONDS:-600}" || stop_container
     wait "$outside" || code=$?
     inside=""
     [ "$code" = 0 ] || fail "$* ended with exit code $code: $(tail -n 5 "$work/out")"
@@ -115,7 +120,7 @@ check_sigterm() { # the image's own command, make demo: the signal has to get th
     done
     local stopped=$SECONDS
     kill -TERM "$inside"
-    timeout 300 tail --pid="$outside" --follow /dev/null || fail "SIGTERM did not end the container within 300 s"
+    wait_at_most 300 || fail "SIGTERM did not end the container within 300 s"
     wait "$outside" || code=$?
     inside=""
     local found
