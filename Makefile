@@ -16,7 +16,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-fast lint format typecheck bench-async bench-learner bench-sft bench-eval golden tiny-model clean \
+.PHONY: help setup demo pipeline test test-fast lint format typecheck bench-async bench-learner bench-sft bench-eval golden tiny-model clean docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## this list
@@ -67,6 +67,10 @@ golden: setup ## record the loss curves of the named settings anew
 
 tiny-model: setup ## train the embedded tiny model anew
 	@$(offline) $(PY) -m grpo_gsm8k.tiny.train
+
+docs-reference: setup ## write docs/configuration.md and docs/metrics.md anew
+	@$(PY) -m scripts.config_reference
+	@$(PY) -m scripts.metrics_reference
 
 docker-tools: ## install what docker-lint and docker-check need, from Debian's packages (as root)
 	@apt-get update -qq
