@@ -20,9 +20,9 @@ HEAD = """\
 
 <!-- Written by `make docs-reference` out of grpo_gsm8k/config.py and conf/: change those, not this page. -->
 
-Every key can be set on the command line as `KEY=VALUE`. `GROUP=NAME` exchanges a whole group, and `preset=NAME` sets keys
-of several. The command line wins over the preset, the preset over the groups. Lists are written `KEY=[a,b]`; a key that
-a map does not have yet is added with `+KEY=VALUE`. Any other unknown key is an error. The defaults are those of
+Every key can be set on the command line as `KEY=VALUE`. `GROUP=NAME` exchanges a whole group, and `preset=NAME` sets
+keys of several. The command line wins over the preset, the preset over the groups. Lists are written `KEY=[a,b]`; a key
+that a map does not have yet is added with `+KEY=VALUE`. Any other unknown key is an error. The defaults are those of
 `preset=two_gpu`; one with `${...}` takes over another key's value.
 """
 

@@ -16,9 +16,9 @@ HEAD = """\
 <!-- Written by `make docs-reference` out of grpo_gsm8k/metrics.py: change that, not this page. -->
 
 `metrics.jsonl` of a run folder has one object per policy update, with its number under `step`, and one per validation,
-with the number of updates that its weights had under `val/version`. A key is there if it means something for the run: no
-KL without a reference, no value loss without a critic. W&B gets the same keys. A name that is not listed here is refused,
-so that one name has one definition in every run. What `policy_gradient.regression_suite` measures is in
+with the number of updates that its weights had under `val/version`. A key is there if it means something for the run:
+no KL without a reference, no value loss without a critic. W&B gets the same keys. A name that is not listed here is
+refused, so that one name has one definition in every run. What `policy_gradient.regression_suite` measures is in
 `regression.json`, and in W&B as `regression/<task>/<metric>` over `regression/version`; its units are lm-eval's.
 
 A metric without a unit is a plain number: a count, a ratio, a reward, a coefficient.
