@@ -74,6 +74,10 @@ golden: setup ## record the loss curves of the named settings anew
 tiny-model: setup ## train the embedded tiny model anew
 	@$(offline) $(PY) -m grpo_gsm8k.tiny.train
 
+docs-reference: setup ## write docs/configuration.md and docs/metrics.md anew
+	@$(PY) -m scripts.config_reference
+	@$(PY) -m scripts.metrics_reference
+
 docker-tools: ## install what docker-lint and docker-check need, from Debian's packages (as root)
 	@apt-get update -qq
 	@DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \

@@ -1,15 +1,16 @@
-"""Names of the metrics, with their meaning and unit. A name that is not here is refused by `tracking`."""
+"""Names of the metrics, with their meaning and, behind a comma, their unit. `tracking` refuses any other name."""
 
 from __future__ import annotations
 
 from typing import Final
 
+UNITS: Final = ("0 to 1", "nats", "nats per token", "policy updates", "seconds", "tokens", "tokens/s")
 METRICS: Final[dict[str, str]] = {
     "train/loss": "mean loss over the update's optimizer steps",
     "train/perplexity": "exp of the mean loss per response token",
     "train/token_accuracy": "fraction of response tokens that the model thinks likeliest, 0 to 1",
-    "train/response_tokens": "response tokens of the update",
-    "train/tokens_per_s": "prompt and response tokens of the update per second of its wall time",
+    "train/response_tokens": "response tokens of the update, tokens",
+    "train/tokens_per_s": "prompt and response tokens of the update per second of its wall time, tokens/s",
     "train/reward_mean": "mean total reward of a completion",
     "train/advantage_std": "standard deviation of the advantages",
     "train/kl_behaviour": "estimated KL of behaviour policy to policy, nats per token",
@@ -36,8 +37,8 @@ METRICS: Final[dict[str, str]] = {
     "train/skipped_steps": "optimizer steps of this update skipped for a non-finite gradient",
     "train/dropped_prompts": "prompts of this update that were dropped, for the ledger's reasons",
     "rollout/resampled_prompts": "extra prompts asked for in place of groups without variance",
-    "rollout/tokens": "sampled tokens that this update trained on",
-    "rollout/tokens_per_s": "sampled tokens of this update per second of its wall time",
+    "rollout/tokens": "sampled tokens that this update trained on, tokens",
+    "rollout/tokens_per_s": "sampled tokens of this update per second of its wall time, tokens/s",
     "rollout/length_mean": "mean completion length, tokens",
     "rollout/truncated_frac": "fraction of completions ended by the token limit, 0 to 1",
     "rollout/staleness_mean": "mean staleness of a sample, policy updates",
@@ -52,13 +53,13 @@ METRICS: Final[dict[str, str]] = {
     "time/learner_idle_frac": "fraction of the wall time in which the learner waited, 0 to 1",
     "time/actor_idle_frac": "fraction of the wall time in which the actor waited, 0 to 1",
     "val/accuracy": "fraction of the validation set answered right, 0 to 1",
-    "val/accuracy_ci_low": "lower end of the 95 % interval of the accuracy",
-    "val/accuracy_ci_high": "upper end of the 95 % interval of the accuracy",
+    "val/accuracy_ci_low": "lower end of the 95 % interval of the accuracy, 0 to 1",
+    "val/accuracy_ci_high": "upper end of the 95 % interval of the accuracy, 0 to 1",
     "val/truncated_frac": "fraction of answers ended by the token limit, 0 to 1",
     "val/format_error_frac": "fraction of answers without a readable result, 0 to 1",
     "val/logic_error_frac": "fraction of readable answers' results that are wrong, of all items, 0 to 1",
     "val/length_mean": "mean answer length, tokens",
-    "val/version": "policy updates applied to the weights that were validated",
+    "val/version": "policy updates applied to the weights that were validated, policy updates",
     "val/n": "items of the validation set",
     "val/seconds": "time from submission to the last answer, seconds",
 }
