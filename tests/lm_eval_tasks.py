@@ -1,4 +1,4 @@
-"""Two tasks of lm-eval in files: sums to choose from, and the same sums to answer."""
+"""Tasks of lm-eval in files: sums to choose from, with and without the way there, to answer, and to foresee."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ TASKS = {
 output_type: multiple_choice
 num_fewshot: 2
 doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: label
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+""",
+    "sums_worked": """\
+output_type: multiple_choice
+num_fewshot: 0
+doc_to_text: "{{worked}}"
 doc_to_choice: "{{choices}}"
 doc_to_target: label
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
@@ -45,6 +53,8 @@ def write_tasks(folder: Path) -> None:
         choices = [a + b, a + b + 1, a + b + 2, a + b - 1]
         rng.shuffle(choices)
         row = {"question": f"{a} + {b} =", "choices": list(map(str, choices)), "label": choices.index(a + b)}
+        asked = f"Question: State the final answer to the following arithmetic problem: {a} + {b} + 0 =\nAnswer:"
+        row["worked"] = f"{asked} {a}+{b}={a + b}\n{a + b}+0={a + b}\n####"  # the embedded model finishes it
         rows.append({**row, "answer": str(a + b), "text": f"{a} + {b} = {a + b}. " * 10})
     data = folder / "sums.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -57,7 +57,7 @@ def test_versions_are_scored_while_training_goes_on(tasks: Path, cli: Cli) -> No
 
 def test_a_ruined_model_raises_the_alarm_and_ends_the_run(tasks: Path, cli: Cli) -> None:
     done = cli.run(
-        *arguments(tasks, "sums_generate"),
+        *arguments(tasks, "sums_worked"),
         *("policy_gradient.updates=400", "policy_gradient.regression_suite.every=2", "learner.lr=0.05"),
         *("policy_gradient.regression_suite.stop=true", "actor.canary_tolerance=1"),
     )
