@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import UserError
@@ -35,14 +35,16 @@ def doctor(config: Config) -> int:
 def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: str = "") -> int:
     """The same for a machine that was looked at; `unknown` says why there is no `shape`."""
     lines = machine_lines(machine, config)
-    if config.doctor.gpu is not None:  # the GPUs that are here are not the ones that are asked about
-        lines = [line for line in lines if line.name != "GPU"]
+    if shape is not None:
+        lines += space_lines(machine, config, shape)
+    if config.doctor.gpu is not None:
+        lines = [_of_another_machine(line) for line in lines if not line.name.startswith("GPU")]
     diagnosis = None
     if shape is None:
         lines.append(Line("model", Status.FAILURE, unknown, "nothing can be said about memory without it"))
     else:
         diagnosis = diagnose(shape, config, machine, config.policy_gradient.updates)
-        lines += [*space_lines(machine, config, shape), *fit_lines(diagnosis, config)]
+        lines += fit_lines(diagnosis, config)
     paths = fast_paths(config)
     if config.doctor.json_:
         print(json.dumps(as_json(lines, diagnosis, config, paths), indent=2))
@@ -50,6 +52,11 @@ def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: 
         tables.show(lines, diagnosis, config, paths)
     failed = any(line.status is Status.FAILURE for line in lines)
     return int(failed and not config.doctor.force)
+
+
+def _of_another_machine(line: Line) -> Line:
+    """What is wrong here does not speak against the GPU that is asked about."""
+    return replace(line, status=Status.WARNING) if line.status is Status.FAILURE else line
 
 
 def as_json(lines: list[Line], diagnosis: Diagnosis | None, config: Config, paths: list[FastPath]) -> dict[str, Any]:
