@@ -135,7 +135,7 @@ def test_workflows_call_make_targets_only() -> None:
 
 
 def test_no_shell_stands_between_make_and_a_run(tmp_path: Path) -> None:
-    """`make demo` is what the CPU image runs: the signal that stops a container goes to make, and from there to Python."""
+    """`make demo` is what the CPU image runs: the signal that stops a container goes to make, and then to Python."""
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     for target in ("demo", "pipeline"):
         command = ["make", "--dry-run", target, f"GRPO_VENV={tmp_path}"]
