@@ -9,7 +9,8 @@ PY          := "$(GRPO_VENV)/bin/python"
 
 # What a caller's shell may carry must not change what runs here.
 unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS MKL_NUM_THREADS
-offline := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
+# exec: a shell in between would swallow make's SIGTERM, and a run would end without its last checkpoint.
+offline := exec env HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
 # vLLM's sampler compiles a helper with g++ even in eager mode; on a CPU nothing here needs it, so no compiler is needed.
 ifeq ($(ACCELERATOR),cpu)
 offline += TORCHDYNAMO_DISABLE=1

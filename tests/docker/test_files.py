@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -131,3 +132,12 @@ def test_workflows_call_make_targets_only() -> None:
             assert found, command
             assert re.search(rf"^{found[1]}:", makefile, re.MULTILINE), command
     assert Path(REPO / ".github/workflows/ci.yml").is_file()
+
+
+def test_no_shell_stands_between_make_and_a_run(tmp_path: Path) -> None:
+    """`make demo` is what the CPU image runs: the signal that stops a container goes to make, and then to Python."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    for target in ("demo", "pipeline"):
+        command = ["make", "--dry-run", target, f"GRPO_VENV={tmp_path}"]
+        done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1].startswith("exec env "), done.stdout
