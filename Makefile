@@ -1,5 +1,6 @@
 # make demo | make test      everything else is listed by: make help
 # Settings: PYTHON=python3.12  ACCELERATOR=cpu|cuda  PIP_FLAGS="words for pip"  GRPO_VENV=folder
+# ARGS="learner.lr=1e-4 ..." adds to the command of demo and pipeline
 PYTHON      ?= python3
 PIP_FLAGS   ?=
 GRPO_VENV   ?= .venv
@@ -28,10 +29,10 @@ setup: ## make .venv with the pinned requirements (does nothing the second time)
 	@PYTHON='$(PYTHON)' PIP_FLAGS='$(PIP_FLAGS)' GRPO_VENV='$(GRPO_VENV)' sh scripts/install.sh '$(ACCELERATOR)'
 
 demo: setup ## a whole policy-gradient run on two CPU cores, no network
-	@$(offline) $(PY) cli.py command=policy_gradient preset=cpu_demo
+	@$(offline) $(PY) cli.py command=policy_gradient preset=cpu_demo $(ARGS)
 
 pipeline: setup ## data, fine-tuning, policy gradient, evaluation and report on two CPU cores, no network
-	@$(offline) $(PY) cli.py command=pipeline preset=cpu_demo
+	@$(offline) $(PY) cli.py command=pipeline preset=cpu_demo $(ARGS)
 
 test: setup ## every test
 	@$(offline) $(PY) -m pytest
@@ -74,6 +75,10 @@ golden: setup ## record the loss curves of the named settings anew
 
 tiny-model: setup ## train the embedded tiny model anew
 	@$(offline) $(PY) -m grpo_gsm8k.tiny.train
+
+docs: setup ## the site of docs/, in site/
+	@$(PY) -c "import material" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/docs.txt
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet # the variable silences an advertisement, not a warning
 
 docs-reference: setup ## write docs/configuration.md and docs/metrics.md anew
 	@$(PY) -m scripts.config_reference
