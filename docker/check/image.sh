@@ -48,6 +48,7 @@ size_of() {
 }
 
 make_context() { # what `docker build .` would see, and on top of it what must not get into an image
+    commit=$(git rev-parse HEAD)
     rm -rf "$work/context"
     mkdir -p "$work/context"
     git ls-files --cached --others --exclude-standard -z | tar --create --null --files-from=- --ignore-failed-read 2>/dev/null |
@@ -70,7 +71,7 @@ make_image() { # make_image DOCKERFILE IMAGE
     WANDB_API_KEY=${CANARIES[1]} DEEPSEEK_API_KEY=${CANARIES[1]} HF_TOKEN=${CANARIES[1]} timeout "${BUILD_SECONDS:-3600}" \
         buildah --root "$work/storage" --runroot "$work/runroot" --storage-driver "$driver" build \
         --signature-policy "$work/policy.json" --isolation chroot --format docker --pull=never --layers=false \
-        --build-arg BASE_IMAGE="$BASE" --build-arg GIT_SHA="$(git rev-parse HEAD)" "${arguments[@]}" \
+        --build-arg BASE_IMAGE="$BASE" --build-arg GIT_SHA="$commit" "${arguments[@]}" \
         --file "$1" --tag "$2" "$work/context" >"$work/build.log" 2>&1 ||
         fail "$1 does not build: $(tail -n 5 "$work/build.log")"
     say "$1: built in $((SECONDS - begun)) s, $(size_of "$2")"
@@ -85,7 +86,7 @@ check_settings() { # of $image
     [ "$(setting entrypoint | head -n 1)" = tini ] || fail "PID 1 is not tini"
     setting healthcheck | grep -q healthcheck.sh || fail "the image has no health check"
     setting volumes | grep -qx /app/artifacts || fail "artifacts are on no volume"
-    [ "$(setting labels | sed -n 's/^org.opencontainers.image.revision=//p')" = "$(git rev-parse HEAD)" ] || fail "no revision label"
+    [ "$(setting labels | sed -n 's/^org.opencontainers.image.revision=//p')" = "$commit" ] || fail "no revision label"
     say "settings: user lab, tini, health check, volumes $(setting volumes | xargs), $(setting labels | grep -c opencontainers) OCI labels"
 }
 
