@@ -1,8 +1,9 @@
 """The blocks of README.md and docs/*.md, and which of them run on a CPU.
 
-Above a block, in an HTML comment: `not run: REASON`, or `run with: WORDS`. Of the words, `NAME=value` is a variable of the
-environment, `key=value` an override that is put behind `python cli.py command=...`; readers of the source see what differs
-from the page. A block without a comment runs as it stands. The blocks of a page are run one after another by one shell.
+Above a block, in an HTML comment: `not run: REASON`, or `run with: WORDS`. Of the words, `NAME=value` is a variable of
+the environment, `key=value` an override that is put behind `python cli.py command=...`; readers of the source see what
+differs from the page. A block without a comment runs as it stands. The blocks of a page are run one after another by one
+shell.
 """
 
 from __future__ import annotations
