@@ -1,7 +1,7 @@
-"""A program as a child that never outlives this process, however it ends.
+"""A program as a child that never outlives this process, however it ends, nor do the children that it starts.
 
-`python -m grpo_gsm8k.orchestrator.program PARENT COMMAND...` is the child's first half: it asks the kernel to be killed
-with its parent, and becomes the command. Between fork and exec of a process with threads no Python may run.
+`python -m grpo_gsm8k.orchestrator.program PARENT COMMAND...` stands between the two: vLLM's server leaves its engine
+behind when it is killed, so somebody has to see the parent's end and kill the whole group.
 """
 
 from __future__ import annotations
@@ -59,10 +59,21 @@ def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -
         end_program(process)
 
 
-def _become(parent: int, command: Sequence[str]) -> None:
-    die_with(parent)
-    os.execvp(command[0], list(command))
+def _guard(parent: int, command: Sequence[str]) -> int:
+    """Run the command until it ends; when the parent dies first, kill the group: a server's own children too."""
+    signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the command, which gets it as one of the group
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(parent, by=signal.SIGHUP)
+    restored = {signal.SIGTERM, signal.SIGINT}
+    code = subprocess.Popen(command, restore_signals=True, preexec_fn=lambda: _default(restored)).wait()
+    return code if code >= 0 else 128 - code
+
+
+def _default(numbers: set[signal.Signals]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)  # an ignored signal would stay ignored in the command
 
 
 if __name__ == "__main__":
-    _become(int(sys.argv[1]), sys.argv[2:])
+    sys.exit(_guard(int(sys.argv[1]), sys.argv[2:]))

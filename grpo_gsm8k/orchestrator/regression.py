@@ -81,6 +81,8 @@ class RegressionSuite:
         if self._job is not None and self._job.process.poll() is not None:
             job, self._job = self._job, None
             self._take(job)
+        if self.alarmed and self._settings.stop:
+            self._waiting.clear()
         if self._job is None and self._waiting:
             self._start(*self._waiting.popleft())
         return self.alarmed and self._settings.stop
