@@ -24,14 +24,14 @@ stop_container() {
 
 # start USER LOG COMMAND...: sets $inside, the container's PID 1 as seen from here, and $outside, to wait for
 start() {
-    local user=$1 log=$2
+    local user=$1 log=$2 folder identity=$1:$1
     shift 2
-    local identity=$user:$user
+    folder=$(setting workdir) # not below: the background process must have one child, the container
     if [ "$user" = lab ]; then identity=$(awk -F: '$1 == "lab" { print $3 ":" $4 }' "$root/etc/passwd"); fi
     mapfile -t environment < <(setting env)
     mapfile -t entrypoint < <(setting entrypoint)
     ROOT=$root ARTIFACTS=$artifacts SHM_SIZE=${shm_size:-2g} unshare --net --pid --mount --ipc --uts --fork --kill-child --propagation private \
-        bash "$repository/docker/check/enter.sh" "$identity" env --ignore-environment --chdir="$(setting workdir)" \
+        bash "$repository/docker/check/enter.sh" "$identity" env --ignore-environment --chdir="$folder" \
         "${environment[@]}" "${extra_environment[@]}" "${entrypoint[@]}" "$@" >"$log" 2>&1 &
     outside=$!
     inside=""
