@@ -116,7 +116,7 @@ check_sigterm() { # the image's own command, make demo: the signal has to get th
         kill -0 "$outside" 2>/dev/null || fail "${command[*]} ended by itself: $(tail -n 5 "$work/out")"
         [ $((SECONDS - begun)) -lt "${STEP_SECONDS:-600}" ] || fail "no update within ${STEP_SECONDS:-600} s"
         sleep 0.5
-        run_folder=$(find "$artifacts/runs" -maxdepth 1 -name '*_policy_gradient')
+        run_folder=$(find "$artifacts" -maxdepth 2 -path '*/runs/*_policy_gradient')
     done
     local stopped=$SECONDS
     kill -TERM "$inside"
