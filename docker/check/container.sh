@@ -24,14 +24,14 @@ stop_container() {
 
 # start USER LOG COMMAND...: sets $inside, the container's PID 1 as seen from here, and $outside, to wait for
 start() {
-    local user=$1 log=$2
+    local user=$1 log=$2 folder identity=$1:$1
     shift 2
-    local identity=$user:$user
+    folder=$(setting workdir) # not below: the background process must have one child, the container
     if [ "$user" = lab ]; then identity=$(awk -F: '$1 == "lab" { print $3 ":" $4 }' "$root/etc/passwd"); fi
     mapfile -t environment < <(setting env)
     mapfile -t entrypoint < <(setting entrypoint)
     ROOT=$root ARTIFACTS=$artifacts SHM_SIZE=${shm_size:-2g} unshare --net --pid --mount --ipc --uts --fork --kill-child --propagation private \
-        bash "$repository/docker/check/enter.sh" "$identity" env --ignore-environment --chdir="$(setting workdir)" \
+        bash "$repository/docker/check/enter.sh" "$identity" env --ignore-environment --chdir="$folder" \
         "${environment[@]}" "${extra_environment[@]}" "${entrypoint[@]}" "$@" >"$log" 2>&1 &
     outside=$!
     inside=""
@@ -116,7 +116,7 @@ check_sigterm() { # the image's own command, make demo: the signal has to get th
         kill -0 "$outside" 2>/dev/null || fail "${command[*]} ended by itself: $(tail -n 5 "$work/out")"
         [ $((SECONDS - begun)) -lt "${STEP_SECONDS:-600}" ] || fail "no update within ${STEP_SECONDS:-600} s"
         sleep 0.5
-        run_folder=$(find "$artifacts/runs" -maxdepth 1 -name '*_policy_gradient')
+        run_folder=$(find "$artifacts" -maxdepth 2 -path '*/runs/*_policy_gradient')
     done
     local stopped=$SECONDS
     kill -TERM "$inside"
