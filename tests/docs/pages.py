@@ -2,8 +2,8 @@
 
 Above a block, in an HTML comment: `not run: REASON`, or `run with: WORDS`. Of the words, `NAME=value` is a variable of
 the environment, `key=value` an override that is put behind `python cli.py command=...`; readers of the source see what
-differs from the page. A block without a comment runs as it stands. The blocks of a page are run one after another by one
-shell.
+differs from the page. A block without a comment runs as it stands. The blocks of a page are run one after another by
+one shell.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Block:
         if self.language in SHELL:
             return self._shell()
         if self.language == "diff":
-            return f"git apply --recount -C1 <<'END_OF_PATCH'\n{self.text}END_OF_PATCH\n"
+            return f"git apply -C1 <<'END_OF_PATCH'\n{self.text}END_OF_PATCH\n"
         if self.language in ("python", "yaml") and (named := _FILE.match(self.text)):
             path = shlex.quote(named[1])
             return f"mkdir -p $(dirname {path})\ncat > {path} <<'END_OF_FILE'\n{self.text}END_OF_FILE\n"
