@@ -23,7 +23,7 @@ endif
 	docker-tools docker-lint docker-check docker-images
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup: ## make .venv with the pinned requirements (does nothing the second time)
 	@PYTHON='$(PYTHON)' PIP_FLAGS='$(PIP_FLAGS)' GRPO_VENV='$(GRPO_VENV)' sh scripts/install.sh '$(ACCELERATOR)'
@@ -62,13 +62,11 @@ bench-sft: setup ## how fast supervised fine-tuning is, beside TRL's trainer
 	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
 	@$(offline) $(PY) -W ignore -m benchmarks.sft_speed
 
-<<<<<<< HEAD
 bench-eval: setup ## how long grading, intervals and a report take
 	@$(offline) $(PY) -m benchmarks.eval_speed
-=======
+
 bench-memory: setup ## the doctor's estimate of memory beside the measured peak
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
->>>>>>> e79cc83b0dab53d9d2d330f9b5927466fe909486
 
 golden: setup ## record the loss curves of the named settings anew
 	@$(offline) $(PY) -m tests.learner.golden
