@@ -144,7 +144,7 @@ def find(artifacts: Path, spec: str, command: str | None = None) -> tuple[RunFol
 
 
 def find_with(artifacts: Path, spec: str, file: str) -> RunFolder:
-    """The run that `spec` names: a folder or its name, or `latest`, the newest run that holds `file`.
+    """The run that `spec` names: a folder or its name, or `latest`, the newest run that holds `file` (or that folder).
 
     Raises UserError.
     """
@@ -152,7 +152,7 @@ def find_with(artifacts: Path, spec: str, file: str) -> RunFolder:
     if spec != "latest":
         return _checked(RunFolder(_below(runs, spec)))
     for run in _newest_first(runs):
-        if (run.path / file).is_file():
+        if (run.path / file).exists():
             return _checked(run)
     raise UserError(f"resume_from=latest: no run in {runs} has {file}: start without resume_from")
 

@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from grpo_gsm8k.run_folder import RunFolder
 
 RUN = "run:"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def pin_model(config: Config) -> Config:
-    """The same with one plain `model.path`: `policy_gradient.model_id` wins, and `run:...` becomes the folder it means.
+    """The same with one plain `model.path`: `policy_gradient.model_id` wins, and runs and adapters become folders.
 
-    `run:latest:sft` is the best checkpoint of the newest run of command=sft, `run:NAME` that of a named one. Done once
-    per run and kept in its config.yaml, so that a resumed run starts from the same model. Raises UserError.
+    `run:latest:sft` is the best checkpoint of the newest run of command=sft, `run:NAME` that of a named one; the path
+    of a run, a checkpoint or an adapter will do as well. An adapter is merged into its base. Done once per run and kept
+    in its config.yaml, so that a resumed run starts from the same model. Raises UserError.
     """
     model = config.model
     if config.command == "policy_gradient" and config.policy_gradient.model_id is not None:
         model = ModelSection(path=config.policy_gradient.model_id, revision=None, init="pretrained")
-    if model.path.startswith(RUN):
-        folder = _model_of_run(model.path, config.artifacts)
+    folder = _own_folder(model.path, config.artifacts)
+    if folder is not None:
         model = ModelSection(path=str(folder), revision=None, init=model.init)
     pg = config.policy_gradient.model_copy(update={"model_id": None})
     return config.model_copy(update={"model": model, "policy_gradient": pg})
@@ -53,13 +55,49 @@ def best_step(run: RunFolder) -> int:
     return max(steps)
 
 
+def _own_folder(path: str, artifacts: Path) -> Path | None:
+    """The plain model that a run, a checkpoint or an adapter means; None for every other path."""
+    if path.startswith(RUN):
+        return _model_of_run(path, artifacts)
+    folder = Path(path)
+    if folder.name == "model" and folder.parent.parent.name == "checkpoints":
+        folder = folder.parent
+    if folder.parent.name == "checkpoints" or (folder / "checkpoints").is_dir():
+        return _model_of_run(f"{RUN}{folder}", artifacts)
+    return _with_adapter(folder, artifacts) if (folder / ADAPTER_CONFIG).is_file() else None
+
+
+def _with_adapter(folder: Path, artifacts: Path) -> Path:
+    """The base that an adapter of peft names, with the adapter merged into it; made once per adapter."""
+    tensors = folder / "adapter_model.safetensors"
+    if not tensors.is_file():
+        raise UserError(f"model.path={folder} has no adapter_model.safetensors: save the adapter with safetensors")
+    words = (folder / ADAPTER_CONFIG).read_bytes()
+    base = json.loads(words).get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path: add it")
+    target = artifacts / "models" / f"merged_{hashlib.sha256(words + tensors.read_bytes()).hexdigest()[:8]}"
+    if target.is_dir() and not target.is_symlink():
+        return target
+    base_folder = resolve_model(base, None, artifacts)
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32, use_safetensors=True)
+    with written_aside(target) as made:
+        PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(made)
+        AutoTokenizer.from_pretrained(base_folder).save_pretrained(made)
+    return target
+
+
 def _model_of_run(spec: str, artifacts: Path) -> Path:
     name, _, command = spec.removeprefix(RUN).partition(":")
     run, step = run_folder.find(artifacts, name, command or None)
     if Path(name).parent.name != "checkpoints" or step is None:
         step = best_step(run)
     folder = run.checkpoints / f"step_{step}" / "model"
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         return folder
     from grpo_gsm8k.commands import merged_folder  # lazy: it needs torch
 
