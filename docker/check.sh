@@ -41,7 +41,9 @@ need() {
 }
 
 clean_up() {
+    local code=$?
     set +e
+    [ "$code" = 0 ] || say "exit code $code"
     stop_container
     remove_mounts
     if mountpoint -q "$work/storage/overlay"; then umount "$work/storage/overlay"; fi

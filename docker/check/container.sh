@@ -134,8 +134,8 @@ check_sigterm() { # the image's own command, make demo: the signal has to get th
 }
 
 newest_checkpoint() { # of a run of this name, complete ones only
-    find "$artifacts"/runs/*_"$1"/checkpoints -mindepth 2 -maxdepth 2 -name manifest.json -path '*/step_*' -printf '%h\n' | sed 's|.*/||' |
-        sort --version-sort | tail -n 1
+    find "$artifacts"/runs/*_"$1"/checkpoints -mindepth 2 -maxdepth 2 -name manifest.json -path '*/step_*' -printf '%h\n' 2>/dev/null |
+        sed 's|.*/||' | sort --version-sort | tail -n 1 || true
 }
 
 check_cuda() { # as far as that goes without a GPU

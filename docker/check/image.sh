@@ -28,7 +28,7 @@ make_base() {
         return
     fi
     local line suite mirror components=main
-    line=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -v -- - | head -n 1)
+    line=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -v -- - | sed -n 1p)
     suite=${BASE_SUITE:-${line% *}} mirror=${BASE_MIRROR:-${line#* }}
     if grep -q '^ID=ubuntu' /etc/os-release; then components=main,universe; fi
     timeout 900 debootstrap --variant=minbase --components="$components" --include=ca-certificates,python3,python3-dev,python3-venv \
@@ -44,7 +44,7 @@ make_base() {
 }
 
 size_of() {
-    storage images --format '{{.Size}}' "$1" | head -n 1
+    storage images --format '{{.Size}}' "$1" | sed -n 1p
 }
 
 make_context() { # what `docker build .` would see, and on top of it what must not get into an image
@@ -81,11 +81,11 @@ setting() { # one setting of the image, as lines: env, entrypoint, cmd, user, wo
     storage inspect --type image "$image" | python3 "$repository/docker/check/setting.py" "$1"
 }
 
-check_settings() { # of $image
+check_settings() { # of $image; no grep -q and no head after a pipe: they leave early, and the program before them fails
     [ "$(setting user)" = lab ] || fail "the image's user is $(setting user)"
-    [ "$(setting entrypoint | head -n 1)" = tini ] || fail "PID 1 is not tini"
-    setting healthcheck | grep -q healthcheck.sh || fail "the image has no health check"
-    setting volumes | grep -qx /app/artifacts || fail "artifacts are on no volume"
+    [ "$(setting entrypoint | sed -n 1p)" = tini ] || fail "PID 1 is not tini"
+    setting healthcheck | grep healthcheck.sh >/dev/null || fail "the image has no health check"
+    setting volumes | grep -x /app/artifacts >/dev/null || fail "artifacts are on no volume"
     [ "$(setting labels | sed -n 's/^org.opencontainers.image.revision=//p')" = "$commit" ] || fail "no revision label"
     say "settings: user lab, tini, health check, volumes $(setting volumes | xargs), $(setting labels | grep -c opencontainers) OCI labels"
 }
