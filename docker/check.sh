@@ -47,7 +47,7 @@ clean_up() {
     [ "$code" = 0 ] || say "exit code $code"
     stop_container
     remove_mounts
-    if mountpoint -q "$work/storage/overlay"; then umount "$work/storage/overlay"; fi
+    if mountpoint -q "$work/storage/overlay"; then umount --lazy "$work/storage/overlay"; fi
     if [ "$keep" = no ]; then
         rm -rf "$work"
     else
