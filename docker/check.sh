@@ -11,6 +11,7 @@
 # from PyPI into an environment of its own. Settings:
 #   CHECK_DIR                folder for everything that is made; a new one in TMPDIR otherwise, deleted afterwards
 #   BASE_SUITE, BASE_MIRROR  what debootstrap makes the base of; otherwise the first of this machine's apt sources
+#   PIP_SETTINGS_LEFT_OUT    pip settings of this machine that are not for the build, such as find-links with CPU builds of torch
 #   BUILD_SECONDS            how long building an image may take (3600)
 #   STEP_SECONDS             how long one step in the container may take (600)
 # Package indexes come from this machine's pip settings; they are mounted for the build and do not get into the image.
@@ -46,7 +47,7 @@ clean_up() {
     [ "$code" = 0 ] || say "exit code $code"
     stop_container
     remove_mounts
-    if mountpoint -q "$work/storage/overlay"; then umount "$work/storage/overlay"; fi
+    if mountpoint -q "$work/storage/overlay"; then umount --lazy "$work/storage/overlay"; fi
     if [ "$keep" = no ]; then
         rm -rf "$work"
     else

@@ -1,13 +1,15 @@
 """Turns `pip config list` (stdin) into FOLDER/pip.conf for a build in a container: python pip_settings.py FOLDER
 
 Prints the volumes to mount, one `host:container:ro` a line: the file itself, and every folder and certificate that it
-names; of an index in a folder its parent, because its pages point to files beside it.
+names; of an index in a folder its parent, because its pages point to files beside it. PIP_SETTINGS_LEFT_OUT names
+settings, such as find-links, that are not for this build.
 """
 
 from __future__ import annotations
 
 import ast
 import configparser
+import os
 import sys
 from pathlib import Path
 
@@ -19,11 +21,12 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = configparser.ConfigParser(interpolation=None)
     volumes: dict[str, str] = {}
+    left_out = NOT_IN_A_BUILD | set(os.environ.get("PIP_SETTINGS_LEFT_OUT", "").split())
     for line in sys.stdin:
         name, _, quoted = line.strip().partition("=")
         section, _, key = name.removeprefix(":env:.").rpartition(".")
         value = ast.literal_eval(quoted)
-        if key in NOT_IN_A_BUILD or key == "config-file":
+        if key in left_out or key == "config-file":
             continue
         if key == "cert":
             volumes[value] = value = "/run/pip-cert.pem"  # its own place may belong to a package of the image
