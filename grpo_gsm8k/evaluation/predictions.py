@@ -72,7 +72,8 @@ def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: Prom
                 kind=str(kind),
                 right_unpunctuated=unpunctuated or kind == scoring.ErrorKind.CORRECT,
                 tokens=len(completion.token_ids),
-                mean_logprob=float(completion.logprobs.mean()) if len(completion.logprobs) else None,
+                # What is behind the third digit depends on who was in the same batch, and so on the number of engines.
+                mean_logprob=round(float(completion.logprobs.mean()), 3) if len(completion.logprobs) else None,
                 failed=False,
             )
         )
