@@ -90,11 +90,16 @@ class ActorConfig(Section):
     max_restarts: int = Field(ge=0)
 
     @model_validator(mode="after")
-    def _prompts_fit_whole(self) -> Self:
+    def _a_step_has_room(self) -> Self:
         if self.device == "cpu" and self.max_batched_tokens < self.max_model_len:
             raise ValueError(
                 f"max_batched_tokens={self.max_batched_tokens} is below max_model_len={self.max_model_len}, and a CPU "
                 "engine takes prompts whole: raise actor.max_batched_tokens"
+            )
+        if self.max_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_batched_tokens={self.max_batched_tokens} is below max_num_seqs={self.max_num_seqs}, and every "
+                "running sequence takes a token of a step: raise actor.max_batched_tokens or lower actor.max_num_seqs"
             )
         return self
 

@@ -57,6 +57,7 @@ BAD = [
     ([*PG, "policy_gradient.temperature=0"], "policy_gradient.temperature"),
     ([*PG, "+policy_gradient.rewards.beauty=0.5"], "policy_gradient.rewards.beauty: unknown reward part"),
     ([*PG, "actor.max_batched_tokens=64"], "raise actor.max_batched_tokens"),
+    ([*PG, "actor.max_batched_tokens=200"], "lower actor.max_num_seqs"),
     ([*PG, "policy_gradient.max_new_tokens=160"], "actor.max_model_len"),
     ([*PG, "actor.max_model_len=100000", "actor.max_batched_tokens=100000"], "actor.max_model_len"),
     pytest.param([*PG, "actor.max_model_len=100"], "actor.max_model_len", marks=pytest.mark.slow),

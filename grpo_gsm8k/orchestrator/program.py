@@ -62,17 +62,11 @@ def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -
 def _guard(parent: int, command: Sequence[str]) -> int:
     """Run the command until it ends; when the parent dies first, kill the group: a server's own children too."""
     signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the command, which gets it as one of the group
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):  # for the command, which gets them as one of the group
+        signal.signal(number, lambda *_: None)  # not SIG_IGN: the command would inherit that
     die_with(parent, by=signal.SIGHUP)
-    restored = {signal.SIGTERM, signal.SIGINT}
-    code = subprocess.Popen(command, restore_signals=True, preexec_fn=lambda: _default(restored)).wait()
+    code = subprocess.Popen(command).wait()
     return code if code >= 0 else 128 - code
-
-
-def _default(numbers: set[signal.Signals]) -> None:
-    for number in numbers:
-        signal.signal(number, signal.SIG_DFL)  # an ignored signal would stay ignored in the command
 
 
 if __name__ == "__main__":

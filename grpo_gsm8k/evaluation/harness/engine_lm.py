@@ -80,10 +80,10 @@ class EngineLM(TemplateLM):
     def _loglikelihood_tokens(self, requests: Sequence[Pair], **_: Any) -> list[tuple[float, bool]]:
         """Log-probability of each continuation after its context (nats), and whether it is the greedy one."""
         longest = self._limits.max_model_len - 1  # the engine samples one token behind the prompt
-        asked = [
-            self._group(index, (context + continuation)[-longest:], SamplingSpec(0.0, 1.0, 1, 0, ()), score=True)
-            for index, (_, context, continuation) in enumerate(requests)
-        ]
+        whole = [context + continuation for _, context, continuation in requests]
+        _report_cut(sum(len(ids) > longest for ids in whole), len(whole))
+        sampling = SamplingSpec(0.0, 1.0, 1, 0, ())
+        asked = [self._group(index, ids[-longest:], sampling, score=True) for index, ids in enumerate(whole)]
         found = self._run(asked)
         return [_score(result, len(pair[2])) for pair, result in zip(requests, found, strict=True)]
 
@@ -109,7 +109,7 @@ class EngineLM(TemplateLM):
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Completions, each up to the first of its stop texts. Raises UserError for a setting we would ignore."""
-        asked, stops = [], []
+        asked, stops, cut = [], [], 0
         for index, request in enumerate(requests):
             context, given = request.args
             kwargs = normalize_gen_kwargs(given, self._limits.max_gen_toks)
@@ -130,8 +130,11 @@ class EngineLM(TemplateLM):
                 self._stops,
                 texts,
             )
-            asked.append(self._group(index, self.tok_encode(context)[-room:], sampling, score=False))
+            ids = self.tok_encode(context)
+            cut += len(ids) > room
+            asked.append(self._group(index, ids[-room:], sampling, score=False))
             stops.append(texts)
+        _report_cut(cut, len(requests))
         return [self._text(result, texts) for result, texts in zip(self._run(asked), stops, strict=True)]
 
     def _group(self, index: int, prompt: list[int], sampling: SamplingSpec, score: bool) -> GenerateGroup:
@@ -154,6 +157,12 @@ class EngineLM(TemplateLM):
         text = self.tokenizer.decode(result.completions[0].token_ids.tolist(), skip_special_tokens=True)
         ends = [text.find(stop) for stop in stops if stop]
         return str(text)[: min((end for end in ends if end >= 0), default=None)]
+
+
+def _report_cut(cut: int, total: int) -> None:
+    """lm-eval cuts what does not fit from the left, and so do we; but whoever reads the scores has to know."""
+    if cut:
+        print(f"lm-eval: {cut} of {total} prompts lost their beginning: raise actor.max_model_len", file=sys.stderr)
 
 
 def _score(result: GroupResult | None, continuation: int) -> tuple[float, bool]:

@@ -94,6 +94,13 @@ def test_killed_between_two_tasks_it_goes_on_with_the_next(tasks: Path, cli: Cli
     assert {task for _, task in scores(run)} == set(NAMES)
 
 
+def test_a_prompt_that_is_cut_is_told_of(tasks: Path, cli: Cli) -> None:
+    more = ("eval.lm_eval_shots=8", "eval.limit=4", "actor.max_model_len=100")
+    done = cli.run("command=eval", "preset=cpu_demo", f"eval.eval_suites={tasks}/sums_choice.yaml", *more)
+    assert done.returncode == 0, done.stderr
+    assert "lm-eval: 16 of 16 prompts lost their beginning: raise actor.max_model_len" in done.stderr
+
+
 def test_an_unknown_task_costs_no_engine_start(cli: Cli) -> None:
     done = cli.run("command=eval", "preset=cpu_demo", "eval.eval_suites=[gsm8k,surely_not]")
     assert done.returncode == 2
