@@ -272,7 +272,9 @@ def test_stopped_actor_is_replaced_after_its_deadline(cli: Cli) -> None:
     wait_for(process, lambda: bool(events_of(run, "worker_started")) and 1 in steps_of(run))
     os.kill(pid_of(run, "actor-0"), signal.SIGSTOP)
     finish(process)
-    assert {e["reason"] for e in events_of(run, "actor_restarted")} == {"silent for 5 s"}
+    # Which of the two is said depends on whether the last heartbeat before the stop had anything to tell.
+    reasons = {e["reason"] for e in events_of(run, "actor_restarted")}
+    assert reasons and reasons <= {"silent for 5 s", "no progress for 5 s"}
     assert_nothing_lost(run)
 
 
