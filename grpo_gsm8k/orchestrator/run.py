@@ -48,7 +48,7 @@ def run_training(config: Config) -> int:
     updates = total_updates(config)
     estimate = gate.check(config, machine, model_folder, updates)
     run, step = open_run(config)
-    with WeightsStore(config.shm, run.path.name) as store:
+    with WeightsStore(config.shm, run.path) as store:
         run_folder.write_config(run, config.model_dump(mode="json"))
         run_folder.write_manifest(run, config.model_dump(mode="json"))
         outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates, estimate)

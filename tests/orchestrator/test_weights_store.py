@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,12 @@ def abcd(folder: Path) -> None:
 
 
 def test_claim_and_release(tmp_path: Path) -> None:
-    with WeightsStore(tmp_path, "run") as store:
+    with WeightsStore(tmp_path, Path("run")) as store:
         folder = store.incarnation_folder(0)
         weights.publish(folder, 3, "model", 10, abcd, CANARY)
         with pytest.raises(UserError, match="active already"):
-            WeightsStore(tmp_path, "run").__enter__()
-        with WeightsStore(tmp_path, "other"):
+            WeightsStore(tmp_path, Path("run")).__enter__()
+        with WeightsStore(tmp_path, Path("other")), WeightsStore(tmp_path, Path("elsewhere/run")):
             assert folder.exists()  # a living run is not swept
     assert list(tmp_path.iterdir()) == []
 
@@ -37,7 +38,7 @@ def test_claim_and_release(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from grpo_gsm8k.orchestrator.weights_store import WeightsStore\n"
-        "with WeightsStore(Path(sys.argv[1]), 'dead') as store:\n"
+        "with WeightsStore(Path(sys.argv[1]), Path('dead')) as store:\n"
         "    store.incarnation_folder(0); print('up', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -45,15 +46,29 @@ def test_what_a_killed_run_left_is_swept_at_the_next_start(tmp_path: Path) -> No
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert list(tmp_path.rglob("dead/i0"))  # the fault left something
-    with WeightsStore(tmp_path, "next"):
-        assert [p.name for p in tmp_path.glob("*/*")] == ["next"]
+    assert list(tmp_path.rglob("dead.*/i0"))  # the fault left something
+    with WeightsStore(tmp_path, Path("next")) as store:
+        assert list(tmp_path.glob("*/*")) == [store.root]
+
+
+def test_runs_that_begin_and_end_together_do_not_trip(tmp_path: Path) -> None:
+    """The last to end removes the folder of all, maybe just when another one begins."""
+
+    def begin_and_end(name: str) -> int:
+        for _ in range(200):
+            with WeightsStore(tmp_path, Path(name)) as store:
+                assert store.root.is_dir()
+        return 200
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(begin_and_end, "abcd")) == 800
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_private_under_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with WeightsStore(tmp_path, "run") as store:
+        with WeightsStore(tmp_path, Path("run")) as store:
             ref = weights.publish(store.incarnation_folder(0), 0, "model", 4, abcd, CANARY)
             for path in [store.root.parent, store.root, *store.root.rglob("*")]:
                 assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
