@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import sys
@@ -17,7 +19,7 @@ from grpo_gsm8k.orchestrator.fate import die_with
 from grpo_gsm8k.protocol import Crashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
     from pathlib import Path
 
@@ -40,10 +42,12 @@ def actor_main(reader: Connection, writer: Connection, surroundings: Surrounding
     """Entry point of an actor process."""
 
     def work(channel: Channel) -> None:
-        from grpo_gsm8k.actor.engine import build_engine
-        from grpo_gsm8k.actor.loop import Actor
+        with _nothing_to_collect():
+            from grpo_gsm8k.actor.engine import build_engine
+            from grpo_gsm8k.actor.loop import Actor
 
-        Actor(build_engine(spec), channel, spec.own_version).run()
+            engine = build_engine(spec)
+        Actor(engine, channel, spec.own_version).run()
 
     _run(reader, writer, surroundings, work)
 
@@ -52,7 +56,8 @@ def learner_main(reader: Connection, writer: Connection, surroundings: Surroundi
     """Entry point of a learner process."""
 
     def work(channel: Channel) -> None:
-        from grpo_gsm8k.learner.entry import run_learner
+        with _nothing_to_collect():
+            from grpo_gsm8k.learner.entry import run_learner
 
         run_learner(spec, channel)
 
@@ -86,6 +91,17 @@ def _settle(surroundings: Surroundings) -> None:
     os.close(log)
     if surroundings.cores:
         os.sched_setaffinity(0, surroundings.cores)
+
+
+@contextlib.contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Imports make a million objects that stay: looking for garbage among them costs a fifth of a worker's start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _orphaned() -> None:

@@ -19,7 +19,7 @@ from tests.conftest import REPO, read_jsonl
 
 START = str(REPO / "docker/runpod/start.sh")
 GRACE_SECONDS = 5  # between RunPod's SIGTERM and its SIGKILL
-UPDATES = 3
+UPDATES = 2
 # One update takes much longer than the grace period: its rollouts are learned many times over.
 TRAINING = (
     "command=policy_gradient",
