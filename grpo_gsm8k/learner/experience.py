@@ -14,6 +14,7 @@ from grpo_gsm8k.algorithms.gae import gae, whiten
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.learner.batching import collate, pack
+from grpo_gsm8k.learner.halving import TokenBudget, with_halving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,19 +42,21 @@ def prepare(
     config: Config,
     kl_coef: float,
     beat: Callable[[], None],
+    budget: TokenBudget | None = None,
 ) -> Experience:
-    """Fill in what the method needs. `beat` is called after every micro-batch.
+    """Fill in what the method needs. `beat` and `budget` are as in `update_policy`.
 
     Forward passes leave out samples that cannot contribute a gradient, unless the advantages themselves depend on them.
     """
+    budget = budget or TokenBudget(config.learner.token_budget)
     pg = config.policy_gradient
     kl_reward = pg.kl.coef > 0 and pg.kl.place == "reward"
     filled = [list(group) for group in groups]
     if pg.advantage_name == "gae" or kl_reward:
-        filled = _with_forwards(filled, models, config, beat, only_active=False)
+        filled = _with_forwards(filled, models, config, beat, budget, only_active=False)
     filled = with_advantages(filled, rewards_GN, pg, kl_coef if kl_reward else 0.0)
     if pg.advantage_name != "gae" and not kl_reward:
-        filled = _with_forwards(filled, models, config, beat, only_active=True)
+        filled = _with_forwards(filled, models, config, beat, budget, only_active=True)
     means = [[float(s.advantages.mean()) if len(s.advantages) else 0.0 for s in group] for group in filled]
     return Experience(filled, np.array(means))
 
@@ -101,7 +104,7 @@ def is_active(sample: Sample, pg: PolicyGradientConfig) -> bool:
 
 
 def _with_forwards(
-    groups: Groups, models: Models, config: Config, beat: Callable[[], None], only_active: bool
+    groups: Groups, models: Models, config: Config, beat: Callable[[], None], budget: TokenBudget, only_active: bool
 ) -> Groups:
     """Log-probabilities of the proximal and reference policies, and values, where they are needed."""
     pg = config.policy_gradient
@@ -111,16 +114,20 @@ def _with_forwards(
     places = [(g, n) for g, group in enumerate(groups) for n, s in enumerate(group)]
     places = [(g, n) for g, n in places if not only_active or is_active(groups[g][n], pg)]
     samples = [groups[g][n] for g, n in places]
-    for indices in pack(samples, config.learner.token_budget):
-        chosen = [samples[i] for i in indices]
-        micro = collate(chosen, [0.0] * len(chosen), models.policy.device)
-        columns = _forward(models, micro, config)
-        bounds = np.cumsum([len(s.completion_ids) for s in chosen])[:-1]
-        split: dict[str, Any] = {name: np.split(values, bounds) for name, values in columns.items()}
-        for k, i in enumerate(indices):
-            g, n = places[i]
-            groups[g][n] = replace(groups[g][n], **{name: parts[k] for name, parts in split.items()})
-        beat()
+
+    def fill(token_budget: int) -> None:
+        for indices in pack(samples, token_budget):
+            chosen = [samples[i] for i in indices]
+            micro = collate(chosen, [0.0] * len(chosen), models.policy.device)
+            columns = _forward(models, micro, config)
+            bounds = np.cumsum([len(s.completion_ids) for s in chosen])[:-1]
+            split: dict[str, Any] = {name: np.split(values, bounds) for name, values in columns.items()}
+            for k, i in enumerate(indices):
+                g, n = places[i]
+                groups[g][n] = replace(groups[g][n], **{name: parts[k] for name, parts in split.items()})
+            beat()
+
+    with_halving(budget, (), samples, fill)
     return groups
 
 

@@ -49,7 +49,13 @@ def train(session: PolicyGradientSession) -> int:
         rates = learning_rates(session, version)
         record_inputs(session, batch, version)
         experience = prepare(
-            batch.samples, batch.rewards_GN, session.models, session.config, rates.kl_coef, client.beat
+            batch.samples,
+            batch.rewards_GN,
+            session.models,
+            session.config,
+            rates.kl_coef,
+            client.beat,
+            session.token_budget,
         )
         stats = update_policy(
             session.models,

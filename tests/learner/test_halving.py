@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import LabError, MemoryLimitError
-from grpo_gsm8k.learner import sft, update
+from grpo_gsm8k.learner import experience, sft, update
 from grpo_gsm8k.learner.halving import TokenBudget, with_halving
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.objective import Models, Objective, objective
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.stats import UpdateStats
 from grpo_gsm8k.learner.update import Optimizers, Rates, microbatches, update_policy
-from tests.learner.conftest import random_groups, small_config
+from tests.learner.conftest import random_groups, random_rewards, small_config
 from tests.learner.test_sft import random_examples
 
 BUDGET = 120
@@ -106,6 +107,32 @@ def test_the_second_step_of_an_update(random_model: Path) -> None:
     assert stats.total("train/entropy")[1] == expected.total("train/entropy")[1]
     for name, weights in whole.items():
         torch.testing.assert_close(found[name], weights, rtol=0, atol=1e-6)
+
+
+def test_the_passes_before_an_update_too(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proximal log-probabilities: those of the halved budget, and the update begins with what is left of it."""
+    config = small_config("policy_gradient.off_policy.proximal=recomputed")
+    models = Models(load_policy(random_model, config.learner), None, None)
+
+    def prepared(tokens: int, fail: bool) -> tuple[list[experience.Sample], TokenBudget]:
+        budget, forward, calls = TokenBudget(tokens), experience._forward, 0
+
+        def fails(*arguments: object):  # type: ignore[no-untyped-def]
+            nonlocal calls
+            calls += 1
+            if fail and calls == 2:
+                raise CUDA
+            return forward(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(experience, "_forward", fails)
+        filled = experience.prepare(random_groups(8), random_rewards(8), models, config, 0.0, lambda: None, budget)
+        monkeypatch.setattr(experience, "_forward", forward)
+        return [s for group in filled.groups for s in group], budget
+
+    found, budget = prepared(BUDGET, fail=True)
+    halved, _ = prepared(BUDGET // 2, fail=False)
+    assert (budget.tokens, budget.halvings) == (BUDGET // 2, 1)
+    assert all(np.array_equal(a.proximal_logprobs, b.proximal_logprobs) for a, b in zip(found, halved, strict=True))
 
 
 def test_fine_tuning_too(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
