@@ -6,6 +6,8 @@ A folder's `manifest.json` lists each file with its size and xxh3_128 digest: a 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import secrets
@@ -25,10 +27,25 @@ MANIFEST = "manifest.json"
 OWN_KEYS = ("files", "manifest_xxh3_128")  # keys of the manifest that `extra` may not use
 CHUNK_BYTES = 8 * 2**20
 SHOWN_PROBLEMS = 5
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # of some network file systems: there is nobody to ask
 
 
 class IntegrityError(LabError):
     """A file or folder is not what was written; the text names each file and the reason."""
+
+
+def try_lock(folder: Path) -> int | None:
+    """A descriptor that holds the lock on a folder, or None if somebody else does. The kernel frees a dead owner's."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return descriptor
 
 
 def digest_file(path: Path) -> str:

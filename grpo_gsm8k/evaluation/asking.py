@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from grpo_gsm8k import run_folder
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.integrity import try_lock
 from grpo_gsm8k.models import context_length
 from grpo_gsm8k.orchestrator.generation import Engines
 from grpo_gsm8k.protocol import Failed
@@ -58,20 +61,29 @@ def model_folder(config: Config, path: str) -> Path:
     return folder
 
 
-def open_run(config: Config, file: str) -> RunFolder:
+@contextmanager
+def open_run(config: Config, file: str) -> Iterator[RunFolder]:
     """A new run folder, or the one that `eval.resume_from` names; `latest` is the newest that holds `file`.
 
-    Raises UserError for a run that was started with other models, prompts or ways of sampling.
+    Raises UserError for a run that was started with other models, prompts or ways of sampling, or that is still going.
     """
     values = run_folder.plain(config.model_dump(mode="json"))
-    if config.eval.resume_from is None:
+    resumed = config.eval.resume_from
+    if resumed is None:
         run = run_folder.create(config.artifacts, config.name)
     else:
-        run = run_folder.find_with(config.artifacts, config.eval.resume_from, file)
-        _check_unchanged(run, values)
-    run_folder.write_config(run, values)
-    run_folder.write_manifest(run, values)
-    return run
+        run = run_folder.find_with(config.artifacts, resumed, file)
+    lock = try_lock(run.path)
+    if lock is None:
+        raise UserError(f"eval.resume_from={resumed}: {run.path} is in use by another process: wait for it, or end it")
+    try:
+        if resumed is not None:
+            _check_unchanged(run, values)
+        run_folder.write_config(run, values)
+        run_folder.write_manifest(run, values)
+        yield run
+    finally:
+        os.close(lock)
 
 
 def ask(

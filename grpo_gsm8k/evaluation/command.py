@@ -29,13 +29,13 @@ def evaluate_models(config: Config) -> int:
     tasks = task_list(config.eval)
     manager = task_manager(tasks) if tasks.names else None  # a wrong name costs no engine start
     plan = accuracy.prepare(config, folders) if wants_gsm8k(config.eval) else None
-    run = open_run(config, accuracy.FILE if plan else LM_EVAL)
-    started = time.monotonic()
-    measured = accuracy.measure(config, plan, folders, run) if plan else None
-    found = run_harness(config, tasks, manager, folders, run) if tasks.names else []
-    # Of this start: what a resumed evaluation did before is not in it.
-    lost = write_results(config, run, measured, found, time.monotonic() - started)
-    print(f"report      {report_of_run(run.path)}")
+    with open_run(config, accuracy.FILE if plan else LM_EVAL) as run:
+        started = time.monotonic()
+        measured = accuracy.measure(config, plan, folders, run) if plan else None
+        found = run_harness(config, tasks, manager, folders, run) if tasks.names else []
+        # Of this start: what a resumed evaluation did before is not in it.
+        lost = write_results(config, run, measured, found, time.monotonic() - started)
+        print(f"report      {report_of_run(run.path)}")
     return EXIT_REGRESSION if lost and config.eval.fail_on_regression else 0
 
 

@@ -78,20 +78,20 @@ def generate(config: Config) -> int:
     folder = model_folder(config, path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     requests = _requests(config, lines, tokenizer, stop_token_ids(folder, tokenizer))
-    started = time.monotonic()
-    run = open_run(config, FILE)
-    _write_prompts(run.path / PROMPTS, lines, requests, tokenizer)
-    file = JsonLines(run.path / FILE)
-    done = {record["id"] for record in file.records()}
-    if done:
-        print(f"{len(done)} of {len(lines)} lines were answered before", flush=True)
     ids = {request.request_id: line.id for request, line in zip(requests, lines, strict=True)}
+    started = time.monotonic()
+    with open_run(config, FILE) as run:
+        _write_prompts(run.path / PROMPTS, lines, requests, tokenizer)
+        file = JsonLines(run.path / FILE)
+        done = {record["id"] for record in file.records()}
+        if done:
+            print(f"{len(done)} of {len(lines)} lines were answered before", flush=True)
 
-    def take(result: GroupResult | Failed) -> None:
-        file.append(asdict(generation_of(ids[result.request_id], result, tokenizer, config.prompt)))
+        def take(result: GroupResult | Failed) -> None:
+            file.append(asdict(generation_of(ids[result.request_id], result, tokenizer, config.prompt)))
 
-    ask(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
-    _finish(run, file, lines, time.monotonic() - started)
+        ask(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
+        _finish(run, file, lines, time.monotonic() - started)
     return 0
 
 

@@ -42,7 +42,7 @@ class WeightsStore:
             if self.root.exists():
                 raise UserError(f"{self.root} is in use by another process: this run is active already")
             integrity.make_private_folder(self.root)
-            self._lock = _try_lock(self.root)
+            self._lock = integrity.try_lock(self.root)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -81,18 +81,7 @@ class WeightsStore:
 
     def _sweep(self) -> None:
         for folder in self._base.iterdir():
-            lock = _try_lock(folder)
+            lock = integrity.try_lock(folder)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)
-
-
-def _try_lock(folder: Path) -> int | None:
-    """A descriptor that holds the lock on a folder, or None if somebody else does."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cli import load_config
+from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation import asking
-from grpo_gsm8k.evaluation.asking import ask
+from grpo_gsm8k.evaluation.asking import ask, open_run
 from grpo_gsm8k.evaluation.generate import Generation, generation_of
 from grpo_gsm8k.orchestrator.generation import VERSION
 from grpo_gsm8k.protocol import Failed, GenerateGroup, GroupResult, Purpose, SamplingSpec
@@ -63,3 +64,14 @@ def test_refused_requests_are_asked_again(
 def test_nothing_to_ask_starts_no_engine(tmp_path: Path) -> None:
     config = load_config(["command=eval", "preset=cpu_demo"])
     ask(config, "model", tmp_path / "none", tmp_path, [], lambda _: pytest.fail("nothing was asked"))
+
+
+def test_a_run_that_is_going_is_not_resumed_by_a_second_process(tmp_path: Path) -> None:
+    words = ("command=eval", "preset=cpu_demo", f"artifacts={tmp_path}")
+    with open_run(load_config(words), "file") as run:
+        (run.path / "file").touch()
+        again = load_config((*words, f"eval.resume_from={run.path}"))
+        with pytest.raises(UserError, match=r"eval\.resume_from=.* in use by another process"), open_run(again, "file"):
+            pass
+    with open_run(again, "file") as same:
+        assert same.path == run.path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from grpo_gsm8k.data.folders import refuse_link
 from grpo_gsm8k.data.traces.records import RawRecord, from_json, to_json
 from grpo_gsm8k.errors import LabError, UserError
-from grpo_gsm8k.integrity import JsonLines, write_atomically
+from grpo_gsm8k.integrity import JsonLines, try_lock, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 RAW = "raw.jsonl"
 SENT = "sent.jsonl"
 SETTINGS = "settings.json"
-LOCK = "lock"
 TRAIN = "train.jsonl"
 REPORT = "report.json"
 
@@ -56,7 +54,7 @@ class TracesFolder:
         refuse_link(path)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = _lock(path / LOCK)
+        self._lock = _lock(path)
         try:
             _check_settings(path, settings)
             self._raw = JsonLines(path / RAW)
@@ -104,15 +102,10 @@ def _append(file: JsonLines, line: dict[str, Any]) -> None:
 
 
 def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise UserError(
-            f"{path.parent} is in use by another process: wait for it, or set traces.folder to another name"
-        ) from None
-    return descriptor
+    lock = try_lock(path)
+    if lock is None:
+        raise UserError(f"{path} is in use by another process: wait for it, or set traces.folder to another name")
+    return lock
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
