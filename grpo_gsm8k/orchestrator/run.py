@@ -23,7 +23,8 @@ from grpo_gsm8k.orchestrator.weights_store import WeightsStore
 from grpo_gsm8k.orchestrator.worker import learner_main
 from grpo_gsm8k.preflight import gate
 from grpo_gsm8k.start import pin_model, start_folder
-from grpo_gsm8k.tracking import OVER_BUDGET, Tracker, check_wandb
+from grpo_gsm8k.tracking import OVER_BUDGET, Tracker
+from grpo_gsm8k.wandb_writer import check_wandb
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config

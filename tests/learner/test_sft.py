@@ -98,7 +98,6 @@ def test_learns_32_gsm8k_answers_by_heart_and_stops() -> None:
         encode_all(config, short, tokenizer)[0], key=lambda e: len(e.prompt_ids) + 2 * len(e.response_ids)
     )
     torch.manual_seed(0)
-    torch.set_num_threads(2)
     policy = load_policy(EMBEDDED_TINY, config.learner)
     optimizer = Optimizer(policy.named_parameters(), config.learner)
     samples = [as_sample(e) for e in examples[:32]]
