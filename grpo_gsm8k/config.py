@@ -558,6 +558,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_instruction_is_seen(self) -> Self:
+        asks_an_api = self.command == "traces" and self.traces.teacher == "api"
+        if self.prompt.system and not self.prompt.chat and not asks_an_api:
+            raise ValueError(
+                "prompt.system is left out without a chat template: set prompt.chat=true, or put it into prompt.text"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _engine_has_the_base_that_is_trained(self) -> Self:
         if self.learner.quantization != "none" and self.actor.lora == "adapter":
             raise ValueError(

@@ -70,6 +70,7 @@ BAD = [
     ([*PG, "policy_gradient.resume_from=latest"], "resume_from"),
     ([*PG, "wandb.mode=online"], "WANDB_API_KEY"),
     ([*PG, "prompt=chat", "prompt.text=hello"], "question"),
+    ([*PG, "prompt=base", "prompt.system=Think."], "put it into prompt.text"),
 ]
 
 

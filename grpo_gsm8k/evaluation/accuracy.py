@@ -12,6 +12,7 @@ from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.asking import ask
 from grpo_gsm8k.evaluation.diagnostics import contaminated, diagnose
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
+from grpo_gsm8k.evaluation.prompting import BARE, repeats
 from grpo_gsm8k.evaluation.requests import Question, questions
 from grpo_gsm8k.evaluation.summary import any_temperature, comparisons, results, table
 from grpo_gsm8k.integrity import write_atomically
@@ -57,6 +58,8 @@ def prepare(config: Config, folders: Mapping[str, Path]) -> Plan:
     """Read problems and render prompts; `folders` are those of the models. Raises UserError."""
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
+    for way in repeats(config.eval.prompting, config.prompt):
+        print(f"note: prompt={config.prompt.name} has no instruction: {way} asks what {way.removesuffix(BARE)} asks")
     data = ensure(config.data, config.artifacts)
     problems = evaluated_problems(config, load_split(data, config.eval.split))
     train = load_split(data, "train")

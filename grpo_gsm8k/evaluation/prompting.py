@@ -25,6 +25,13 @@ def without_instruction(prompt: PromptConfig) -> PromptConfig:
     return prompt.model_copy(update={"system": ""})
 
 
+def repeats(ways: Sequence[str], prompt: PromptConfig) -> list[str]:
+    """The ways without an instruction that ask nothing new, as the template has none to leave out."""
+    if prompt.system:
+        return []
+    return [way for way in ways if way.endswith(BARE) and way.removesuffix(BARE) in ways]
+
+
 def shots_of(
     prompting: str, shots: int, train: Sequence[Problem], evaluated: Sequence[Problem], prompt: PromptConfig, seed: int
 ) -> tuple[Shot, ...]:
