@@ -6,9 +6,10 @@ names its request and the weight version of each of its tokens.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,6 +152,22 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a worker's time for the timeline; `start_s` is Unix time. `version`: of the weights it was about."""
+
+    name: str
+    version: int
+    start_s: float
+    seconds: float
+
+    @classmethod
+    def since(cls, name: str, version: int, started: float) -> Self:
+        """From `started`, which time.monotonic() gave, until now."""
+        seconds = time.monotonic() - started
+        return cls(name, version, time.time() - seconds, seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class PromptUse:
     """What became of one prompt of one epoch: trained (`reason` empty) or dropped for `reason`."""
 
@@ -223,7 +240,7 @@ class Stop:
 
 
 ActorCommand = GenerateGroup | LoadWeights | Reset | Bundle | Stop
-ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Crashed
+ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Span | Crashed
 LearnerReport = (
     Bundle
     | StepDone
@@ -234,6 +251,7 @@ LearnerReport = (
     | Finished
     | Ready
     | Heartbeat
+    | Span
     | Crashed
 )
 LearnerCommand = GroupResult | Failed | WeightsLive | Stop

@@ -67,6 +67,11 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
+    def trace_json(self) -> Path:
+        """The timeline of the orchestrator, the learner and the actors."""
+        return self.path / "trace.json"
+
+    @property
     def summary_json(self) -> Path:
         """The run in a few numbers."""
         return self.path / "summary.json"

@@ -1,4 +1,4 @@
-"""What is known about a run: metrics.jsonl, events.jsonl, summary.json and Weights & Biases.
+"""What is known about a run: metrics.jsonl, events.jsonl, trace.json, summary.json and Weights & Biases.
 
 The orchestrator writes it, so a worker that dies loses nothing. The local files are the truth; W&B is a copy.
 """
@@ -15,6 +15,7 @@ from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.integrity import JsonLines, write_atomically
 from grpo_gsm8k.metrics import METRICS, PREFIXES
 from grpo_gsm8k.run_folder import plain, redact
+from grpo_gsm8k.timeline import Timeline
 from grpo_gsm8k.wandb_writer import WANDB_CLOSE_SECONDS, WandbWriter, check_wandb, wandb_run_id
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import WandbConfig
     from grpo_gsm8k.console import ProgressConsole
+    from grpo_gsm8k.protocol import Span
     from grpo_gsm8k.run_folder import RunFolder
 
 OVER_BUDGET: Final = "stopped: budget"
@@ -64,6 +66,7 @@ class Tracker:
         self._notes: dict[str, Any] = {}
         self._started = time.monotonic()
         self._events = JsonLines(run.events_jsonl)
+        self._timeline = Timeline(run.trace_json)
         self._earlier_s = seconds_of_sessions(self._events.records())
         self._metrics = JsonLines(run.metrics_jsonl)
         self._steps = {record["step"] for record in self._metrics.records() if "step" in record}
@@ -101,6 +104,7 @@ class Tracker:
         if replaced := self._metrics.keep(lambda old: old.get("val/version") != version):
             self.event("validation_repeated", version=version, replaced=replaced)
         self._metrics.append(record)
+        self._timeline.validation(version, time.time(), metrics.get("val/seconds", 0.0))
         self._send(record)
         self._console.validation(version, record)
 
@@ -133,7 +137,13 @@ class Tracker:
 
     def event(self, kind: str, **fields: object) -> None:
         """Append one object with `time` (Unix seconds), `kind` and the fields, secrets hidden, to events.jsonl."""
-        self._events.append({"time": round(time.time(), 3), "kind": kind, **redact(plain(fields))})
+        now, shown = time.time(), redact(plain(fields))
+        self._events.append({"time": round(now, 3), "kind": kind, **shown})
+        self._timeline.mark(kind, now, shown)
+
+    def span(self, worker: str, span: Span) -> None:
+        """Draw a stretch of a worker's time into the timeline."""
+        self._timeline.span(worker, span)
 
     def best_validation(self) -> dict[str, Any] | None:
         """The validation with the highest accuracy, the earliest of equals; its keys are without `val/`."""
@@ -174,6 +184,7 @@ class Tracker:
         self._console.close()
         self._metrics.close()
         self._events.close()
+        self._timeline.close()
         return summary
 
     def _finite(self, metrics: Mapping[str, float], **where: int) -> dict[str, float | None]:

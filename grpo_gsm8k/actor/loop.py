@@ -15,6 +15,7 @@ from grpo_gsm8k.protocol import (
     LoadWeights,
     Ready,
     Reset,
+    Span,
     Stop,
     WeightsLive,
     WeightsRef,
@@ -44,6 +45,7 @@ class Actor:
         self._busy_s = 0.0
         self._last_beat = 0.0
         self._stopping = False
+        self._generating_since: float | None = None
 
     def run(self) -> None:
         """Serve until told to stop or the orchestrator is gone."""
@@ -83,6 +85,7 @@ class Actor:
 
     def _reset(self) -> None:
         """Forget the old learner's work. No version counts as live, so nothing starts before new weights arrive."""
+        self._end_span()
         self._engine.abort(list(self._running))
         self._waiting.clear()
         self._running.clear()
@@ -104,7 +107,10 @@ class Actor:
         while len(self._loads) > 1 and self._loads[0].version not in wanted:
             self._loads.popleft()  # superseded before anything needed it
         ref = self._loads.popleft()
+        self._end_span()
+        started = time.monotonic()
         self._engine.load(ref)
+        self._channel.send(Span.since("load", ref.version, started))
         self._proving = True
         self._version = ref.version
 
@@ -123,6 +129,8 @@ class Actor:
                 self._running[request.request_id] = request
 
     def _step(self) -> None:
+        if self._running and self._generating_since is None:
+            self._generating_since = time.monotonic()
         for result in self._engine.step():
             if isinstance(result, WeightsLive):
                 self._proving = False
@@ -130,6 +138,14 @@ class Actor:
                 self._running.pop(result.request_id, None)
             self._channel.send(result)
         self._steps += 1
+        if not self._running:
+            self._end_span()
+
+    def _end_span(self) -> None:
+        """Report the time with requests running, one span for each version of the weights."""
+        if self._generating_since is not None:
+            self._channel.send(Span.since("generate", self._version, self._generating_since))
+            self._generating_since = None
 
     def _beat(self) -> None:
         now = time.monotonic()

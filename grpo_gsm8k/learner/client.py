@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import LabError
-from grpo_gsm8k.protocol import Bundle, Failed, GroupResult, Heartbeat, LoadWeights, Stop, WeightsLive
+from grpo_gsm8k.protocol import Bundle, Failed, GroupResult, Heartbeat, LoadWeights, Span, Stop, WeightsLive
 
 if TYPE_CHECKING:
     from grpo_gsm8k.channel import Channel
@@ -29,6 +29,7 @@ class Client:
         self._pending: list[GenerateGroup | LoadWeights] = []
         self._progress = 0
         self._waiting = False
+        self._lap_started = time.monotonic()
         threading.Thread(target=self._beat_for_ever, name="heartbeat", daemon=True).start()
 
     def queue(self, message: GenerateGroup | LoadWeights) -> None:
@@ -44,6 +45,11 @@ class Client:
     def report(self, message: LearnerReport) -> None:
         """Tell the orchestrator something."""
         self._channel.send(message)
+
+    def lap(self, name: str, version: int) -> None:
+        """Say what the time since the last lap was spent on."""
+        self.report(Span.since(name, version, self._lap_started))
+        self._lap_started = time.monotonic()
 
     def take_ready(self, request_id: str) -> GroupResult | None:
         """The result of a request if it is here; never waits."""

@@ -36,8 +36,10 @@ def train(session: PolicyGradientSession) -> int:
     """
     pg, client = session.config.policy_gradient, session.client
     version = session.start
+    client.lap("start", version)
     published = announce(session, version, validate=version in session.unvalidated)
     client.wait_until_live()  # the engine's start-up is no part of the first step
+    client.lap("wait for the engine", version)
     started = time.monotonic()
     while version < pg.updates:
         asked = time.monotonic()
@@ -45,6 +47,7 @@ def train(session: PolicyGradientSession) -> int:
         if groups is None:
             break
         waited = time.monotonic() - asked
+        client.lap("wait for rollouts", version)
         batch = assemble(groups, session.config, version)
         rates = learning_rates(session, version)
         record_inputs(session, batch, version)
@@ -57,6 +60,7 @@ def train(session: PolicyGradientSession) -> int:
             client.beat,
             session.token_budget,
         )
+        client.lap("prepare", version)
         stats = update_policy(
             session.models,
             session.optimizers,
@@ -67,6 +71,7 @@ def train(session: PolicyGradientSession) -> int:
             client.beat,
             session.token_budget,
         )
+        client.lap("update", version)
         record_result(session, version, rates, stats)
         metrics = {**update_metrics(session, batch, experience, stats, version), **rates.metrics()}
         uses = session.rollouts.uses(version)
@@ -80,6 +85,7 @@ def train(session: PolicyGradientSession) -> int:
         metrics |= training.time_metrics(session, published, ended - started, waited)
         metrics["rollout/tokens_per_s"] = metrics["rollout/tokens"] / (ended - started)
         client.report(StepDone(version, metrics, uses))
+        client.lap("records", version)
         started = ended
         if training.is_save_due(session, version) or client.stop_requested:
             training.save(session, trainer_state(session, version))

@@ -47,6 +47,7 @@ def train(session: SftSession) -> int:
     """Train until the last update, a stop request or the end of patience; returns the number of updates done."""
     config, client, validation = session.config, session.client, session.validation
     step = session.start
+    client.lap("start", step)
     if step in session.unvalidated:
         announce(session, step)
     started = time.monotonic()
@@ -62,11 +63,13 @@ def train(session: SftSession) -> int:
             client.beat,
             session.token_budget,
         )
+        client.lap("update", step)
         uses = tuple(PromptUse(epoch, session.examples[index].id) for epoch, index in session.plan[step])
         step += 1
         asked = time.monotonic()
         if validation.due(step):
             validation.wait(at_most=MAX_PENDING_VALIDATIONS - 1)
+            client.lap("wait for validations", step)
         waited = time.monotonic() - asked
         published = announce(session, step) if validation.due(step) else None
         validation.drain()

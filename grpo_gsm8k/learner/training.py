@@ -53,6 +53,7 @@ def open_token_budget(config: Config, client: Client) -> TokenBudget:
 def queue_weights(session: Session, version: int, validate: bool) -> Published:
     """Publish the weights, and queue them for the engine with their validation where one is wanted."""
     published = session.publisher.publish(version)
+    session.client.lap("publish", version)
     session.client.queue(LoadWeights(published.ref))
     if validate:
         session.validation.submit(version)
@@ -98,6 +99,7 @@ def save(session: Session, state: checkpoint.TrainerState) -> None:
         return
     path = checkpoint.save(checkpoints, state, session.models, session.optimizers, session.tokenizer)
     session.client.report(CheckpointSaved(state.step, str(path)))
+    session.client.lap("checkpoint", state.step)
     prune(session)
 
 

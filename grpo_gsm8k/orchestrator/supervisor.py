@@ -23,6 +23,7 @@ from grpo_gsm8k.protocol import (
     OutOfMemory,
     Ready,
     Resumed,
+    Span,
     StepDone,
     Stop,
     ValidationDone,
@@ -163,6 +164,8 @@ class Supervisor:
                 self._tracker.rollback(step)
             case Finished():
                 self._finished = message
+            case Span():
+                self._tracker.span("learner", message)
             case Ready():
                 self._start_actors()
             case Heartbeat():
@@ -176,6 +179,8 @@ class Supervisor:
                 if not self._busy_before[1]:  # idle time counts from the first weights on, not from the engine's start
                     self._actor_idle()
                 self._hub.from_actor(self._actors.index(worker), message)
+            case Span():
+                self._tracker.span(worker.name, message)
             case Ready() | Heartbeat():
                 pass
             case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -158,6 +159,30 @@ def test_interrupted_and_resumed_equals_uninterrupted(sync_run: Path, cli: Cli) 
     assert_equal_runs(sync_run, run)
 
 
+def spans_of(run: Path, worker: str) -> list[dict[str, Any]]:
+    """The stretches of a worker's time in trace.json, oldest first."""
+    events = json.loads((run / "trace.json").read_text())
+    (row,) = {e["pid"] for e in events if e["ph"] == "M" and e["args"]["name"] == worker}
+    return sorted((e for e in events if e["ph"] == "X" and e["pid"] == row), key=lambda e: e["ts"])
+
+
+def test_the_timeline_of_a_synchronous_run(sync_run: Path) -> None:
+    """Each side's stretches follow one another, and every update and its weights are there, in turns."""
+    learner, actor = spans_of(sync_run, "learner"), spans_of(sync_run, "actor-0")
+    for spans in (learner, actor):
+        ends = [e["ts"] + e["dur"] for e in spans]
+        assert all(end <= e["ts"] + 1000 for end, e in zip(ends, spans[1:], strict=False))  # to a millisecond
+    versions = [(e["name"], e["args"]["version"]) for e in learner]
+    assert [v for name, v in versions if name == "update"] == list(range(UPDATES))
+    assert [v for name, v in versions if name == "publish"] == list(range(UPDATES + 1))
+    assert [e["args"]["version"] for e in actor if e["name"] == "load"] == list(range(UPDATES + 1))
+    for update in (e for e in learner if e["name"] == "update"):
+        rollouts = [e for e in actor if e["name"] == "generate" and e["args"]["version"] == update["args"]["version"]]
+        assert min(e["ts"] for e in rollouts) < update["ts"]
+    marks = {e["name"] for e in json.loads((sync_run / "trace.json").read_text()) if e["ph"] == "i"}
+    assert {"start", "worker_started", "checkpoint", "end"} <= marks
+
+
 METHODS = {
     "ppo": (
         "policy_gradient=ppo",
@@ -231,6 +256,10 @@ def test_killed_actor_is_replaced_and_nothing_is_lost(cli: Cli) -> None:
     assert_validations_pinned(run)
     staleness = [r["rollout/staleness_max"] for r in metrics_of(run) if "step" in r]
     assert 0 < max(staleness) <= 2
+    updates = [e for e in spans_of(run, "learner") if e["name"] == "update"]
+    rollouts = [e for e in spans_of(run, "actor-0") if e["name"] == "generate"]
+    both = [u for u in updates for r in rollouts if r["ts"] < u["ts"] + u["dur"] and u["ts"] < r["ts"] + r["dur"]]
+    assert both  # learning and generating at once
 
 
 def test_killed_learner_goes_on_from_its_checkpoint_with_a_warm_engine(cli: Cli) -> None:
