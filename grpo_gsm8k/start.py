@@ -83,7 +83,9 @@ def _with_adapter(folder: Path, artifacts: Path) -> Path:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would tear the run's own display
     model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32, use_safetensors=True)
     with written_aside(target) as made:
         PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(made)
@@ -112,7 +114,9 @@ def _with_random_weights(folder: Path, seed: int, artifacts: Path) -> Path:
         return target
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would tear the run's own display
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
     if (folder / "generation_config.json").is_file():

@@ -46,10 +46,12 @@ class Client:
         """Tell the orchestrator something."""
         self._channel.send(message)
 
-    def lap(self, name: str, version: int) -> None:
-        """Say what the time since the last lap was spent on."""
-        self.report(Span.since(name, version, self._lap_started))
-        self._lap_started = time.monotonic()
+    def lap(self, name: str, version: int) -> float:
+        """Say what the time since the last lap was spent on; returns its seconds."""
+        span = Span.since(name, version, self._lap_started)
+        self._lap_started += span.seconds
+        self.report(span)
+        return span.seconds
 
     def take_ready(self, request_id: str) -> GroupResult | None:
         """The result of a request if it is here; never waits."""

@@ -42,12 +42,10 @@ def train(session: PolicyGradientSession) -> int:
     client.lap("wait for the engine", version)
     started = time.monotonic()
     while version < pg.updates:
-        asked = time.monotonic()
         groups = session.rollouts.take(version)
         if groups is None:
             break
-        waited = time.monotonic() - asked
-        client.lap("wait for rollouts", version)
+        waited = client.lap("wait for rollouts", version)
         batch = assemble(groups, session.config, version)
         rates = learning_rates(session, version)
         record_inputs(session, batch, version)

@@ -66,11 +66,10 @@ def train(session: SftSession) -> int:
         client.lap("update", step)
         uses = tuple(PromptUse(epoch, session.examples[index].id) for epoch, index in session.plan[step])
         step += 1
-        asked = time.monotonic()
+        waited = 0.0
         if validation.due(step):
             validation.wait(at_most=MAX_PENDING_VALIDATIONS - 1)
-            client.lap("wait for validations", step)
-        waited = time.monotonic() - asked
+            waited = client.lap("wait for validations", step)
         published = announce(session, step) if validation.due(step) else None
         validation.drain()
         ended = time.monotonic()
