@@ -44,13 +44,13 @@ class Timeline:
 
     def validation(self, version: int, end_s: float, seconds: float) -> None:
         """From the submission of a validation to its last answer; two of them may overlap."""
-        common = {"cat": "validation", "name": f"version {version}", "id": version, **self._place("validations")}
-        self._add({"ph": "b", "ts": _us(end_s - seconds), **common})
-        self._add({"ph": "e", "ts": _us(end_s), **common})
+        what = {"cat": "validation", "name": "validation", "id2": {"local": str(version)}, **self._place("validations")}
+        self._add({"ph": "b", "ts": _us(end_s - seconds), **what, "args": {"version": version}})
+        self._add({"ph": "e", "ts": _us(end_s), **what})
 
     def mark(self, name: str, time_s: float, fields: dict[str, Any]) -> None:
         """Something that happened at one moment."""
-        self._add({"ph": "i", "s": "g", "name": name, "ts": _us(time_s), **self._place(ORCHESTRATOR), "args": fields})
+        self._add({"ph": "i", "s": "t", "name": name, "ts": _us(time_s), **self._place(ORCHESTRATOR), "args": fields})
 
     def close(self) -> None:
         """A second call does nothing."""
@@ -61,10 +61,11 @@ class Timeline:
     def _place(self, worker: str) -> dict[str, int]:
         """The worker's row, named when it is used for the first time."""
         row = _TRACKS.index(worker) if worker in _TRACKS else len(_TRACKS) + int(worker.rpartition("-")[2])
-        place = {"pid": row, "tid": row}
+        place = {"pid": row + 1, "tid": row + 1}  # viewers hide process 0
         if worker not in self._known:
             self._known.add(worker)
-            self._add({"ph": "M", "name": "process_name", **place, "args": {"name": worker}})
+            for name in ("process_name", "thread_name"):
+                self._add({"ph": "M", "name": name, **place, "args": {"name": worker}})
         return place
 
     def _add(self, event: dict[str, Any]) -> None:

@@ -31,8 +31,8 @@ def test_it_is_whole_after_every_event(tmp_path: Path) -> None:
         "name": "update",
         "ts": 100_000_000,
         "dur": 250_000,
-        "pid": 1,
-        "tid": 1,
+        "pid": 2,
+        "tid": 2,
         "args": {"version": 3},
     }
     timeline.span("actor-1", Span("generate", 3, 101.0, 0.5))
@@ -40,7 +40,7 @@ def test_it_is_whole_after_every_event(tmp_path: Path) -> None:
     timeline.mark("end", 111.0, {"status": "done"})
     events = read(path)
     names = {e["pid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
-    assert names == {0: "orchestrator", 1: "learner", 2: "validations", 4: "actor-1"}
+    assert names == {1: "orchestrator", 2: "learner", 3: "validations", 5: "actor-1"}
     assert [(e["ph"], e["ts"]) for e in events if e.get("cat") == "validation"] == [("b", 106e6), ("e", 110e6)]
     timeline.close()
     timeline.close()
