@@ -30,10 +30,8 @@ class Timeline:
         lines = [line.rstrip(b",") for line in path.read_bytes().splitlines() if line.startswith(b"{")]
         events = [line for line in lines if _is_whole(line)]
         self._size = 0
-        self._empty = True
-        self._write(b"[" + _END)
-        for event in events:
-            self._append(event)
+        self._empty = not events
+        self._write(b"[" + b",".join(b"\n" + event for event in events) + _END)
         self._known: set[str] = set()
 
     def span(self, worker: str, span: Span) -> None:
@@ -69,11 +67,8 @@ class Timeline:
         return place
 
     def _add(self, event: dict[str, Any]) -> None:
-        self._append(json.dumps(event, allow_nan=False).encode())
-
-    def _append(self, event: bytes) -> None:
         """Over the array's end, with a new one. What does not fit on the disk is left out: a run needs no trace."""
-        text = (b"\n" if self._empty else b",\n") + event + _END
+        text = (b"\n" if self._empty else b",\n") + json.dumps(event, allow_nan=False).encode() + _END
         before = self._size
         self._size -= len(_END)
         try:
