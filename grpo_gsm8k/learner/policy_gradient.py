@@ -49,27 +49,7 @@ def train(session: PolicyGradientSession) -> int:
         batch = assemble(groups, session.config, version)
         rates = learning_rates(session, version)
         record_inputs(session, batch, version)
-        experience = prepare(
-            batch.samples,
-            batch.rewards_GN,
-            session.models,
-            session.config,
-            rates.kl_coef,
-            client.beat,
-            session.token_budget,
-        )
-        client.lap("prepare", version)
-        stats = update_policy(
-            session.models,
-            session.optimizers,
-            experience.groups,
-            session.config,
-            version,
-            rates,
-            client.beat,
-            session.token_budget,
-        )
-        client.lap("update", version)
+        experience, stats = learn(session, batch, version, rates)
         record_result(session, version, rates, stats)
         metrics = {**update_metrics(session, batch, experience, stats, version), **rates.metrics()}
         uses = session.rollouts.uses(version)
@@ -95,6 +75,16 @@ def train(session: PolicyGradientSession) -> int:
         return version
     training.save(session, trainer_state(session, version))
     return version
+
+
+def learn(session: PolicyGradientSession, batch: Batch, version: int, rates: Rates) -> tuple[Experience, UpdateStats]:
+    """One policy update: what it trains on, and how that went."""
+    models, config, budget, client = session.models, session.config, session.token_budget, session.client
+    experience = prepare(batch.samples, batch.rewards_GN, models, config, rates.kl_coef, client.beat, budget)
+    client.lap("prepare", version)
+    stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, client.beat, budget)
+    client.lap("update", version)
+    return experience, stats
 
 
 def announce(session: PolicyGradientSession, version: int, validate: bool) -> Published:

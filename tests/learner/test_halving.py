@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from grpo_gsm8k.errors import LabError, MemoryLimitError
 from grpo_gsm8k.learner import experience, sft, update
 from grpo_gsm8k.learner.halving import TokenBudget, with_halving
 from grpo_gsm8k.learner.model import load_policy
-from grpo_gsm8k.learner.objective import Models, Objective, objective
+from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.stats import UpdateStats
 from grpo_gsm8k.learner.update import Optimizers, Rates, microbatches, update_policy
@@ -28,16 +29,16 @@ CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: c
 Weights = dict[str, torch.Tensor]
 
 
-def failing_at(call: int, error: RuntimeError) -> Callable[..., Objective]:
-    """`objective` that runs out of memory the first time that it is called for the `call`-th time."""
+def failing_at(call: int, error: RuntimeError, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` that runs out of memory when it is called for the `call`-th time."""
     calls = 0
 
-    def fails(*arguments: object) -> Objective:
+    def fails(*arguments: object) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
             raise error
-        return objective(*arguments)  # type: ignore[arg-type]
+        return function(*arguments)
 
     return fails
 
@@ -53,7 +54,7 @@ def train(
     torch.manual_seed(1)
     with pytest.MonkeyPatch.context() as patch:
         if fail is not None:
-            patch.setattr(update, "objective", failing_at(*fail))
+            patch.setattr(update, "objective", failing_at(*fail, objective))
         stats = update_policy(
             Models(policy, None, None),
             optimizers,
@@ -115,18 +116,11 @@ def test_the_passes_before_an_update_too(random_model: Path, monkeypatch: pytest
     models = Models(load_policy(random_model, config.learner), None, None)
 
     def prepared(tokens: int, fail: bool) -> tuple[list[experience.Sample], TokenBudget]:
-        budget, forward, calls = TokenBudget(tokens), experience._forward, 0
-
-        def fails(*arguments: object):  # type: ignore[no-untyped-def]
-            nonlocal calls
-            calls += 1
-            if fail and calls == 2:
-                raise CUDA
-            return forward(*arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(experience, "_forward", fails)
-        filled = experience.prepare(random_groups(8), random_rewards(8), models, config, 0.0, lambda: None, budget)
-        monkeypatch.setattr(experience, "_forward", forward)
+        budget = TokenBudget(tokens)
+        with monkeypatch.context() as patch:
+            if fail:
+                patch.setattr(experience, "_forward", failing_at(2, CUDA, experience._forward))
+            filled = experience.prepare(random_groups(8), random_rewards(8), models, config, 0.0, lambda: None, budget)
         return [s for group in filled.groups for s in group], budget
 
     found, budget = prepared(BUDGET, fail=True)
@@ -139,20 +133,12 @@ def test_fine_tuning_too(random_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     def step(tokens: int, fail: bool) -> tuple[Weights, sft.SftStats, TokenBudget]:
         learner, budget = small_config().learner, TokenBudget(tokens)
         policy = load_policy(random_model, learner)
-        collate, calls = sft.collate, 0
-
-        def fails(*arguments: object):  # type: ignore[no-untyped-def]
-            nonlocal calls
-            calls += 1
-            if fail and calls == 2:
-                raise CPU
-            return collate(*arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(sft, "collate", fails)
         samples = [sft.as_sample(e) for e in random_examples()]
         optimizer = Optimizer(policy.named_parameters(), learner)
-        stats = sft.fine_tune(policy, optimizer, samples, learner, 1e-3, lambda: None, budget)
-        monkeypatch.setattr(sft, "collate", collate)
+        with monkeypatch.context() as patch:
+            if fail:
+                patch.setattr(sft, "collate", failing_at(2, CPU, sft.collate))
+            stats = sft.fine_tune(policy, optimizer, samples, learner, 1e-3, lambda: None, budget)
         return {name: p.detach().clone() for name, p in policy.named_parameters()}, stats, budget
 
     found, stats, budget = step(100, fail=True)
