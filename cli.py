@@ -82,8 +82,8 @@ def data(config: Config) -> int:
 
 def traces(config: Config) -> int:
     """Ask a teacher for solutions, and keep the good ones."""
-    from grpo_gsm8k.data.traces.command import collect_traces
-    from grpo_gsm8k.orchestrator.local_teacher import local_producer
+    from grpo_gsm8k.traces.collect_traces import collect_traces
+    from grpo_gsm8k.traces.local_teacher import local_producer
 
     return collect_traces(config, local_producer)
 
@@ -111,7 +111,7 @@ def policy_gradient(config: Config) -> int:
 
 def evaluate(config: Config) -> int:
     """Measure the accuracy of models, or only generate."""
-    from grpo_gsm8k.evaluation.command import evaluate_models
+    from grpo_gsm8k.commands.evaluate import evaluate_models
     from grpo_gsm8k.evaluation.generate import generate
 
     if config.eval.suite == "generate":
@@ -121,28 +121,28 @@ def evaluate(config: Config) -> int:
 
 def report(config: Config) -> int:
     """Write a page about runs."""
-    from grpo_gsm8k.evaluation.report.command import write_report
+    from grpo_gsm8k.report.write_report import write_report
 
     return write_report(config)
 
 
 def replay(config: Config) -> int:
     """Compute a recorded update again."""
-    from grpo_gsm8k.commands import replay_step
+    from grpo_gsm8k.commands.finished_run import replay_step
 
     return replay_step(config)
 
 
 def merge(config: Config) -> int:
     """Add an adapter to its base, as a plain model folder."""
-    from grpo_gsm8k.commands import merge_adapter
+    from grpo_gsm8k.commands.finished_run import merge_adapter
 
     return merge_adapter(config)
 
 
 def push(config: Config) -> int:
     """Upload a model to the hub."""
-    from grpo_gsm8k.commands import push_model
+    from grpo_gsm8k.commands.finished_run import push_model
 
     return push_model(config)
 
@@ -156,7 +156,7 @@ def doctor(config: Config) -> int:
 
 def pipeline(config: Config, arguments: list[str]) -> int:
     """One command after another."""
-    from grpo_gsm8k.pipeline import run_pipeline
+    from grpo_gsm8k.commands.pipeline import run_pipeline
 
     return run_pipeline(config, arguments)
 

@@ -17,16 +17,16 @@ import numpy as np
 
 from grpo_gsm8k.config import PromptConfig
 from grpo_gsm8k.data.problems import Problem
-from grpo_gsm8k.evaluation import intervals
 from grpo_gsm8k.evaluation.predictions import Prediction, graded
-from grpo_gsm8k.evaluation.report import collect
-from grpo_gsm8k.evaluation.report.command import build
-from grpo_gsm8k.evaluation.report.render import render_html, render_markdown
 from grpo_gsm8k.evaluation.requests import Question
-from grpo_gsm8k.evaluation.summary import results
-from grpo_gsm8k.orchestrator.generation import VERSION
-from grpo_gsm8k.protocol import Completion, GenerateGroup, GroupResult, Purpose, SamplingSpec
-from tests.evaluation.report import runs as made
+from grpo_gsm8k.evaluation.results import results
+from grpo_gsm8k.evaluation.statistics import intervals
+from grpo_gsm8k.report import collect
+from grpo_gsm8k.report.render import render_html, render_markdown
+from grpo_gsm8k.report.write_report import build
+from grpo_gsm8k.runtime.engines import VERSION
+from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from tests.report import runs as made
 
 ITEMS, SAMPLES, UPDATES, TRIES = 1319, 16, 300, 3
 PROMPT = PromptConfig(name="base", system="", text="{question}", chat=False, answer_format="hash", locale="en")

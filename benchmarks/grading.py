@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

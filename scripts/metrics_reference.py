@@ -1,11 +1,11 @@
-"""Writes docs/metrics.md out of grpo_gsm8k/metrics.py: python -m scripts.metrics_reference"""
+"""Writes docs/metrics.md out of grpo_gsm8k/tracking/metrics.py: python -m scripts.metrics_reference"""
 
 from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
 
-from grpo_gsm8k.metrics import METRICS, PREFIXES, UNITS
+from grpo_gsm8k.tracking.metrics import METRICS, PREFIXES, UNITS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "metrics.md"
@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "metrics.md"
 HEAD = """\
 # Metrics
 
-<!-- Written by `make docs-reference` out of grpo_gsm8k/metrics.py: change that, not this page. -->
+<!-- Written by `make docs-reference` out of grpo_gsm8k/tracking/metrics.py: change that, not this page. -->
 
 `metrics.jsonl` of a run folder has one object per policy update, with its number under `step`, and one per validation,
 with the number of updates that its weights had under `val/version`. A key is there if it means something for the run:

@@ -46,8 +46,8 @@ def importers(library: str) -> set[str]:
 
 def test_vllm_wandb_and_multiprocessing_have_one_place() -> None:
     assert importers("vllm") == {"actor/vllm_engine.py"}
-    assert importers("wandb") == {"wandb_writer.py"}
-    assert importers("multiprocessing") == {"orchestrator/process.py"}
+    assert importers("wandb") == {"tracking/wandb_writer.py"}
+    assert importers("multiprocessing") == {"runtime/process.py"}
 
 
 def test_torch_stays_out_of_orchestrator_and_actor_loop() -> None:
@@ -55,12 +55,17 @@ def test_torch_stays_out_of_orchestrator_and_actor_loop() -> None:
 
 
 FORBIDDEN = {
-    "learner/": ("grpo_gsm8k.actor", "grpo_gsm8k.orchestrator", "grpo_gsm8k.tracking", "grpo_gsm8k.wandb_writer"),
+    "learner/": (
+        "grpo_gsm8k.actor",
+        "grpo_gsm8k.orchestrator",
+        "grpo_gsm8k.tracking.tracker",
+        "grpo_gsm8k.tracking.wandb_writer",
+    ),
     "actor/": ("grpo_gsm8k.learner", "grpo_gsm8k.orchestrator", "grpo_gsm8k.algorithms"),
     "algorithms/": ("grpo_gsm8k.learner", "grpo_gsm8k.actor", "grpo_gsm8k.orchestrator", "grpo_gsm8k.data"),
     "data/": ("grpo_gsm8k.learner", "grpo_gsm8k.actor", "grpo_gsm8k.orchestrator"),
-    "protocol.py": ("grpo_gsm8k",),
-    "answers.py": ("grpo_gsm8k.rewards", "grpo_gsm8k.scoring"),
+    "transport/protocol.py": ("grpo_gsm8k",),
+    "grading/answers.py": ("grpo_gsm8k.grading.rewards", "grpo_gsm8k.grading.scoring"),
 }
 
 

@@ -14,7 +14,7 @@ from grpo_gsm8k.tiny import MODEL_FOLDER
 from grpo_gsm8k.tiny.corpus import STYLES, Corpus, is_easy, quick_error, steps
 from grpo_gsm8k.tiny.network import EOS_ID, PAD_ID
 from grpo_gsm8k.tiny.probe import MAX_NEW_TOKENS, complete, is_right
-from grpo_gsm8k.tiny.problems import demo_problems, from_expression, held_out
+from grpo_gsm8k.tiny.sums import demo_problems, from_expression, held_out
 from grpo_gsm8k.tiny.tokenizer import CHARACTERS, build_tokenizer
 from grpo_gsm8k.tiny.train import Recipe, encode, train
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from grpo_gsm8k.protocol import Failed, GenerateGroup, GroupResult, WeightsLive, WeightsRef
+    from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, WeightsLive, WeightsRef
 
 
 @dataclass(frozen=True, slots=True)

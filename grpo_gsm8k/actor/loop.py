@@ -7,7 +7,7 @@ import traceback
 from collections import deque
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.protocol import (
+from grpo_gsm8k.transport.protocol import (
     Bundle,
     Failed,
     GenerateGroup,
@@ -23,7 +23,7 @@ from grpo_gsm8k.protocol import (
 
 if TYPE_CHECKING:
     from grpo_gsm8k.actor.engine import Engine
-    from grpo_gsm8k.channel import Channel
+    from grpo_gsm8k.transport.channel import Channel
 
 BEAT_SECONDS = 0.2
 IDLE_WAIT_SECONDS = 0.05

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grpo_gsm8k import weights
-from grpo_gsm8k.protocol import Completion, GroupResult, VersionSpan, WeightsLive
+from grpo_gsm8k.transport import weights
+from grpo_gsm8k.transport.protocol import Completion, GroupResult, VersionSpan, WeightsLive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.actor.engine import EngineSpec
-    from grpo_gsm8k.protocol import GenerateGroup, WeightsRef
+    from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
 
 STEP_SECONDS = 0.001  # so that runs have a middle in which tests can act
 VOCABULARY = 90

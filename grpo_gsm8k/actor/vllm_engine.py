@@ -31,15 +31,15 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.sampling_params import RequestOutputKind
 
-from grpo_gsm8k import weights
 from grpo_gsm8k.errors import WeightsError
-from grpo_gsm8k.protocol import Completion, Failed, GroupResult, PromptScores, VersionSpan, WeightsLive
+from grpo_gsm8k.transport import weights
+from grpo_gsm8k.transport.protocol import Completion, Failed, GroupResult, PromptScores, VersionSpan, WeightsLive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from grpo_gsm8k.actor.engine import EngineSpec
-    from grpo_gsm8k.protocol import GenerateGroup, WeightsRef
+    from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
 
 CANARY_ID = "canary"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has kernels for

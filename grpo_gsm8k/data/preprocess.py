@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grpo_gsm8k import answers
 from grpo_gsm8k.data import tokens
-from grpo_gsm8k.data.folders import written_aside
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.prompts import encode_prompt, separator
 from grpo_gsm8k.data.responses import Text, own_answers, training_texts
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.grading import answers
 from grpo_gsm8k.models import resolve_model
 
 if TYPE_CHECKING:

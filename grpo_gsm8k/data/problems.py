@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.answers import Locale, canonical, gsm8k_gold, parse_number
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answers import Locale, canonical, gsm8k_gold, parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

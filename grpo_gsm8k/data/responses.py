@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.answers import AnswerFormat, Locale, marked
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.problems import json_objects, text_of
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answers import AnswerFormat, Locale, marked
 
 if TYPE_CHECKING:
     from pathlib import Path

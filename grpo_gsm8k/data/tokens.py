@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grpo_gsm8k import integrity
-from grpo_gsm8k.data.folders import refuse_link
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files import checksums
+from grpo_gsm8k.files.aside import refuse_link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ def write_manifest(folder: Path, tokenizer: Any, prompt: PromptConfig, made: Map
         "prompt": prompt.model_dump(mode="json"),
         "made": dict(made),
     }
-    integrity.write_manifest(folder, extra)
+    checksums.write_manifest(folder, extra)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -88,8 +88,8 @@ def verify(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: run command=preprocess with the same settings first")
     try:
-        manifest = integrity.verify(folder)
-    except integrity.IntegrityError as error:
+        manifest = checksums.verify(folder)
+    except checksums.IntegrityError as error:
         raise UserError(f"{error}: run command=preprocess again") from None
     if manifest.get("kind") != KIND:
         raise UserError(f"{folder} was not made by command=preprocess: set preprocess.folder to another name")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.asking import ask
 from grpo_gsm8k.evaluation.diagnostics import contaminated, diagnose
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
 from grpo_gsm8k.evaluation.prompting import BARE, repeats
 from grpo_gsm8k.evaluation.requests import Question, questions
-from grpo_gsm8k.evaluation.summary import any_temperature, comparisons, results, table
-from grpo_gsm8k.integrity import write_atomically
+from grpo_gsm8k.evaluation.results import any_temperature, comparisons, results, table
+from grpo_gsm8k.evaluation.runner import ask
+from grpo_gsm8k.files.checksums import write_atomically
 from grpo_gsm8k.models import stop_token_ids
-from grpo_gsm8k.protocol import Failed
+from grpo_gsm8k.transport.protocol import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from grpo_gsm8k.data.problems import Problem
     from grpo_gsm8k.evaluation.diagnostics import Contamination, Diagnostics
     from grpo_gsm8k.evaluation.predictions import Prediction
-    from grpo_gsm8k.evaluation.summary import AnyTemperature, Compared, Result, Setting
-    from grpo_gsm8k.protocol import GroupResult
-    from grpo_gsm8k.run_folder import RunFolder
+    from grpo_gsm8k.evaluation.results import AnyTemperature, Compared, Result, Setting
+    from grpo_gsm8k.tracking.run_folder import RunFolder
+    from grpo_gsm8k.transport.protocol import GroupResult
 
 FILE = "predictions.jsonl"
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.evaluation import calibration, contamination, diversity
-from grpo_gsm8k.scoring import ErrorKind
+from grpo_gsm8k.evaluation.statistics import calibration, contamination, diversity
+from grpo_gsm8k.grading.scoring import ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

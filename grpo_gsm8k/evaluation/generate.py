@@ -12,24 +12,24 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k import answers
 from grpo_gsm8k.data.problems import json_objects, text_of
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.asking import ask, model_folder, named_models, open_run
 from grpo_gsm8k.evaluation.requests import samples_at
-from grpo_gsm8k.integrity import JsonLines, write_atomically
+from grpo_gsm8k.evaluation.runner import ask, model_folder, named_models, open_run
+from grpo_gsm8k.files.checksums import JsonLines, write_atomically
+from grpo_gsm8k.grading import answers
 from grpo_gsm8k.models import stop_token_ids
-from grpo_gsm8k.orchestrator.generation import VERSION
-from grpo_gsm8k.protocol import Failed, GenerateGroup, Purpose, SamplingSpec
+from grpo_gsm8k.runtime.engines import VERSION
+from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, Purpose, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from grpo_gsm8k.config import Config, PromptConfig
-    from grpo_gsm8k.protocol import Completion, GroupResult
-    from grpo_gsm8k.run_folder import RunFolder
+    from grpo_gsm8k.tracking.run_folder import RunFolder
+    from grpo_gsm8k.transport.protocol import Completion, GroupResult
 
 Id = str | int
 FILE, PROMPTS = "generations.jsonl", "prompts.jsonl"

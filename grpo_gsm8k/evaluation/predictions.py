@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k import answers, scoring
-from grpo_gsm8k.integrity import JsonLines, write_atomically
-from grpo_gsm8k.punctuation import right_without_punctuation
+from grpo_gsm8k.files.checksums import JsonLines, write_atomically
+from grpo_gsm8k.grading import answers, scoring
+from grpo_gsm8k.grading.punctuation import right_without_punctuation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import PromptConfig
     from grpo_gsm8k.evaluation.requests import Question
-    from grpo_gsm8k.protocol import Failed, GroupResult
+    from grpo_gsm8k.transport.protocol import Failed, GroupResult
 
 Key = tuple[str, str, float, str]
 
@@ -27,7 +27,7 @@ Key = tuple[str, str, float, str]
 class Prediction:
     """One completion of one question, graded. `failed`: the engine refused it for good, and it counts as wrong.
 
-    `kind` is the strict verdict, `right_unpunctuated` that of `grpo_gsm8k.punctuation`; cut off is wrong in both.
+    `kind` is the strict verdict, `right_unpunctuated` that of `grading.punctuation`; a cut-off answer is wrong in both.
     """
 
     model: str

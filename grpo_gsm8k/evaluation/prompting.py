@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grpo_gsm8k.answers import AnswerFormat, Locale
 from grpo_gsm8k.data.prompts import Shot
 from grpo_gsm8k.data.responses import worked_answer
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answers import AnswerFormat, Locale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

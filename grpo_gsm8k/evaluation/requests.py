@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.prompting import BARE, shots_of, without_instruction
-from grpo_gsm8k.orchestrator.generation import VERSION
-from grpo_gsm8k.protocol import GenerateGroup, Purpose, SamplingSpec
+from grpo_gsm8k.runtime.engines import VERSION
+from grpo_gsm8k.transport.protocol import GenerateGroup, Purpose, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from grpo_gsm8k import integrity
 from grpo_gsm8k.errors import CheckpointError
+from grpo_gsm8k.files import checksums
 from grpo_gsm8k.learner.rollouts import Plan
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Opt
             save_file(optimizers.critic.state_tensors(), aside / "critic_optimizer.safetensors")
         save_file(_random_state(), aside / "rng.safetensors")
         (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
-        integrity.write_manifest(aside, {"step": state.step})
-        integrity.replace_folder(aside, final, durable=True)
+        checksums.write_manifest(aside, {"step": state.step})
+        checksums.replace_folder(aside, final, durable=True)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise CheckpointError(f"checkpoint of step {state.step} could not be written: {error}") from error
@@ -80,9 +80,9 @@ def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Opt
 def read_state(folder: Path) -> TrainerState:
     """Verify every byte of a checkpoint and read its counters. Raises CheckpointError."""
     try:
-        integrity.verify(folder)
+        checksums.verify(folder)
         values = json.loads((folder / "state.json").read_text())
-    except (integrity.IntegrityError, OSError, ValueError) as error:
+    except (checksums.IntegrityError, OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
     if values.get("state_version") != STATE_VERSION:
         raise CheckpointError(f"{folder}: state version {values.get('state_version')}, this code reads {STATE_VERSION}")

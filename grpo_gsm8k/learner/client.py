@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import LabError
-from grpo_gsm8k.protocol import Bundle, Failed, GroupResult, Heartbeat, LoadWeights, Span, Stop, WeightsLive
+from grpo_gsm8k.transport.protocol import Bundle, Failed, GroupResult, Heartbeat, LoadWeights, Span, Stop, WeightsLive
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.channel import Channel
-    from grpo_gsm8k.protocol import GenerateGroup, LearnerReport
+    from grpo_gsm8k.transport.channel import Channel
+    from grpo_gsm8k.transport.protocol import GenerateGroup, LearnerReport
 
 BEAT_SECONDS = 0.5
 

@@ -14,7 +14,7 @@ from grpo_gsm8k.algorithms.gae import gae, whiten
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.learner.batching import collate, pack
-from grpo_gsm8k.learner.halving import TokenBudget, with_halving
+from grpo_gsm8k.learner.oom import TokenBudget, with_halving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

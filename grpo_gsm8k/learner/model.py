@@ -213,6 +213,10 @@ def _load(folder: Path, config: LearnerConfig, dtype: torch.dtype, quantised: di
     if not quantised:
         model.to(config.device)
     for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes would repack the 4 bits for such CPUs at the first forward pass in evaluation mode: it raises
+            # where the width is not a multiple of 64, and `lora.merged_tensors` could not read the weights any more.
+            module.support_avx512bf16_for_cpu = False
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # the engine samples without dropout; the ratio compares like with like
     return model

@@ -10,14 +10,7 @@ import torch
 from grpo_gsm8k.algorithms.corrections import correction_weights
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
-from grpo_gsm8k.algorithms.losses import (
-    ClipRange,
-    TokenLoss,
-    cispo_loss,
-    clipped_loss,
-    reinforce_loss,
-    value_loss,
-)
+from grpo_gsm8k.algorithms.losses import ClipRange, TokenLoss, cispo_loss, clipped_loss, reinforce_loss, value_loss
 from grpo_gsm8k.algorithms.ratios import importance_ratio
 
 if TYPE_CHECKING:

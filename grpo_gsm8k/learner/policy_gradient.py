@@ -6,19 +6,20 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.learner import checkpoint, recording, records, training
+from grpo_gsm8k.learner import checkpoint, rollout_files, update_record
+from grpo_gsm8k.learner import session as training
 from grpo_gsm8k.learner.experience import Experience, experience_metrics, prepare
 from grpo_gsm8k.learner.optimizer import lr_scale
 from grpo_gsm8k.learner.rollouts import Batch, assemble, rollout_metrics
-from grpo_gsm8k.learner.training import Session
+from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.update import Rates, update_policy
-from grpo_gsm8k.protocol import StepDone
+from grpo_gsm8k.transport.protocol import StepDone
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.learner.kl_controller import KlController
     from grpo_gsm8k.learner.publisher import Published
     from grpo_gsm8k.learner.rollouts import Rollouts
-    from grpo_gsm8k.learner.stats import UpdateStats
+    from grpo_gsm8k.learner.schedules import KlController
+    from grpo_gsm8k.learner.update_stats import UpdateStats
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def train(session: PolicyGradientSession) -> int:
         version += 1
         published = announce(session, version, validate=session.validation.due(version))
         session.validation.drain()
-        records.write_rollouts(
+        rollout_files.write_rollouts(
             session.run_folder / "rollouts" / f"step_{version}.parquet", batch, experience.advantages_GN
         )
         ended = time.monotonic()
@@ -124,15 +125,15 @@ def record_inputs(session: PolicyGradientSession, batch: Batch, version: int) ->
         folder = session.run_folder / "records" / f"step_{version + 1}"
         state = trainer_state(session, version)
         checkpoint.save(folder / "before", state, session.models, session.optimizers, session.tokenizer)
-        recording.save_batch(folder, batch.samples, batch.rewards_GN)
+        update_record.save_batch(folder, batch.samples, batch.rewards_GN)
 
 
 def record_result(session: PolicyGradientSession, version: int, rates: Rates, stats: UpdateStats) -> None:
     """Complete the record of this update, and delete the oldest."""
     if session.config.policy_gradient.record:
         folder = session.run_folder / "records" / f"step_{version + 1}"
-        recording.save_result(folder, version, rates, recording.Result(*stats.loss_and_grad_norm()))
-        recording.prune(session.run_folder, session.config.policy_gradient.keep_last)
+        update_record.save_result(folder, version, rates, update_record.Result(*stats.loss_and_grad_norm()))
+        update_record.prune(session.run_folder, session.config.policy_gradient.keep_last)
 
 
 def trainer_state(session: PolicyGradientSession, version: int) -> checkpoint.TrainerState:

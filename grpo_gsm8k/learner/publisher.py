@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from grpo_gsm8k import weights
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.learner.batching import collate, rollout_sample
+from grpo_gsm8k.transport import weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.task import Item
-    from grpo_gsm8k.protocol import WeightsRef
+    from grpo_gsm8k.transport.protocol import WeightsRef
 
 CANARY_TOKENS = 16
 

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from grpo_gsm8k.learner import checkpoint, recording
+from grpo_gsm8k.learner import checkpoint, update_record
 from grpo_gsm8k.learner.experience import prepare
-from grpo_gsm8k.learner.session import open_models, open_optimizers
+from grpo_gsm8k.learner.setup import open_models, open_optimizers
 from grpo_gsm8k.learner.update import update_policy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.learner.recording import Result
+    from grpo_gsm8k.learner.update_record import Result
 
 
 def replay(config: Config, run: Path, step: int, model_folder: Path, critic_folder: Path) -> tuple[Result, Result]:
     """The recorded result of update `step` and the one computed now, with the run's own `config`."""
-    record, before = recording.load(run, step)
+    record, before = update_record.load(run, step)
     torch.set_num_threads(config.learner.threads)
     if config.learner.deterministic:
         torch.use_deterministic_algorithms(True)
@@ -31,7 +31,7 @@ def replay(config: Config, run: Path, step: int, model_folder: Path, critic_fold
     assert state.step == record.version
     experience = prepare(record.samples, record.rewards_GN, models, config, record.rates.kl_coef, _ignore)
     stats = update_policy(models, optimizers, experience.groups, config, record.version, record.rates, _ignore)
-    return record.result, recording.Result(*stats.loss_and_grad_norm())
+    return record.result, update_record.Result(*stats.loss_and_grad_norm())
 
 
 def _ignore() -> None:

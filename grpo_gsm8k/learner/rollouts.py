@@ -10,7 +10,7 @@ import numpy as np
 from grpo_gsm8k.algorithms.advantages import zero_variance
 from grpo_gsm8k.data.sampler import prompt_at
 from grpo_gsm8k.learner.batching import rollout_sample
-from grpo_gsm8k.protocol import GenerateGroup, PromptUse, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import GenerateGroup, PromptUse, Purpose, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.batching import Sample
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.task import Item, Judged, Task
-    from grpo_gsm8k.protocol import Completion
+    from grpo_gsm8k.transport.protocol import Completion
 
 TOO_LONG = "prompt_too_long"
 NO_VARIANCE = "no_variance"

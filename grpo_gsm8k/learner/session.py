@@ -1,165 +1,113 @@
-"""Puts a learner together: data, policy, optimizer, and the state of a checkpoint where there is one."""
+"""What every training loop shares: the parts of a run, weights on their way to the engine, checkpoints."""
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from transformers import AutoTokenizer
-
-from grpo_gsm8k.data.prepare import load_split
-from grpo_gsm8k.errors import CheckpointError, UserError
 from grpo_gsm8k.learner import checkpoint
-from grpo_gsm8k.learner.critic import build_critic
-from grpo_gsm8k.learner.kl_controller import KlController
-from grpo_gsm8k.learner.model import load_policy, load_reference
-from grpo_gsm8k.learner.objective import Models
-from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.policy_gradient import PolicyGradientSession
-from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.learner.rollouts import Plan, Rollouts
-from grpo_gsm8k.learner.task import Task
-from grpo_gsm8k.learner.training import open_token_budget
-from grpo_gsm8k.learner.update import Optimizers
-from grpo_gsm8k.learner.validation import Validation
-from grpo_gsm8k.models import stop_token_ids
-from grpo_gsm8k.protocol import LoadWeights, Ready, Resumed
+from grpo_gsm8k.learner.oom import TokenBudget
+from grpo_gsm8k.transport.protocol import CheckpointSaved, LoadWeights, OutOfMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
-    from grpo_gsm8k.config import Config, LearnerConfig
-    from grpo_gsm8k.learner.checkpoint import TrainerState
+    from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.client import Client
-    from grpo_gsm8k.learner.model import Policy
-    from grpo_gsm8k.learner.spec import LearnerSpec
-    from grpo_gsm8k.learner.task import Item
-    from grpo_gsm8k.learner.training import Session
+    from grpo_gsm8k.learner.objective import Models
+    from grpo_gsm8k.learner.publisher import Published, Publisher
+    from grpo_gsm8k.learner.rollouts import Plan
+    from grpo_gsm8k.learner.update import Optimizers
+    from grpo_gsm8k.learner.validation import Validation
 
 
-def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSession:
-    """Check everything that can be checked without an engine, report ready, then load the weights."""
-    config = spec.config
-    set_up_torch(config)
-    tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
-    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
-    items, too_long = task.training_items(load_split(spec.data, "train"))
-    validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
-    found = find_checkpoint(spec)
-    client.report(Ready())
+@dataclass(frozen=True)
+class Session:
+    """The parts of one run. `start` of its `updates` are already done; versions `unvalidated` wait to be validated."""
 
-    folder, state = found if found else (None, None)
-    start = state.step if state else 0
-    models = open_models(config, spec.model_folder, spec.critic_folder, folder)
-    optimizers = open_optimizers(models, config.learner)
-    updates = config.policy_gradient.updates
-    validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
-    plan = state.plan if state else Plan(0, {})
-    if folder and state:
-        restore(folder, state, models, optimizers, validation)
-    client.report(Resumed(start))
-    session = PolicyGradientSession(
-        config=config,
-        updates=updates,
-        client=client,
-        models=models,
-        optimizers=optimizers,
-        kl=KlController(config.policy_gradient, state.kl_coefficient if state else None),
-        tokenizer=tokenizer,
-        rollouts=Rollouts(client, task, items, too_long, config, start, plan),
-        validation=validation,
-        publisher=Publisher(spec.weights_root, models.policy, config, items),
-        run_folder=spec.run_folder,
-        wandb_run_id=spec.wandb_run_id,
-        start=start,
-        unvalidated=state.pending_validations if state else (0,),
-        token_budget=open_token_budget(config, client),
+    config: Config
+    updates: int
+    client: Client
+    models: Models
+    optimizers: Optimizers
+    tokenizer: Any
+    validation: Validation
+    publisher: Publisher
+    run_folder: Path
+    wandb_run_id: str | None
+    start: int
+    unvalidated: tuple[int, ...]
+    token_budget: TokenBudget
+
+
+def open_token_budget(config: Config, client: Client) -> TokenBudget:
+    """The configured one; the orchestrator hears of it when it shrinks."""
+
+    def report(tokens: int, reason: str) -> None:
+        client.report(OutOfMemory(tokens, reason))
+
+    return TokenBudget(config.learner.token_budget, report)
+
+
+def queue_weights(session: Session, version: int, validate: bool) -> Published:
+    """Publish the weights, and queue them for the engine with their validation where one is wanted."""
+    published = session.publisher.publish(version)
+    session.client.lap("publish", version)
+    session.client.queue(LoadWeights(published.ref))
+    if validate:
+        session.validation.submit(version)
+    return published
+
+
+def time_metrics(session: Session, published: Published | None, step_s: float, waited_s: float) -> dict[str, float]:
+    """Times of one update and of the weights on their way."""
+    metrics = {"time/step_s": step_s, "time/learner_idle_frac": waited_s / step_s}
+    if published is not None:
+        metrics["sync/publish_s"] = published.seconds
+    if session.client.live is not None:
+        metrics["sync/load_s"] = session.client.live.seconds
+        metrics["sync/canary_gap"] = session.client.live.canary_gap
+    return metrics
+
+
+def trainer_state(session: Session, version: int, plan: Plan, kl_coefficient: float) -> checkpoint.TrainerState:
+    """The counters of the run after `version` updates."""
+    return checkpoint.TrainerState(
+        step=version,
+        plan=plan,
+        kl_coefficient=kl_coefficient,
+        pending_validations=session.validation.pending,
+        accuracy=session.validation.accuracy,
+        wandb_run_id=session.wandb_run_id,
+        seed=session.config.seed,
     )
-    resubmit_validations(session, items, spec)
-    return session
 
 
-def restore(folder: Path, state: TrainerState, models: Models, optimizers: Optimizers, validation: Validation) -> None:
-    """Go on from a checkpoint; those of later steps are history."""
-    checkpoint.restore(folder, models, optimizers)
-    checkpoint.set_aside_later(folder.parent, state.step)
-    validation.accuracy.update(state.accuracy)
-
-
-def open_models(config: Config, model_folder: Path, critic_folder: Path, checkpoint_folder: Path | None) -> Models:
-    """Policy, reference and critic, as far as they are asked for; the policy from a checkpoint's folder."""
-    policy = open_policy(config.learner, model_folder, checkpoint_folder)
-    reference = None
-    if config.policy_gradient.kl.coef and not policy.is_adapter:
-        reference = load_reference(model_folder, config.learner)
-    return Models(policy, reference, build_critic(config, policy, critic_folder))
-
-
-def open_policy(learner: LearnerConfig, model_folder: Path, checkpoint_folder: Path | None) -> Policy:
-    """The policy of a checkpoint, or the one to begin with."""
-    if checkpoint_folder is None:
-        return load_policy(model_folder, learner)
-    if learner.lora.enabled:
-        return load_policy(model_folder, learner, adapter=checkpoint_folder / "model")
-    return load_policy(checkpoint_folder / "model", learner)
-
-
-def open_optimizers(models: Models, learner: LearnerConfig) -> Optimizers:
-    """One for the policy and one for a critic."""
-    critic = None if models.critic is None else Optimizer(models.critic.named_parameters(), learner)
-    return Optimizers(Optimizer(models.policy.named_parameters(), learner), critic)
-
-
-def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerSpec) -> None:
-    """Queue the validations of earlier versions that were under way, with the weights of their own checkpoints.
-
-    Version 0 has none: it is what the run starts from.
-    """
+def is_save_due(session: Session, version: int) -> bool:
+    """Every `save_every` updates, and whatever is evaluated: it may be the best, or be evaluated after a restart."""
     config = session.config
-    for version in session.unvalidated:
-        folder = checkpoint.step_folder(session.run_folder / "checkpoints", version) if version else None
-        if version < session.start and (folder is None or folder.is_dir()):
-            if folder is not None:
-                checkpoint.read_state(folder)  # verifies it
-            policy = open_policy(config.learner, spec.model_folder, folder)
-            publisher = Publisher(spec.weights_root, policy, config, items)
-            session.client.queue(LoadWeights(publisher.publish(version).ref))
-            session.validation.submit(version)
+    suite = config.policy_gradient.regression_suite
+    benchmarked = config.command == "policy_gradient" and suite.tasks and version % suite.every == 0
+    return version % config.training.save_every == 0 or bool(benchmarked) or session.validation.due(version)
 
 
-def find_checkpoint(spec: LearnerSpec) -> tuple[Path, TrainerState] | None:
-    """The checkpoint to go on from, verified. Raises CheckpointError."""
-    checkpoints = spec.run_folder / "checkpoints"
-    if spec.resume_step is None:
-        found = checkpoint.newest_valid(checkpoints)
-    else:
-        folder = checkpoint.step_folder(checkpoints, spec.resume_step)
-        found = folder, checkpoint.read_state(folder)
-    if found and found[1].seed != spec.config.seed:
-        raise CheckpointError(f"{found[0]} was made with seed={found[1].seed}: resume with that seed")
-    return found
+def save(session: Session, state: checkpoint.TrainerState) -> None:
+    """Write a checkpoint unless the one of this version is there, and delete those no longer wanted."""
+    checkpoints = session.run_folder / "checkpoints"
+    if checkpoint.step_folder(checkpoints, state.step).exists():
+        return
+    path = checkpoint.save(checkpoints, state, session.models, session.optimizers, session.tokenizer)
+    session.client.report(CheckpointSaved(state.step, str(path)))
+    session.client.lap("checkpoint", state.step)
+    prune(session)
 
 
-def set_up_torch(config: Config) -> None:
-    """Threads, seed, determinism; every device that is asked for must be there."""
-    torch.set_num_threads(config.learner.threads)
-    torch.manual_seed(config.seed)
-    _check_devices(config)
-    if config.learner.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-
-
-def _check_devices(config: Config) -> None:
-    """Every GPU that is asked for must be there; the learner looks, because it sees all of them."""
-    last_actor = config.actor.device
-    if last_actor.startswith("cuda:"):
-        last_actor = f"cuda:{int(last_actor.removeprefix('cuda:')) + config.actor.replicas - 1}"
-    for key, device in (("actor.device", last_actor), ("learner.device", config.learner.device)):
-        if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= torch.cuda.device_count():
-            raise UserError(
-                f"{key}: {device} is asked for, torch sees {torch.cuda.device_count()} GPUs: set {key}=cpu or another "
-                "device, or use preset=one_gpu or preset=cpu_demo"
-            )
+def prune(session: Session) -> None:
+    """Keep the last checkpoints, the best, and those still being validated."""
+    checkpoint.prune(
+        session.run_folder / "checkpoints",
+        session.config.training.keep_last,
+        session.validation.accuracy,
+        session.validation.pending,
+    )

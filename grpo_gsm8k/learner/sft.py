@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
-from grpo_gsm8k.learner import training
+from grpo_gsm8k.learner import session as training
 from grpo_gsm8k.learner.batching import collate, pack, rollout_sample
-from grpo_gsm8k.learner.halving import TokenBudget, with_halving
+from grpo_gsm8k.learner.oom import TokenBudget, with_halving
 from grpo_gsm8k.learner.optimizer import lr_scale
 from grpo_gsm8k.learner.rollouts import Plan
-from grpo_gsm8k.learner.training import Session
-from grpo_gsm8k.protocol import PromptUse, StepDone
+from grpo_gsm8k.learner.session import Session
+from grpo_gsm8k.transport.protocol import PromptUse, StepDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k import answers, rewards, scoring
 from grpo_gsm8k.algorithms.lengths import overlong_penalty
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading import answers, rewards, scoring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.data.problems import Problem
-    from grpo_gsm8k.protocol import Completion
+    from grpo_gsm8k.transport.protocol import Completion
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.algorithms.reductions import token_weights
 from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, pack
 from grpo_gsm8k.learner.experience import is_active
-from grpo_gsm8k.learner.halving import TokenBudget, with_halving
 from grpo_gsm8k.learner.objective import Models, objective
-from grpo_gsm8k.learner.stats import UpdateStats
+from grpo_gsm8k.learner.oom import TokenBudget, with_halving
+from grpo_gsm8k.learner.update_stats import UpdateStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k import scoring
-from grpo_gsm8k.learner import records
-from grpo_gsm8k.protocol import GenerateGroup, Purpose, SamplingSpec, ValidationDone
+from grpo_gsm8k.grading import scoring
+from grpo_gsm8k.learner import rollout_files
+from grpo_gsm8k.transport.protocol import GenerateGroup, Purpose, SamplingSpec, ValidationDone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ class Validation:
         assert versions == {version}, f"validation of version {version} was generated with {sorted(versions)}"
         summary = scoring.summarize([j.graded for j in judged], self._config.seed)
         self.accuracy[version] = summary.accuracy
-        records.write_validation(self._folder / f"step_{version}.parquet", judged)
+        rollout_files.write_validation(self._folder / f"step_{version}.parquet", judged)
         seconds = time.monotonic() - pending.started
         metrics = {**summary.metrics("val/"), "val/n": float(summary.n), "val/seconds": seconds}
         self._client.report(ValidationDone(version, metrics))

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes
-from grpo_gsm8k.integrity import write_atomically
-from grpo_gsm8k.orchestrator.program import end_program, start_program
+from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.runtime.program import end_program, start_program
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.run_folder import RunFolder
-    from grpo_gsm8k.tracking import Tracker
+    from grpo_gsm8k.tracking.run_folder import RunFolder
+    from grpo_gsm8k.tracking.tracker import Tracker
 
 POLL_SECONDS = 0.2
 

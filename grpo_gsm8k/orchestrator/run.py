@@ -7,29 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k import console, models, rewards, run_folder
+from grpo_gsm8k import models
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
 from grpo_gsm8k.data.schedule import plan_updates
 from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, UserError
+from grpo_gsm8k.grading import rewards
 from grpo_gsm8k.learner.spec import LearnerSpec
-from grpo_gsm8k.orchestrator.actors import engine_spec, spawn_actor, surroundings
-from grpo_gsm8k.orchestrator.ledger import Ledger
-from grpo_gsm8k.orchestrator.meter import Meter
-from grpo_gsm8k.orchestrator.process import Deadlines, Deliver, Worker, spawn
+from grpo_gsm8k.orchestrator.budget import Meter
 from grpo_gsm8k.orchestrator.regression import RegressionSuite
 from grpo_gsm8k.orchestrator.supervisor import Limits, Outcome, Spawners, Supervisor
-from grpo_gsm8k.orchestrator.weights_store import WeightsStore
-from grpo_gsm8k.orchestrator.worker import learner_main
 from grpo_gsm8k.preflight import gate
-from grpo_gsm8k.start import pin_model, start_folder
-from grpo_gsm8k.tracking import OVER_BUDGET, Tracker
-from grpo_gsm8k.wandb_writer import check_wandb
+from grpo_gsm8k.runtime.actor_process import engine_spec, spawn_actor, surroundings
+from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
+from grpo_gsm8k.runtime.worker import learner_main
+from grpo_gsm8k.start_model import pin_model, start_folder
+from grpo_gsm8k.tracking import console, run_folder
+from grpo_gsm8k.tracking.ledger import Ledger
+from grpo_gsm8k.tracking.tracker import OVER_BUDGET, Tracker
+from grpo_gsm8k.tracking.wandb_writer import check_wandb
+from grpo_gsm8k.transport.weights_store import WeightsStore
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.preflight.cost import Estimate
-    from grpo_gsm8k.run_folder import RunFolder
+    from grpo_gsm8k.tracking.run_folder import RunFolder
 
 
 def run_training(config: Config) -> int:
@@ -55,7 +57,7 @@ def run_training(config: Config) -> int:
         outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates, estimate)
     if outcome.signal:
         return 128 + outcome.signal  # at once: who sends signals may not wait
-    from grpo_gsm8k.evaluation.report.command import report_of_run  # lazy: drawing takes a second to import
+    from grpo_gsm8k.report.write_report import report_of_run  # lazy: drawing takes a second to import
 
     print(f"{'report':<18} {report_of_run(run.path)}")
     if outcome.over_budget:

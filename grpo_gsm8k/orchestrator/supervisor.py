@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import LabError, UserError, WorkerError
-from grpo_gsm8k.orchestrator.hub import Hub
-from grpo_gsm8k.protocol import (
+from grpo_gsm8k.runtime.router import Hub
+from grpo_gsm8k.transport.protocol import (
     Bundle,
     CheckpointSaved,
     Crashed,
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from grpo_gsm8k.orchestrator.ledger import Ledger
-    from grpo_gsm8k.orchestrator.meter import Meter
-    from grpo_gsm8k.orchestrator.process import Deliver, Worker
+    from grpo_gsm8k.orchestrator.budget import Meter
     from grpo_gsm8k.orchestrator.regression import RegressionSuite
-    from grpo_gsm8k.protocol import WeightsRef
-    from grpo_gsm8k.tracking import Tracker
+    from grpo_gsm8k.runtime.process import Deliver, Worker
+    from grpo_gsm8k.tracking.ledger import Ledger
+    from grpo_gsm8k.tracking.tracker import Tracker
+    from grpo_gsm8k.transport.protocol import WeightsRef
 
 POLL_SECONDS = 0.2
 EXIT_SECONDS = 10.0  # a worker that said goodbye may take so long to be gone

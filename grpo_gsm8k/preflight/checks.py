@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.preflight.devices import GIB, recognise
-from grpo_gsm8k.preflight.engine import checkpoint_bytes, disk_bytes, shm_bytes
+from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.memory import gib
 
 if TYPE_CHECKING:

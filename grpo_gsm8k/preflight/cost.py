@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.preflight.engine import ActorMemory
+    from grpo_gsm8k.preflight.engine_memory import ActorMemory
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 MEASURED_UPDATES = 10

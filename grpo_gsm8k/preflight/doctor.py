@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.preflight import tables
+from grpo_gsm8k.preflight import doctor_tables
 from grpo_gsm8k.preflight.checks import Line, Status, machine_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
-from grpo_gsm8k.preflight.engine import checkpoint_bytes, disk_bytes, shm_bytes
+from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
 from grpo_gsm8k.preflight.machine import Machine, probe
 from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_config
-from grpo_gsm8k.start import pin_model
+from grpo_gsm8k.start_model import pin_model
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -49,7 +49,7 @@ def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: 
     if config.doctor.json_:
         print(json.dumps(as_json(lines, diagnosis, config, paths), indent=2))
     else:
-        tables.show(lines, diagnosis, config, paths)
+        doctor_tables.show(lines, diagnosis, config, paths)
     failed = any(line.status is Status.FAILURE for line in lines)
     return int(failed and not config.doctor.force)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.preflight.engine import ActorMemory, actor_memory
+from grpo_gsm8k.preflight.engine_memory import ActorMemory, actor_memory
 from grpo_gsm8k.preflight.memory import LearnerMemory, learner_memory, load_of, longest_sequence
 
 if TYPE_CHECKING:

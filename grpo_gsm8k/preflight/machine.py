@@ -178,7 +178,7 @@ def _hub() -> str:
 
 
 def _wandb_problem(config: Config) -> str:
-    from grpo_gsm8k.wandb_writer import check_wandb
+    from grpo_gsm8k.tracking.wandb_writer import check_wandb
 
     try:
         check_wandb(config.wandb)

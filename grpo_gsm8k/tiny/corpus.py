@@ -23,7 +23,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from grpo_gsm8k.tiny.problems import Problem, apply, draw, held_out
+from grpo_gsm8k.tiny.sums import Problem, apply, draw, held_out
 
 STYLES = {
     "easy": {"quick": 0.30, "worked": 0.44, "said": 0.16, "unfinished": 0.10},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from grpo_gsm8k.tiny.problems import Problem
+from grpo_gsm8k.tiny.sums import Problem
 
 MAX_NEW_TOKENS = 48
 

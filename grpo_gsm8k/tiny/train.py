@@ -24,7 +24,7 @@ from grpo_gsm8k.tiny import MODEL_FOLDER
 from grpo_gsm8k.tiny.corpus import Corpus, Document, corpus_hash
 from grpo_gsm8k.tiny.network import EOS_ID, PAD_ID, build_model
 from grpo_gsm8k.tiny.probe import accuracy
-from grpo_gsm8k.tiny.problems import HELD_OUT_COUNT, demo_problems
+from grpo_gsm8k.tiny.sums import HELD_OUT_COUNT, demo_problems
 from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 
 IGNORED = -100

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from grpo_gsm8k import weights
 from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import ShmWeightTransfer, VllmEngine
 from grpo_gsm8k.errors import WeightsError
-from grpo_gsm8k.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsLive, WeightsRef
+from grpo_gsm8k.transport import weights
+from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsLive, WeightsRef
 
 NEVER = 0  # <pad>: never sampled as a stop
 

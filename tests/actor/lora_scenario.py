@@ -16,7 +16,7 @@ from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import VllmEngine
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsLive
+from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsLive
 
 VERSIONS = 5
 

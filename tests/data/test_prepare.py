@@ -9,10 +9,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from grpo_gsm8k.config import DataConfig
-from grpo_gsm8k.data.folders import written_aside
 from grpo_gsm8k.data.prepare import ensure, load_split, prepare
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.aside import written_aside
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
 

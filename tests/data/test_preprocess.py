@@ -12,7 +12,6 @@ import torch
 from transformers import AutoTokenizer
 
 from cli import load_config
-from grpo_gsm8k.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode, encode_all
@@ -20,6 +19,7 @@ from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.data.prompts import separator
 from grpo_gsm8k.data.responses import Text, own_answers, read_texts
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.learner.batching import collate
 from grpo_gsm8k.learner.sft import as_sample
 from grpo_gsm8k.models import resolve_model

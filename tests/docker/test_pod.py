@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from grpo_gsm8k.orchestrator import ledger
+from grpo_gsm8k.tracking import ledger
 from tests.conftest import REPO, read_jsonl
 
 START = str(REPO / "docker/runpod/start.sh")

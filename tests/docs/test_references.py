@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from grpo_gsm8k.metrics import METRICS
+from grpo_gsm8k.tracking.metrics import METRICS
 from scripts import config_reference, metrics_reference
 from scripts.yaml_comments import flatten, read_conf
 

@@ -14,7 +14,7 @@ import pytest
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.generate import read_lines
-from grpo_gsm8k.tiny.problems import QUESTION, Problem
+from grpo_gsm8k.tiny.sums import QUESTION, Problem
 from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 from tests.conftest import Cli, read_jsonl
 

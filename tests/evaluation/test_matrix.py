@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from cli import load_config
-from grpo_gsm8k import run_folder
+from grpo_gsm8k.commands.evaluate import write_results
 from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.evaluation.accuracy import summarise
-from grpo_gsm8k.evaluation.command import write_results
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded
-from grpo_gsm8k.evaluation.report.command import report_of_run
 from grpo_gsm8k.evaluation.requests import Question
-from grpo_gsm8k.orchestrator.generation import VERSION
-from grpo_gsm8k.protocol import Completion, GenerateGroup, GroupResult, Purpose, SamplingSpec
-from grpo_gsm8k.run_folder import RunFolder
+from grpo_gsm8k.report.write_report import report_of_run
+from grpo_gsm8k.runtime.engines import VERSION
+from grpo_gsm8k.tracking import run_folder
+from grpo_gsm8k.tracking.run_folder import RunFolder
+from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, Purpose, SamplingSpec
 
 MODELS, ITEMS, TEMPERATURES = range(6), range(100), (0.0, 0.25, 0.5, 0.75, 1.0)
 CELLS = [(m, q, t) for m in MODELS for t in range(5) for q in ITEMS]

@@ -23,11 +23,11 @@ from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.learner.experience import prepare
 from grpo_gsm8k.learner.optimizer import lr_scale
 from grpo_gsm8k.learner.rollouts import RolloutGroup, assemble
-from grpo_gsm8k.learner.session import open_models, open_optimizers
+from grpo_gsm8k.learner.setup import open_models, open_optimizers
 from grpo_gsm8k.learner.task import Item, Task
 from grpo_gsm8k.learner.update import Rates, update_policy
 from grpo_gsm8k.models import EMBEDDED_TINY, stop_token_ids
-from grpo_gsm8k.protocol import Completion, VersionSpan
+from grpo_gsm8k.transport.protocol import Completion, VersionSpan
 from tests.learner.conftest import small_config
 
 GOLDEN = Path(__file__).parent.parent / "golden"

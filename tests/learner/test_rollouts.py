@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grpo_gsm8k import answers, rewards, scoring
 from grpo_gsm8k.data.problems import Problem
+from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.learner.rollouts import NO_VARIANCE, Plan, Rollouts
 from grpo_gsm8k.learner.task import Item, Judged
-from grpo_gsm8k.protocol import Completion, GenerateGroup, GroupResult, VersionSpan
+from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, VersionSpan
 from tests.learner.conftest import small_config
 
 ITEMS = [Item(Problem(str(i), "q", "a", "1"), np.array([5 + i], dtype=np.int32)) for i in range(30)]

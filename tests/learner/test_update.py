@@ -12,8 +12,8 @@ from grpo_gsm8k.learner.experience import prepare
 from grpo_gsm8k.learner.model import Policy
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.stats import UpdateStats
 from grpo_gsm8k.learner.update import Optimizers, Rates, microbatches, update_policy
+from grpo_gsm8k.learner.update_stats import UpdateStats
 from tests.learner.conftest import random_groups, small_config
 
 

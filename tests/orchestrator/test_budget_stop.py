@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from grpo_gsm8k.run_folder import RunFolder, checkpoint_steps
+from grpo_gsm8k.tracking.run_folder import RunFolder, checkpoint_steps
 from tests.conftest import Cli
 from tests.orchestrator.test_runs import SCRIPTED, events_of, steps_of
 

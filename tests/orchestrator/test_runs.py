@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM
 
-from grpo_gsm8k.orchestrator import ledger
-from grpo_gsm8k.orchestrator.weights_store import WeightsStore
+from grpo_gsm8k.tracking import ledger
+from grpo_gsm8k.transport.weights_store import WeightsStore
 from tests.conftest import Cli, read_jsonl
 
 pytestmark = pytest.mark.slow

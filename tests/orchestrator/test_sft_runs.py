@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from grpo_gsm8k.orchestrator import ledger
+from grpo_gsm8k.tracking import ledger
 from tests.conftest import Cli, read_jsonl
 from tests.orchestrator.test_runs import (
     assert_equal_runs,

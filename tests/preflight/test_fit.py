@@ -9,7 +9,7 @@ from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight import fit
 from grpo_gsm8k.preflight.devices import GIB, TABLE, by_name, recognise
-from grpo_gsm8k.preflight.engine import checkpoint_bytes, disk_bytes, shm_bytes
+from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fit import Sides, with_overrides
 from grpo_gsm8k.preflight.parameters import ModelShape
 

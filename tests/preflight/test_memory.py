@@ -10,7 +10,7 @@ import torch
 
 from grpo_gsm8k.learner.batching import Sample, rollout_sample
 from grpo_gsm8k.learner.objective import Models, objective
-from grpo_gsm8k.learner.session import open_policy
+from grpo_gsm8k.learner.setup import open_policy
 from grpo_gsm8k.learner.update import microbatches
 from grpo_gsm8k.preflight.memory import ADAMW_8BIT, Load, activations, learner_memory, load_of
 from grpo_gsm8k.preflight.parameters import ModelShape, from_config

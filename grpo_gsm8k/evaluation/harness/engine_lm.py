@@ -12,16 +12,16 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.asking import answers
-from grpo_gsm8k.orchestrator.generation import VERSION
-from grpo_gsm8k.protocol import Failed, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from grpo_gsm8k.evaluation.runner import answers
+from grpo_gsm8k.runtime.engines import VERSION
+from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, Purpose, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lm_eval.api.instance import Instance
 
-    from grpo_gsm8k.orchestrator.generation import Engines
+    from grpo_gsm8k.runtime.engines import Engines
 
 KNOWN = {"do_sample", "until", "max_gen_toks", "temperature", "top_p"}
 Pair = tuple[Any, list[int], list[int]]  # its texts, tokens of the context, tokens of the continuation

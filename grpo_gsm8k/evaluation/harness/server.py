@@ -12,8 +12,8 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import WorkerError
-from grpo_gsm8k.orchestrator.actors import actor_environment
-from grpo_gsm8k.orchestrator.program import running
+from grpo_gsm8k.runtime.actor_process import actor_environment
+from grpo_gsm8k.runtime.program import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,142 @@
+"""What every suite of `command=eval` does: open or resume its run folder, find the model, ask until all is answered."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.checksums import try_lock
+from grpo_gsm8k.models import context_length
+from grpo_gsm8k.runtime.engines import Engines
+from grpo_gsm8k.start_model import pin_model, start_folder
+from grpo_gsm8k.tracking import run_folder
+from grpo_gsm8k.transport.protocol import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.tracking.run_folder import RunFolder
+    from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult
+
+# What decides the answers, so that a resumed run must not change it: whole sections, and keys of `eval`.
+SECTIONS = ("data", "model", "prompt")
+KEYS = (
+    *("eval_suites", "lm_eval_tasks", "lm_eval_shots", "lm_eval_max_gen_toks", "lm_eval_chat", "baseline"),
+    *("suite", "model_path", "data_path", "input_path", "split", "limit"),
+    *("prompting", "shots", "temperatures", "samples", "max_new_tokens"),
+)
+PROGRESS_EVERY = 100
+
+
+def named_models(config: Config) -> dict[str, str]:
+    """Model paths by the names under which they are reported, the baseline first.
+
+    Raises UserError for one that is given twice.
+    """
+    given, baseline = config.eval.model_path, config.eval.baseline
+    paths = [config.model.path] if given is None else [given] if isinstance(given, str) else given
+    if baseline is not None:
+        paths = [baseline, *paths]
+    if not paths or len(set(paths)) < len(paths):
+        raise UserError(f"eval.model_path={paths}: give different models")
+    return {path: path for path in paths}
+
+
+def model_folder(config: Config, path: str) -> Path:
+    """The local folder of a model. Raises UserError when there is none, or its context is too short."""
+    init = config.model.init if path == config.model.path else "pretrained"
+    model = config.model.model_copy(update={"path": path, "init": init})
+    if path != config.model.path:
+        model = model.model_copy(update={"revision": None})
+    folder = start_folder(pin_model(config.model_copy(update={"model": model})))
+    context = context_length(folder)
+    if config.actor.max_model_len > context:
+        raise UserError(f"actor.max_model_len={config.actor.max_model_len} exceeds the model's context of {context}")
+    return folder
+
+
+@contextmanager
+def open_run(config: Config, file: str) -> Iterator[RunFolder]:
+    """A new run folder, or the one that `eval.resume_from` names; `latest` is the newest that holds `file`.
+
+    Raises UserError for a run that was started with other models, prompts or ways of sampling, or that is still going.
+    """
+    values = run_folder.plain(config.model_dump(mode="json"))
+    resumed = config.eval.resume_from
+    if resumed is None:
+        run = run_folder.create(config.artifacts, config.name)
+    else:
+        run = run_folder.find_with(config.artifacts, resumed, file)
+    lock = try_lock(run.path)
+    if lock is None:
+        raise UserError(f"eval.resume_from={resumed}: {run.path} is in use by another process: wait for it, or end it")
+    try:
+        if resumed is not None:
+            _check_unchanged(run, values)
+        run_folder.write_config(run, values)
+        run_folder.write_manifest(run, values)
+        yield run
+    finally:
+        os.close(lock)
+
+
+def ask(
+    config: Config,
+    model: str,
+    folder: Path,
+    logs: Path,
+    requests: Sequence[GenerateGroup],
+    take: Callable[[GroupResult | Failed], None],
+) -> None:
+    """Ask everything and `take` one result for each request, in the order in which they are done.
+
+    What the engine refuses is asked again, `eval.max_attempts` times in all; only then is its `Failed` taken.
+    """
+    if not requests:
+        return
+    with Engines(config, folder, logs, config.eval.num_shards) as engines:
+        for done, result in enumerate(answers(engines, requests, config.eval.max_attempts), start=1):
+            take(result)
+            if (to_go := len(requests) - done) % PROGRESS_EVERY == 0:
+                print(f"{model}: {to_go} questions to go", flush=True)
+
+
+def answers(engines: Engines, requests: Sequence[GenerateGroup], max_attempts: int) -> Iterator[GroupResult | Failed]:
+    """One result for each request; a `Failed` only after so many attempts."""
+    waiting = {request.request_id: request for request in requests}
+    for attempt in range(1, max_attempts + 1):
+        if not waiting:
+            return
+        for result in engines.run(list(waiting.values())):
+            if isinstance(result, Failed) and attempt < max_attempts:
+                continue
+            del waiting[result.request_id]
+            yield result
+
+
+def _check_unchanged(run: RunFolder, values: Mapping[str, Any]) -> None:
+    try:
+        then = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        then = None
+    if not isinstance(then, dict):
+        raise UserError(f"eval.resume_from: {run.config_yaml} cannot be read; start without eval.resume_from")
+    before, now = _deciding(then), _deciding(run_folder.redact(values))
+    for key, value in now.items():
+        if before.get(key, value) != value:  # a key that an older version did not have says nothing
+            raise UserError(
+                f"{key}={value}, but {run.path.name} was started with {before[key]}: resume it with that, or start "
+                "without eval.resume_from"
+            )
+
+
+def _deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = {f"{name}.{key}": value for name in SECTIONS for key, value in (values.get(name) or {}).items()}
+    found |= {f"eval.{key}": value for key, value in (values.get("eval") or {}).items() if key in KEYS}
+    return {**found, "seed": values.get("seed")}

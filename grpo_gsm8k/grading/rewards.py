@@ -1,0 +1,77 @@
+"""Reward of one completion: a weighted sum of named parts, each a pure function of what was written and its grade.
+
+No part looks at the length of a text; the one penalty that does is asked for with `policy_gradient.overlong`. A
+truncated completion earns nothing in any part: its last number may have lost digits, and `scoring.classify` counts it
+as truncated, so reward and accuracy agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.grading.answers import Grade
+
+
+@dataclass(frozen=True, slots=True)
+class RewardInput:
+    """What a part may look at. `truncated`: the token limit ended the completion, not the model."""
+
+    text: str
+    grade: Grade
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RewardScore:
+    """`total` is the weighted sum; `parts` are the values before weighting, by name."""
+
+    total: float
+    parts: dict[str, float]
+
+    def plus(self, name: str, value: float) -> RewardScore:
+        """The same with a further part of weight 1."""
+        return RewardScore(self.total + value, {**self.parts, name: value})
+
+
+RewardPart = Callable[[RewardInput], float]
+
+
+def correct_reward(item: RewardInput) -> float:
+    """1 for a finished completion with the gold number, else 0."""
+    return float(item.grade.correct and not item.truncated)
+
+
+def format_reward(item: RewardInput) -> float:
+    """1 for a finished completion whose marker holds one number, right or wrong, else 0."""
+    return float(item.grade.well_formed and not item.truncated)
+
+
+REWARD_PARTS: dict[str, RewardPart] = {"correct": correct_reward, "format": format_reward}
+
+
+def validate_reward_weights(weights: dict[str, float]) -> None:
+    """Raise `UserError`, naming the key, for no part at all, an unknown part or a weight that is not finite."""
+    known = ", ".join(sorted(REWARD_PARTS))
+    if not weights:
+        raise UserError(f"policy_gradient.rewards: empty; give at least one part a weight (known: {known})")
+    for name, weight in weights.items():
+        if name not in REWARD_PARTS:
+            raise UserError(f"policy_gradient.rewards.{name}: unknown reward part; known: {known}")
+        if not math.isfinite(weight):
+            raise UserError(f"policy_gradient.rewards.{name}: {weight} is not finite; set a number")
+
+
+def score(item: RewardInput, weights: dict[str, float]) -> RewardScore:
+    """Score one completion. A part of weight 0 is computed too, so that it can be watched.
+
+    Raises `LabError` when a part gives a value that is not finite, and KeyError for a part that
+    `validate_reward_weights` would have refused.
+    """
+    parts = {name: REWARD_PARTS[name](item) for name in weights}
+    for name, value in parts.items():
+        if not math.isfinite(value):
+            raise LabError(f"reward part {name} gave {value} for a completion of {len(item.text)} characters")
+    return RewardScore(total=math.fsum(weights[name] * value for name, value in parts.items()), parts=parts)

@@ -1,0 +1,283 @@
+"""Reading run folders, whole or interrupted, into the records that a report is made of."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.report.material import Answer, AnswerSet, Key, Material, Pair, Run
+from grpo_gsm8k.report.pairs import compare, correct_for_many
+from grpo_gsm8k.tracking import console, run_folder
+from grpo_gsm8k.tracking.run_folder import RunFolder
+
+COMMANDS = ("policy_gradient", "sft", "eval")
+COLUMNS = ["prompt_id", "question", "gold_number", "text", "extracted", "kind"]
+PREDICTION_KEYS = {"model", "prompting", "temperature", "item_id", "question", "gold_number", "text", "kind"}
+MAX_SHOWN = 12  # rows of the heat map, bars of the kinds of answers
+MAX_PAIRS = 12
+START, BASELINE, MODELS = "start to end", "to the baseline", "models of one evaluation"
+
+
+def find_runs(artifacts: Path, specs: Sequence[str]) -> list[Path]:
+    """The folders that `report.runs` names, without repetition. Raises UserError."""
+    return list(dict.fromkeys(find_run(artifacts, spec) for spec in specs))
+
+
+def find_run(artifacts: Path, spec: str) -> Path:
+    """A folder, the name of one in `artifacts/runs` with or without its time, `latest` or `latest:sft`.
+
+    Raises UserError.
+    """
+    runs = artifacts / "runs"
+    known = sorted(p for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
+    latest, _, command = spec.partition(":")
+    if latest == "latest":
+        wanted = [command] if command else COMMANDS
+        found = [p for p in known if run_folder.command_of(RunFolder(p)) in wanted and not _only_generated(p)]
+        if not found:
+            raise UserError(f"report.runs=[{spec}]: {runs} has no run of {', '.join(wanted)}")
+        return found[-1].resolve()
+    for path in (Path(spec), runs / spec):
+        if (path / "config.yaml").is_file():
+            return path.resolve()
+    named = [p for p in known if p.name.partition("_")[2] == spec]
+    if not named:
+        raise UserError(f"report.runs: {spec} is no run: give a run folder, or the name of one in {runs}")
+    return named[-1].resolve()
+
+
+def _only_generated(folder: Path) -> bool:
+    """Of `eval.suite=generate`: there is no gold answer in it to report about."""
+    return (folder / "generations.jsonl").exists()
+
+
+def collect(folders: Sequence[Path], baseline: Path | None) -> Material:
+    """Everything that a report on these runs needs; `baseline` is one of them, None the first."""
+    runs = [read_run(folder, _label(folder, folders)) for folder in folders]
+    base = next((run for run in runs if run.folder == baseline), runs[0])
+    notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
+    sets = {run.name: _answer_sets(run, MAX_SHOWN if len(runs) == 1 else 2, notes) for run in runs}
+    shown = list(_shown(runs, base, sets))
+    asked = over_temperatures(shown)
+    if len(shown) > MAX_SHOWN:
+        notes.append(f"only the first {MAX_SHOWN} of {len(shown)} answer sets are drawn as kinds of answers")
+    if len(asked) > MAX_SHOWN:
+        notes.append(f"only the first {MAX_SHOWN} of {len(asked)} models are drawn question by question")
+    pairs = list(_pairs(runs, base, sets))
+    if len(pairs) > MAX_PAIRS:
+        notes.append(f"only the first {MAX_PAIRS} of {len(pairs)} pairs of models are compared item by item")
+    return Material(
+        tuple(runs),
+        base,
+        tuple(shown[:MAX_SHOWN]),
+        tuple(asked[:MAX_SHOWN]),
+        correct_for_many(pairs[:MAX_PAIRS]),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Read what a run left; a torn last line or a missing file is noted, not fatal."""
+    files = RunFolder(folder)
+    notes: list[str] = []
+    records = _json_lines(files.metrics_jsonl, notes)
+    events = [e for e in _json_lines(files.events_jsonl, notes) if "kind" in e and "time" in e]
+    summary = _json(files.summary_json, notes)
+    config = _config(files.config_yaml, notes)
+    if not summary:
+        notes.append("no summary.json: the run was interrupted, or is still going on")
+    return Run(
+        name=name,
+        folder=folder,
+        command=str(config.get("command", "unknown")),
+        config=config,
+        manifest=_json(files.manifest, notes),
+        summary=summary,
+        steps=tuple(sorted((r for r in records if "step" in r), key=lambda r: int(r["step"]))),
+        validations=tuple(console.validations_of(records)),
+        wall_seconds=summary.get("wall_seconds") or (console.seconds_of_sessions(events) if events else None),
+        notes=tuple(notes),
+    )
+
+
+def validation_answers(run: Run, version: int, notes: list[str]) -> AnswerSet | None:
+    """The answers of one validation; None, with a note, where they cannot be read."""
+    try:
+        rows = pq.read_table(run.answers_path(version), columns=COLUMNS).to_pylist()
+    except (OSError, pa.ArrowException, KeyError) as error:
+        notes.append(f"{run.name}: answers of version {version} are unreadable ({type(error).__name__})")
+        return None
+    answers = [
+        Answer(r["prompt_id"], r["question"], r["gold_number"], r["text"], r["extracted"], r["kind"]) for r in rows
+    ]
+    return _answer_set(label := f"{run.name}, update {version}", label, run, version, answers)
+
+
+def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
+    """One set per model, prompting and temperature of an evaluation, in the order of its results."""
+    groups: dict[tuple[str, str, float], list[Answer]] = {}
+    for line in sorted(predictions(run, notes), key=lambda line: int(line.get("sample", 0))):
+        where = (str(line["model"]), str(line["prompting"]), float(line["temperature"]))
+        item_id, question, gold, text = (str(line[name]) for name in ("item_id", "question", "gold_number", "text"))
+        answer = Answer(item_id, question, gold, text, line.get("extracted"), str(line["kind"]))
+        groups.setdefault(where, []).append(answer)
+    order = [(str(r["model"]), str(r["prompting"]), float(r["temperature"])) for r in run.summary.get("results", [])]
+    ranked = sorted(groups, key=lambda where: order.index(where) if where in order else len(order))
+    found = [
+        _answer_set(eval_label(*where), eval_label(*where).rpartition(",")[0], run, None, groups[where])
+        for where in ranked
+    ]
+    return [answers for answers in found if answers]
+
+
+def predictions(run: Run, notes: list[str]) -> list[dict[str, Any]]:
+    """The whole lines of predictions.jsonl."""
+    lines = _json_lines(run.folder / "predictions.jsonl", notes)
+    whole = [line for line in lines if line.keys() >= PREDICTION_KEYS]
+    if len(whole) < len(lines):
+        notes.append(f"{run.name}: {len(lines) - len(whole)} incomplete lines of predictions.jsonl left out")
+    return whole
+
+
+def eval_label(model: str, prompting: str, temperature: float) -> str:
+    """A short name of one way to ask one model."""
+    return f"{short_model(model)}, {prompting}, T={temperature:g}"
+
+
+def short_model(path: str) -> str:
+    """A hub id as it is; of a folder, the run and the step, or the last part."""
+    parts = Path(path).parts
+    if "checkpoints" in parts or "merged" in parts:
+        at = parts.index("checkpoints" if "checkpoints" in parts else "merged")
+        return "/".join((parts[at - 1], *parts[at + 1 : at + 2]))
+    return parts[-1] if path.startswith(("/", ".")) and parts else path
+
+
+def over_temperatures(shown: Sequence[AnswerSet]) -> list[AnswerSet]:
+    """Answer sets of the same model asked in the same way as one; each temperature weighs the same."""
+    groups: dict[tuple[str, str], list[AnswerSet]] = {}
+    for answers in shown:
+        groups.setdefault((answers.run, answers.asked), []).append(answers)
+    return [_merged(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _merged(group: Sequence[AnswerSet]) -> AnswerSet:
+    first: dict[Key, Answer] = {}
+    shares: dict[Key, list[float]] = {}
+    counts: Counter[str] = Counter()
+    for answers in group:
+        first = {**answers.answers, **first}
+        counts.update(answers.kind_counts)
+        for key, share in answers.share_right.items():
+            shares.setdefault(key, []).append(share)
+    right = {key: math.fsum(found) / len(found) for key, found in shares.items()}
+    samples = sum(answers.samples for answers in group)
+    return AnswerSet(group[0].asked, group[0].run, group[0].version, first, right, counts, samples, group[0].asked)
+
+
+def _answer_set(label: str, asked: str, run: Run, version: int | None, answers: Sequence[Answer]) -> AnswerSet | None:
+    first: dict[Key, Answer] = {}
+    right: dict[Key, list[bool]] = {}
+    for answer in answers:
+        key = (answer.item_id, answer.question)
+        first.setdefault(key, answer)
+        right.setdefault(key, []).append(answer.kind == "correct")
+    if not first:
+        return None
+    counts = Counter(answer.kind for answer in answers)
+    shares = {key: sum(verdicts) / len(verdicts) for key, verdicts in right.items()}
+    return AnswerSet(label, run.name, version, first, shares, counts, max(map(len, right.values())), asked)
+
+
+def _answer_sets(run: Run, most: int, notes: list[str]) -> list[AnswerSet]:
+    if run.command == "eval":
+        return eval_answers(run, notes)
+    found = [validation_answers(run, version, notes) for version in spread(run.versions, most)]
+    return [answers for answers in found if answers]
+
+
+def spread(values: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the values, evenly spread, first and last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _shown(runs: Sequence[Run], base: Run, sets: dict[str, list[AnswerSet]]) -> Iterable[AnswerSet]:
+    """All sets of a single run; of several, the baseline's start and every end."""
+    for run in runs:
+        whole = len(runs) == 1 or run is base or run.command == "eval"
+        yield from sets[run.name] if whole else sets[run.name][-1:]
+
+
+def _pairs(runs: Sequence[Run], base: Run, sets: dict[str, list[AnswerSet]]) -> Iterable[Pair]:
+    """Start to end of each run, the baseline's end to every other end, and an evaluation's first model to the rest."""
+    chosen: list[tuple[AnswerSet, AnswerSet, str]] = []
+    ends = {run.name: sets[run.name][-1 if run.command != "eval" else 0] for run in runs if sets[run.name]}
+    for run in runs:
+        if run is not base and run.name in ends and base.name in ends:
+            chosen.append((ends[base.name], ends[run.name], BASELINE))
+    for run in runs:
+        mine = sets[run.name]
+        if run.command == "eval":
+            chosen += [(mine[0], other, MODELS) for other in mine[1:]]
+        elif len(mine) > 1:
+            chosen.append((mine[0], mine[-1], START))
+    for before, after, family in chosen:
+        if pair := compare(before, after, family):
+            yield pair
+
+
+def _label(folder: Path, folders: Sequence[Path]) -> str:
+    """The name without its time, unless two runs share it."""
+    short = folder.name.partition("_")[2] or folder.name
+    shared = sum((other.name.partition("_")[2] or other.name) == short for other in folders) > 1
+    return folder.name if shared else short
+
+
+def _json(path: Path, notes: list[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        notes.append(f"{path.name} is unreadable ({type(error).__name__})")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _json_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return []
+    found: list[dict[str, Any]] = []
+    bad = 0
+    for line in filter(None, lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            bad += 1
+            continue
+        found += [record] if isinstance(record, dict) else []
+    if bad:
+        notes.append(f"{bad} unreadable line{'s' if bad > 1 else ''} of {path.name} left out")
+    return found
+
+
+def _config(path: Path, notes: list[str]) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        notes.append(f"config.yaml is unreadable ({type(error).__name__})")
+        return {}
+    return found if isinstance(found, dict) else {}

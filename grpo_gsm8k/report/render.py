@@ -1,0 +1,109 @@
+"""From tables, figures and items to the two files: one page that needs no network, and Markdown."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from grpo_gsm8k.report.items import Changes, failed_kinds
+from grpo_gsm8k.report.material import KIND_NAMES, Figure, Table
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a report says, in the order in which it says it. Tables and figures may be empty."""
+
+    title: str
+    made: datetime
+    findings: tuple[str, ...]
+    notes: tuple[str, ...]
+    methods: Table
+    tables: tuple[Table, ...]  # evaluations, their comparisons, benchmarks
+    curves: tuple[Figure, ...]
+    panels: tuple[Figure, ...]
+    constant: tuple[str, ...]
+    temperature: tuple[Figure, ...]
+    questions: tuple[Figure, ...]
+    errors: tuple[Figure, ...]
+    error_table: Table
+    changes: tuple[Changes, ...]
+    settings: Table
+    provenance: Table
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """All figures."""
+        return (*self.curves, *self.panels, *self.temperature, *self.questions, *self.errors)
+
+
+def render_html(report: Report) -> str:
+    """The page. Every text is escaped, and its policy lets nothing run but the two scripts that are ours."""
+    scripts = (get_plotlyjs(), (HERE / "page.js").read_text(encoding="utf-8"))
+    page = _environment(autoescape=True).get_template("template.html.jinja")
+    text = page.render(
+        report=report,
+        figures={figure.id: strict({"data": figure.data, "layout": figure.layout}) for figure in report.figures},
+        kinds=failed_kinds(report.changes),
+        kind_names=KIND_NAMES,
+        css=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        scripts=[Markup(script) for script in scripts],
+        policy=_policy(scripts),
+    )
+    return _encodable(text)
+
+
+def render_markdown(report: Report) -> str:
+    """The tables and the numbers of the figures, without the texts of models."""
+    return _encodable(_environment(autoescape=False).get_template("template.md.jinja").render(report=report))
+
+
+def strict(value: Any) -> Any:
+    """The same with null in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def cell(text: object) -> str:
+    """Text in a Markdown table: no markup of HTML or Markdown, no new line."""
+    flat = html.escape(" ".join(str(text).split()), quote=False)
+    return "".join(f"\\{c}" if c in r"\`*_[]|~#" else c for c in flat)
+
+
+def _environment(autoescape: bool) -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["cell"] = cell
+    return made
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {allowed}"
+
+
+def _encodable(text: str) -> str:
+    """Without the halves of characters that a model may leave."""
+    return text.encode("utf-8", "replace").decode()

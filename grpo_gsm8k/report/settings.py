@@ -1,0 +1,83 @@
+"""In which settings runs differ, and what they were made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from grpo_gsm8k.report.material import Run
+
+ABSENT = "not there"
+PLACES = (
+    "name",
+    "artifacts",
+    "shm",
+    "run",
+    "step",
+    "output",
+    "device",
+    "push",
+    "wandb",
+    "report",
+    "pipeline",
+    "stop_grace_s",
+)
+SECTIONS = {
+    "traces": (),
+    "preprocess": ("sft",),
+    "sft": ("sft",),
+    "policy_gradient": ("policy_gradient",),
+    "eval": ("eval",),
+}
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Key and value in each run, of every key whose values differ; places and unused sections are left out."""
+    commands = {run.command for run in runs}
+    unused = {name for name, users in SECTIONS.items() if commands.isdisjoint(users)}
+    flat = [dict(flatten(run.config)) for run in runs]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    rows = []
+    for key in keys:
+        section = key.partition(".")[0]
+        values = tuple(found.get(key, ABSENT) for found in flat)
+        if section not in PLACES and section not in unused and len(set(values)) > 1:
+            rows.append((key, *values))
+    return rows
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """`section.key` and its value as text."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def made_with(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Start, code, libraries and machine of each run; rows that no run has are left out."""
+    columns = [_made_with(run.manifest) for run in runs]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, *(column.get(name, "–") for column in columns)) for name in names]
+
+
+def _made_with(manifest: Mapping[str, Any]) -> dict[str, str]:
+    if not manifest:
+        return {}
+    git, machine = manifest.get("git") or {}, manifest.get("machine") or {}
+    sha = str(git.get("sha") or "unknown")[:12] + (" with changes" if git.get("dirty") else "")
+    gpus, ram = machine.get("gpus") or [], machine.get("ram_bytes")
+    found = {
+        "started": str(manifest.get("started", "–")),
+        "resumed": f"{len(manifest['resumes'])} times" if manifest.get("resumes") else "never",
+        "seed": str(manifest.get("seed", "–")),
+        "code": sha,
+        "python": str(manifest.get("python", "–")),
+        "processor": f"{machine.get('cpu', '–')}, {machine.get('usable_cores', '–')} cores",
+        "memory": f"{ram / 2**30:.0f} GiB" if isinstance(ram, int) else "–",
+        "GPUs": "; ".join(map(str, gpus)) or "none",
+    }
+    packages = manifest.get("packages") or {}
+    return found | {str(name): str(version) for name, version in packages.items() if version}

@@ -1,0 +1,83 @@
+"""Numbers as a reader wants them, and the honest sentence about a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from grpo_gsm8k.evaluation.statistics import comparison
+from grpo_gsm8k.evaluation.statistics.comparison import Verdict
+from grpo_gsm8k.report.material import Pair
+
+DASH = "–"
+VERDICTS = {Verdict.BETTER: "higher", Verdict.WORSE: "lower", Verdict.NOISE: "noise"}
+
+
+def percent(value: float | None) -> str:
+    """`86.1 %`."""
+    return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    """`+3.2`, in percentage points."""
+    shown = f"{100 * value:+.1f}"
+    return "0.0" if shown in {"+0.0", "-0.0"} else shown.replace("-", "−")
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, and all digits before the point."""
+    if value is None:
+        return DASH
+    if abs(value) < 1e9 and (float(value).is_integer() or abs(value) >= 100):
+        return f"{value:.0f}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−")
+
+
+def count(value: float) -> str:
+    """`1.23 million`, `45.6 thousand`, `789`."""
+    for size, name in ((1e9, "billion"), (1e6, "million"), (1e4, "thousand")):
+        if value >= size:
+            return f"{value / (1e3 if name == 'thousand' else size):.3g} {name}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """`2 h 05 min`, `2 min 47 s`, `12 s`."""
+    if seconds is None:
+        return DASH
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def accuracy(validation: Mapping[str, Any] | None) -> str:
+    """`86.1 % [83.0, 89.1]` of a validation."""
+    if validation is None or validation.get("accuracy") is None:
+        return DASH
+    low, high = (validation.get(f"accuracy_ci_{end}") for end in ("low", "high"))
+    return percent(validation["accuracy"]) + ("" if low is None or high is None else f" {interval(low, high)}")
+
+
+def interval(low: float, high: float) -> str:
+    """`[83.0, 89.1]`, in percent."""
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def p_value(value: float) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def verdict(pair: Pair) -> str:
+    """Higher, lower or noise: what the paired comparison allows to say, and no more."""
+    found, test = pair.found, p_value(pair.found.p_value)
+    if (corrected := p_value(pair.p_holm)) != test:
+        test += f", corrected {corrected.removeprefix('p ').removeprefix('= ')}"
+    change = found.difference
+    shown = f"{points(change.estimate)} points [{points(change.low)}, {points(change.high)}]; {test}"
+    said = comparison.verdict(change, pair.p_holm)
+    text = f"{VERDICTS[said]}: {shown}; paired on {found.items} items"
+    if said is Verdict.NOISE and found.detectable is not None:
+        text += f", which show differences from about {100 * found.detectable:.1f} points on"
+    return text

@@ -1,0 +1,84 @@
+"""`command=report`: one page about one or several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.report import collect, eval_tables, figures, items, panels, tables
+from grpo_gsm8k.report.material import Material
+from grpo_gsm8k.report.render import Report, render_html, render_markdown
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.config import Config
+
+USD_PER_GPU_HOUR = 2.5  # of a run whose configuration has no price
+
+
+def write_report(config: Config) -> int:
+    """Write report.html and report.md about `report.runs`. Raises UserError."""
+    section = config.report
+    folders = collect.find_runs(config.artifacts, section.runs)
+    baseline = collect.find_run(config.artifacts, section.baseline) if section.baseline else None
+    if baseline is not None and baseline not in folders:
+        raise UserError(f"report.baseline={section.baseline} is not among report.runs: add it there")
+    target = section.output or output_folder(config.artifacts, folders)
+    page = _write(folders, baseline, target, section.usd_per_gpu_hour, section.title)
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, and {page.with_suffix('.md').name} beside it")
+    return 0
+
+
+def report_of_run(run_folder: Path) -> Path:
+    """Write a run's own report into its folder, with the price and title of its configuration; returns report.html."""
+    folder = run_folder.resolve()
+    section = collect.read_run(folder, folder.name).config.get("report") or {}
+    price = section.get("usd_per_gpu_hour", USD_PER_GPU_HOUR)
+    return _write([folder], None, folder, float(price), str(section.get("title", "Report")))
+
+
+def output_folder(artifacts: Path, folders: Sequence[Path], clock: Callable[[], datetime] = datetime.now) -> Path:
+    """The run's own folder, or a new one for several runs."""
+    return folders[0] if len(folders) == 1 else artifacts / "reports" / f"{clock():%Y%m%d-%H%M%S}"
+
+
+def _write(folders: Sequence[Path], baseline: Path | None, target: Path, price: float, title: str) -> Path:
+    report = build(collect.collect(folders, baseline), price, title)
+    target.mkdir(parents=True, exist_ok=True)
+    write_atomically(target / "report.md", render_markdown(report))
+    write_atomically(target / "report.html", render_html(report))
+    return target / "report.html"
+
+
+def build(
+    material: Material, usd_per_gpu_hour: float, title: str, clock: Callable[[], datetime] = datetime.now
+) -> Report:
+    """All parts of a report."""
+    runs = material.runs
+    small, constant = panels.panels(runs)
+    return Report(
+        title=title,
+        made=clock(),
+        findings=tables.findings(material),
+        notes=material.notes,
+        methods=tables.methods(material, usd_per_gpu_hour),
+        tables=(
+            eval_tables.evaluations(runs),
+            eval_tables.any_temperature(runs),
+            eval_tables.comparisons(runs),
+            eval_tables.lm_eval(runs),
+        ),
+        curves=tuple(figures.learning_curves(runs)),
+        panels=tuple(small),
+        constant=tuple(constant),
+        temperature=tuple(figures.temperature_curves(runs)),
+        questions=tuple(figures.heat_map(material.asked)),
+        errors=tuple(figures.error_kinds(material.shown)),
+        error_table=tables.errors(material.shown),
+        changes=tuple(items.changes(material.pairs)),
+        settings=tables.configurations(runs),
+        provenance=tables.provenance(runs),
+    )

@@ -1,0 +1,77 @@
+"""Actor processes: what they are started with."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.actor.engine import EngineSpec
+from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
+from grpo_gsm8k.runtime.worker import Surroundings, actor_main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.config import Config
+
+
+def spawn_actor(config: Config, spec: EngineSpec, logs: Path, index: int, deliver: Deliver) -> Worker:
+    """A new actor process for place `index`."""
+    actor = config.actor
+    return spawn(
+        f"actor-{index}",
+        actor_main,
+        (surroundings(logs, f"actor-{index}", actor.cores), spec),
+        actor_environment(config, index),
+        Deadlines(actor.start_timeout_s, actor.progress_timeout_s),
+        deliver,
+    )
+
+
+def surroundings(logs: Path, name: str, cores: list[int]) -> Surroundings:
+    """Of a worker called `name`, a child of this process."""
+    logs.mkdir(exist_ok=True)
+    return Surroundings(os.getpid(), logs / f"{name}.log", tuple(cores))
+
+
+def engine_spec(
+    config: Config, model_folder: Path, lora_rank: int, lora_versions: int, own_version: int = -1
+) -> EngineSpec:
+    """The engine that `config.actor` describes. The last three are explained at `EngineSpec`."""
+    actor = config.actor
+    return EngineSpec(
+        kind=actor.engine,
+        model_folder=str(model_folder),
+        device=actor.device,
+        dtype=actor.dtype,
+        gpu_memory=actor.gpu_memory,
+        kv_cache_mb=actor.kv_cache_mb,
+        max_model_len=actor.max_model_len,
+        max_num_seqs=actor.max_num_seqs,
+        max_batched_tokens=actor.max_batched_tokens,
+        enforce_eager=actor.enforce_eager,
+        prefix_caching=actor.prefix_caching,
+        lora_rank=lora_rank,
+        lora_versions=lora_versions,
+        canary_tolerance=actor.canary_tolerance,
+        seed=config.seed,
+        own_version=own_version,
+    )
+
+
+def actor_environment(config: Config, index: int) -> dict[str, str]:
+    """Variables that vLLM and OpenMP read while they are imported; actor `index` gets a GPU of its own."""
+    actor = config.actor
+    values = {
+        "OMP_NUM_THREADS": str(actor.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, actor.cores)) or "nobind",
+        "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0"),
+    }
+    if actor.device == "cpu" and actor.enforce_eager:
+        values["TORCHDYNAMO_DISABLE"] = "1"  # else vLLM compiles its log-probability kernel, which needs a C++ compiler
+    if actor.device.startswith("cuda:"):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        number = int(actor.device.removeprefix("cuda:")) + index
+        values["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) and visible[0] else str(number)
+    return values

@@ -1,0 +1,105 @@
+"""The hub: knows every outstanding request and every published version, and decides what goes where.
+
+Pure bookkeeping, no processes: `send` callbacks and `delete` make it testable by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.transport.protocol import Bundle, Failed, GenerateGroup, GroupResult, LoadWeights, Reset, WeightsLive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from grpo_gsm8k.transport.protocol import WeightsRef
+
+
+class Hub:
+    """Routes between one learner and `actors` actors, each addressed by its index."""
+
+    def __init__(
+        self,
+        actors: int,
+        to_actor: Callable[[int, object], None],
+        to_learner: Callable[[object], None],
+        delete: Callable[[WeightsRef], None],
+    ) -> None:
+        """`delete` is called for weights that nothing may load any more."""
+        self._to_actor = to_actor
+        self._to_learner = to_learner
+        self._delete = delete
+        self._outstanding: dict[str, GenerateGroup] = {}
+        self._actor_of: dict[str, int] = {}
+        self._load = [0] * actors  # completions that each one owes
+        self._published: list[WeightsRef] = []  # oldest first; none of them deleted yet
+        self._current: list[WeightsRef] = []  # those of the living learner
+        self._live: list[WeightsRef | None] = [None] * actors
+
+    @property
+    def outstanding(self) -> int:
+        """Number of requests without a result."""
+        return len(self._outstanding)
+
+    def from_learner(self, bundle: Bundle) -> None:
+        """Weights go to every actor, each request to the least loaded; an actor gets its share as one bundle."""
+        shares: list[list[GenerateGroup | LoadWeights]] = [[] for _ in self._live]
+        for message in bundle.messages:
+            if isinstance(message, LoadWeights):
+                self._published.append(message.ref)
+                self._current.append(message.ref)
+                for share in shares:
+                    share.append(message)
+            else:
+                shares[self._assign(message)].append(message)
+        for index, share in enumerate(shares):
+            if share:
+                self._to_actor(index, Bundle(tuple(share)))
+
+    def from_actor(self, index: int, message: GroupResult | Failed | WeightsLive) -> None:
+        """Forward results that are still asked for, exactly once each; note which weights are live."""
+        if isinstance(message, WeightsLive):
+            self._live[index] = message.ref
+            if message.ref in self._current:
+                self._to_learner(message)
+        elif (request := self._outstanding.pop(message.request_id, None)) is not None:
+            self._load[self._actor_of.pop(message.request_id)] -= request.n
+            self._to_learner(message)
+        self._prune()
+
+    def actor_restarted(self, index: int) -> None:
+        """Give a fresh actor the newest weights and its predecessor's outstanding work, older pinned versions first."""
+        self._live[index] = None
+        mine = [request for i, request in self._outstanding.items() if self._actor_of[i] == index]
+        pinned = {request.min_version for request in mine if request.pinned}
+        loads = [LoadWeights(r) for r in self._current if r.version in pinned or r == self._current[-1]]
+        if loads or mine:
+            self._to_actor(index, Bundle((*loads, *mine)))
+
+    def learner_restarted(self) -> None:
+        """Forget the old learner's requests; its weights stay until an actor has loaded newer ones."""
+        self._outstanding.clear()
+        self._actor_of.clear()
+        self._load = [0] * len(self._live)
+        self._current.clear()
+        for index in range(len(self._live)):
+            self._to_actor(index, Reset())
+
+    def _assign(self, request: GenerateGroup) -> int:
+        index = self._load.index(min(self._load))
+        self._load[index] += request.n
+        self._outstanding[request.request_id] = request
+        self._actor_of[request.request_id] = index
+        return index
+
+    def _prune(self) -> None:
+        """Delete what every actor is past: published before what each runs, not newest, not pinned by a request."""
+        if any(live is None or live not in self._published for live in self._live):
+            return
+        oldest_live = min(self._published.index(live) for live in self._live if live is not None)
+        pinned = {request.min_version for request in self._outstanding.values() if request.pinned}
+        newest = self._published[-1]
+        for ref in self._published[:oldest_live]:
+            if ref != newest and not (ref.version in pinned and ref in self._current):
+                self._published.remove(ref)
+                self._delete(ref)

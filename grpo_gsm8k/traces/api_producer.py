@@ -1,0 +1,193 @@
+"""The producer that asks an API: requests under way are bounded, charged before they are sent, and tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import tenacity
+
+from grpo_gsm8k.errors import LabError
+from grpo_gsm8k.traces.api_budget import Charge, sent_line
+from grpo_gsm8k.traces.teacher import ApiTeacher, Reply, SampleFailedError, TransientError
+from grpo_gsm8k.traces.trace_records import Answered, make_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.traces.api_budget import Budget, Prices
+    from grpo_gsm8k.traces.trace_folder import TracesFolder
+    from grpo_gsm8k.traces.trace_records import Deliver, Sample
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_FAILURES_IN_A_ROW = 50  # then it is not the samples: going on would only spend requests
+_BACKOFF = tenacity.wait_exponential_jitter(initial=1, max=60, jitter=1)  # seconds
+_CUT_SHORT = "insufficient_system_resource"  # DeepSeek: the answer ends where the server had to stop
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the command."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class ApiProducer:
+    """Delivers one record for each sample, until all are there, the budget is spent or a signal comes."""
+
+    def __init__(self, config: Config, key: str, folder: TracesFolder, budget: Budget, prices: Prices) -> None:
+        self.config = config
+        self._key = key
+        self._folder = folder
+        self.budget = budget
+        self.prices = prices
+        self._running: set[asyncio.Task[None]] = set()
+        self._failures = 0
+        self._signal = 0
+
+    def __call__(self, samples: Sequence[Sample], deliver: Deliver) -> str | None:
+        """See `records.Producer`. Raises Interrupted, or LabError when the API cannot be used at all."""
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        try:
+            stopped = asyncio.run(self._collect(samples, deliver))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._signal:
+            raise Interrupted(self._signal)
+        return stopped
+
+    async def _collect(self, samples: Sequence[Sample], deliver: Deliver) -> str | None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number, task)
+        try:
+            async with ApiTeacher(self.config, self._key) as teacher:
+                try:
+                    return await self._ask_all(teacher, samples, deliver)
+                finally:
+                    for running in self._running:
+                        running.cancel()
+                    await asyncio.gather(*self._running, return_exceptions=True)
+        except asyncio.CancelledError:
+            if not self._signal:
+                raise
+            return None
+
+    def _on_signal(self, number: int, task: asyncio.Task[str | None]) -> None:
+        self._signal = number
+        task.cancel()
+
+    async def _ask_all(self, teacher: ApiTeacher, samples: Sequence[Sample], deliver: Deliver) -> str | None:
+        for sample in samples:
+            texts = teacher.texts(sample.problem.question)
+            most = self.prices.most(texts, self.config.traces.max_tokens)
+            # What is under way usually costs less than its reservation, so room may come back.
+            while self._running and (self._is_full() or not self.budget.fits(most)):
+                await self._finish_some()
+            if not self.budget.fits(most):
+                return f"the next request could exceed {self.budget.limit()}: raise it and run the command again"
+            self.budget.reserve(most)
+            request = _Request(self, teacher, sample, most)
+            self._running.add(asyncio.create_task(request.run(deliver)))
+        while self._running:
+            await self._finish_some()
+        return None
+
+    def _is_full(self) -> bool:
+        return len(self._running) >= self.config.traces.concurrency
+
+    async def _finish_some(self) -> None:
+        done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        errors = [error for task in done if (error := task.exception())]  # of all, or asyncio complains on stderr
+        if errors:
+            raise errors[0]  # it ends the command
+
+    def count(self, error: str | None) -> None:
+        """A sample ended. Raises LabError after too many failures in a row."""
+        self._failures = self._failures + 1 if error else 0
+        if self._failures >= _FAILURES_IN_A_ROW:
+            raise LabError(f"{self._failures} samples in a row failed, the last with: {error}: run it again later")
+
+    def note_sent(self, sample: Sample, most: Charge) -> None:
+        """Write down that a request is about to be sent."""
+        self._folder.add_sent(sent_line(sample.id, most))
+
+
+class _Request:
+    """All attempts at one sample. It begins with `most` reserved, and holds that while it is not settled."""
+
+    def __init__(self, producer: ApiProducer, teacher: ApiTeacher, sample: Sample, most: Charge) -> None:
+        self._producer = producer
+        self._teacher = teacher
+        self._sample = sample
+        self._most = most
+        self._reserved = True
+        self._settled = 0  # requests whose cost is known
+
+    async def run(self, deliver: Deliver) -> None:
+        """Ask, settle, deliver. Raises a LabError that ends the command."""
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self._producer.config.traces.max_attempts),
+            wait=wait_s,
+            retry=tenacity.retry_if_exception_type(TransientError),
+            reraise=True,
+        )
+        try:
+            answered = self._answered(await retrying(self._attempt))
+        except (TransientError, SampleFailedError) as error:
+            self._settle(Charge())
+            model = self._producer.config.traces.model
+            answered = Answered(model=model, error=str(error), settled_requests=self._settled)
+        deliver(make_record(self._sample, answered, self._producer.config.prompt))
+        self._producer.count(answered.error)
+
+    async def _attempt(self) -> Reply:
+        if not self._reserved:
+            if not self._producer.budget.fits(self._most):
+                raise SampleFailedError(f"another attempt could exceed {self._producer.budget.limit()}")
+            self._producer.budget.reserve(self._most)
+            self._reserved = True
+        self._producer.note_sent(self._sample, self._most)
+        try:
+            return await self._teacher.ask(self._sample.problem.question)
+        except TransientError as error:
+            if error.maybe_billed:
+                self._settle(self._most)
+            else:
+                self._settled += 1
+            raise
+        except SampleFailedError:
+            self._settled += 1
+            raise
+
+    def _answered(self, reply: Reply) -> Answered:
+        """Settle with the real usage; without one the request stays charged at its most, outside of the record."""
+        cost = None if reply.usage is None else self._producer.prices.charge(reply.usage)
+        self._settle(self._most if cost is None else cost)
+        return Answered(
+            text=reply.text,
+            reasoning=reply.reasoning,
+            finish_reason=reply.finish_reason,
+            usage=reply.usage,
+            cost_usd=Charge().usd if cost is None else cost.usd,
+            latency_s=reply.latency_s,
+            model=reply.model,
+            error="the server stopped the answer (no resources)" if reply.finish_reason == _CUT_SHORT else None,
+            settled_requests=self._settled + (cost is not None),
+        )
+
+    def _settle(self, real: Charge) -> None:
+        if self._reserved:
+            self._producer.budget.settle(self._most, real)
+            self._reserved = False
+
+
+def wait_s(state: tenacity.RetryCallState) -> float:
+    """Seconds before the next attempt: a back-off with jitter, and never less than Retry-After."""
+    error = state.outcome.exception() if state.outcome else None
+    return max(_BACKOFF(state), error.wait_s if isinstance(error, TransientError) else 0.0)

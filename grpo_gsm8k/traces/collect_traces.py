@@ -1,0 +1,202 @@
+"""`command=traces`: collect what is missing, then write the good traces as training lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from grpo_gsm8k.data.prepare import ensure, load_split
+from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.traces.api_budget import Budget, Charge, open_budget, prices_of, recorded, unanswered
+from grpo_gsm8k.traces.api_producer import ApiProducer, Interrupted
+from grpo_gsm8k.traces.formatting import FormatReport, format_traces, to_jsonl
+from grpo_gsm8k.traces.progress import Progress
+from grpo_gsm8k.traces.trace_folder import RAW, REPORT, TRAIN, TracesFolder, settings_of
+from grpo_gsm8k.traces.trace_records import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+    from grpo_gsm8k.config import Config, TracesConfig
+    from grpo_gsm8k.traces.trace_records import Producer, RawRecord
+
+
+LocalTeacher = Callable[["Config", Path], "Producer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The samples that were wanted, those of them that are done (data set's order), and what was paid."""
+
+    wanted: list[Sample]
+    done: list[RawRecord]
+    failed: dict[str, str]  # sample id: its last error
+    paid: Charge
+    unanswered: Charge  # at most; requests whose cost no record accounts for
+
+    @property
+    def missing(self) -> int:
+        """Samples that are still to be asked for."""
+        return len(self.wanted) - len(self.done)
+
+
+def collect_traces(config: Config, local: LocalTeacher) -> int:
+    """Collect and format; `local` makes the producer of traces.teacher=local.
+
+    Returns 0, or 128 + the signal that ended it; raises LabError while samples are missing.
+    """
+    try:
+        with _interruptible():
+            _run(config, local)
+    except Interrupted as stop:
+        print("interrupted: what has arrived is kept, the same command goes on from there", flush=True)
+        return 128 + stop.number
+    return 0
+
+
+def _run(config: Config, local: LocalTeacher) -> None:
+    path = config.artifacts / config.traces.folder
+    if config.traces.teacher == "api" and not (path / RAW).exists():
+        _check_api(config.traces)  # before the data set, which may take minutes
+    data = ensure(config.data, config.artifacts)
+    problems = load_split(data, "train")[: config.traces.limit]
+    wanted = [Sample(problem, number) for problem in problems for number in range(config.traces.samples_per_prompt)]
+    with TracesFolder(path, settings_of(config, data)) as folder:
+        if folder.repaired_bytes:
+            print(f"{path}: removed {folder.repaired_bytes} bytes of a line that was cut off", flush=True)
+        before = _collected(folder, wanted)
+        stopped = _produce(config, folder, before, local) if before.missing else None
+        after = _collected(folder, wanted) if before.missing else before
+        lines, report = format_traces(after.done, config.traces, config.prompt)
+        write_atomically(path / TRAIN, to_jsonl(lines))
+        write_atomically(path / REPORT, json.dumps(_report(after, report), indent=2) + "\n")
+    _print(after, report, config)
+    if after.missing:
+        raise LabError(_missing(after, stopped))
+
+
+def _collected(folder: TracesFolder, wanted: Sequence[Sample]) -> Collected:
+    records = folder.records()
+    done: dict[str, RawRecord] = {}
+    failed: dict[str, str] = {}
+    for record in records:
+        if record.error is not None:
+            failed[record.id] = record.error
+        elif record.id in done:
+            raise LabError(f"{folder.path / RAW}: {record.id} is there twice: delete one of the two lines")
+        else:
+            done[record.id] = record
+    ids = [sample.id for sample in wanted]
+    return Collected(
+        wanted=list(wanted),
+        done=[done[name] for name in ids if name in done],
+        failed={name: failed[name] for name in ids if name in failed and name not in done},
+        paid=recorded(records),
+        unanswered=unanswered(records, folder.sent()),
+    )
+
+
+def _produce(config: Config, folder: TracesFolder, before: Collected, local: LocalTeacher) -> str | None:
+    """Ask for what is missing; every record is in the file before the next thing happens."""
+    done = {record.id for record in before.done}
+    outstanding = [sample for sample in before.wanted if sample.id not in done]
+    budget = open_budget(config.traces, before.paid + before.unanswered)
+    producer = _open_producer(config, folder, budget, local)
+    cost_usd = before.paid.usd
+
+    def deliver(record: RawRecord) -> None:
+        nonlocal cost_usd
+        folder.add(record)
+        cost_usd += record.cost_usd
+        progress.advance(record.error is not None, cost_usd)
+
+    with Progress(len(before.wanted), len(before.done), cost_usd) as progress:
+        return producer(outstanding, deliver)
+
+
+def _open_producer(config: Config, folder: TracesFolder, budget: Budget, local: LocalTeacher) -> Producer:
+    """The one place that knows the kinds of teachers."""
+    if config.traces.teacher == "local":
+        return local(config, folder.path / "logs")
+    key = _check_api(config.traces)
+    return ApiProducer(config, key, folder, budget, prices_of(config.traces))
+
+
+def _check_api(traces: TracesConfig) -> str:
+    """The API's key. Raises UserError for what can be seen to be wrong before anything starts."""
+    try:
+        url = urlsplit(traces.base_url)
+        is_plain = bool(url.hostname) and url.port != 0 and url.username is None and url.password is None
+    except ValueError:
+        is_plain = False
+    if not is_plain:  # a password in it would be written to settings.json
+        raise UserError("traces.base_url must be http(s)://HOST[:PORT][/PATH], without a user name or a password")
+    key = os.environ.get(traces.api_key_env, "").strip()
+    if not key:
+        raise UserError(
+            f"the environment variable {traces.api_key_env} is not set: put the API's key into it or into .env "
+            "(traces.api_key_env names another variable)"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UserError(f"the environment variable {traces.api_key_env} holds no key: it has blanks or odd characters")
+    return key
+
+
+def _missing(after: Collected, stopped: str | None) -> str:
+    if stopped is None:
+        error = next(iter(after.failed.values()), "unknown")
+        stopped = f"they failed and are asked for again by the next run, the first with: {error}"
+    return f"{after.missing} of {len(after.wanted)} samples are missing: {stopped}"
+
+
+def _report(after: Collected, report: FormatReport) -> dict[str, object]:
+    usages = [record.usage for record in after.done if record.usage]
+    return {
+        "samples_wanted": len(after.wanted),
+        "samples_done": len(after.done),
+        "samples_failed": len(after.failed),
+        "prompt_tokens": sum(usage.prompt_tokens for usage in usages),
+        "completion_tokens": sum(usage.completion_tokens for usage in usages),
+        "cost_usd": float(after.paid.usd),
+        "unanswered_requests_cost_usd_at_most": float(after.unanswered.usd),
+        **report.to_json(),
+    }
+
+
+def _print(after: Collected, report: FormatReport, config: Config) -> None:
+    dropped = ", ".join(f"{count} {name}" for name, count in report.to_json()["dropped"].items() if count)
+    rows = [
+        ("samples", f"{len(after.done)} of {len(after.wanted)} done, {len(after.failed)} failed"),
+        ("cost", f"${after.paid.usd:.6f}, {after.paid.tokens} tokens"),
+        ("traces kept", f"{report.kept} of {report.traces}, of {report.problems_kept} problems"),
+        ("dropped", dropped or "none"),
+        ("echoes removed", f"{report.echoes_removed} sentences"),
+        ("written", str(config.artifacts / config.traces.folder / TRAIN)),
+    ]
+    if after.unanswered.usd:
+        rows.insert(2, ("unanswered", f"at most ${after.unanswered.usd:.6f} more, counted against the budget"))
+    print("\n".join(f"{label:<14}  {text}" for label, text in rows), flush=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Interrupted`; the API's producer has its own way while it asks."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,132 @@
+"""From raw records to training lines: filters, cleaned responses, and a count for each reason to drop one."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade, marked
+from grpo_gsm8k.traces.cleaning import split_thinking, tidy, without_answer, without_echoes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from grpo_gsm8k.config import PromptConfig, TracesConfig
+    from grpo_gsm8k.traces.trace_records import RawRecord
+
+
+@dataclass(frozen=True, slots=True)
+class TrainLine:
+    """One line of `train.jsonl`; `prompt` is the bare question, for the trainer's own template."""
+
+    id: str
+    prompt: str
+    response: str
+
+
+@dataclass(slots=True)
+class Dropped:
+    """Traces by the first reason that dropped them."""
+
+    truncated: int = 0  # drop_truncated
+    no_answer: int = 0  # without a number there is no final line to write
+    wrong: int = 0  # drop_wrong
+    empty: int = 0  # drop_empty
+    unreadable: int = 0  # the response would not be graded as its trace was
+    duplicate: int = 0  # drop_duplicates
+    longer: int = 0  # shortest
+
+
+@dataclass(slots=True)
+class FormatReport:
+    """`traces` are the records that are done; they are those kept and those dropped."""
+
+    traces: int = 0
+    kept: int = 0
+    problems_kept: int = 0
+    echoes_removed: int = 0  # sentences, of the traces that reached the cleaning
+    dropped: Dropped = field(default_factory=Dropped)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `report.json`."""
+        return asdict(self)
+
+
+def format_traces(
+    records: Iterable[RawRecord], traces: TracesConfig, prompt: PromptConfig
+) -> tuple[list[TrainLine], FormatReport]:
+    """Turn records into lines, in the order of the records. Pure: the same records give the same lines."""
+    report = FormatReport()
+    kept: dict[str, list[TrainLine]] = defaultdict(list)
+    order: list[TrainLine] = []
+    for record in records:
+        report.traces += 1
+        response = _response(record, traces, prompt, report)
+        if response is None:
+            continue
+        if traces.drop_duplicates and any(line.response == response for line in kept[record.problem_id]):
+            report.dropped.duplicate += 1
+            continue
+        line = TrainLine(record.id, record.question, response)
+        kept[record.problem_id].append(line)
+        order.append(line)
+    lines = _shortest(order, kept.values(), traces.shortest, report)
+    report.kept = len(lines)
+    report.problems_kept = sum(bool(group) for group in kept.values())
+    return lines, report
+
+
+def to_jsonl(lines: Sequence[TrainLine]) -> str:
+    """The text of `train.jsonl`."""
+    return "".join(json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in lines)
+
+
+def body_of(record: RawRecord, drop_echoes: bool, prompt: PromptConfig) -> tuple[str, int]:
+    """The cleaned reasoning, or where there is none the cleaned text; and how many echoes were removed."""
+    echoes = 0
+    for source in split_thinking(record.reasoning, record.text):
+        body = tidy(source)
+        if drop_echoes:
+            body, dropped = without_echoes(body, prompt)
+            echoes += dropped
+        body = without_answer(body, AnswerFormat(prompt.answer_format), Locale(prompt.locale))
+        if body:
+            return body, echoes
+    return "", echoes
+
+
+def _response(record: RawRecord, traces: TracesConfig, prompt: PromptConfig, report: FormatReport) -> str | None:
+    dropped, fmt, locale = report.dropped, AnswerFormat(prompt.answer_format), Locale(prompt.locale)
+    if record.truncated and traces.drop_truncated:
+        dropped.truncated += 1
+    elif record.number is None:
+        dropped.no_answer += 1
+    elif not record.correct and traces.drop_wrong:
+        dropped.wrong += 1
+    else:
+        body, echoes = body_of(record, traces.drop_echoes, prompt)
+        report.echoes_removed += echoes
+        response = f"{body}\n{marked(record.number, fmt, locale)}".lstrip("\n")
+        if not body and traces.drop_empty:
+            dropped.empty += 1
+        elif (
+            not (graded := grade(response, record.gold_number, fmt, locale)).well_formed
+            or graded.correct != record.correct
+        ):
+            dropped.unreadable += 1
+        else:
+            return response
+    return None
+
+
+def _shortest(
+    lines: list[TrainLine], groups: Iterable[list[TrainLine]], limit: int | None, report: FormatReport
+) -> list[TrainLine]:
+    """Keep the `limit` shortest responses (characters) of each problem; the earlier of two that are equally long."""
+    if limit is None:
+        return lines
+    best = {line.id for group in groups for line in sorted(group, key=lambda line: len(line.response))[:limit]}
+    report.dropped.longer += len(lines) - len(best)
+    return [line for line in lines if line.id in best]

@@ -1,0 +1,134 @@
+"""`artifacts/<folder>`: the lock, the settings that everything in it was collected with, and the append-only files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.files.aside import refuse_link
+from grpo_gsm8k.files.checksums import JsonLines, try_lock, write_atomically
+from grpo_gsm8k.traces.trace_records import RawRecord, from_json, to_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.data.prepare import DataFolder
+
+RAW = "raw.jsonl"
+SENT = "sent.jsonl"
+SETTINGS = "settings.json"
+TRAIN = "train.jsonl"
+REPORT = "report.json"
+
+
+def settings_of(config: Config, data: DataFolder) -> dict[str, Any]:
+    """What one folder may not mix, by key. Prices, budget, limits and filters may change between runs."""
+    traces, prompt = config.traces, config.prompt
+    return {
+        "traces.teacher": traces.teacher,
+        "traces.base_url": traces.base_url if traces.teacher == "api" else None,
+        "traces.model": traces.model if traces.teacher == "api" else config.model.path,
+        "traces.max_tokens": traces.max_tokens,
+        "traces.temperature": traces.temperature,
+        "prompt.system": prompt.system,
+        "prompt.text": prompt.text,
+        "prompt.answer_format": prompt.answer_format,
+        "prompt.locale": prompt.locale,
+        "data (sha256 of the train problems)": hashlib.sha256((data.path / "train.jsonl").read_bytes()).hexdigest(),
+    }
+
+
+class TracesFolder:
+    """The folder of one collection, held by one process at a time. Use it in a `with` block."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        """Lock, check or write the settings, open and repair the files.
+
+        Raises UserError when another process holds the folder or it was made with other settings.
+        """
+        refuse_link(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = _lock(path)
+        try:
+            _check_settings(path, settings)
+            self._raw = JsonLines(path / RAW)
+            self._sent = JsonLines(path / SENT)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._raw.close()
+        self._sent.close()
+        os.close(self._lock)
+
+    @property
+    def repaired_bytes(self) -> int:
+        """Bytes of torn last lines that were removed."""
+        return self._raw.repaired_bytes + self._sent.repaired_bytes
+
+    def records(self) -> list[RawRecord]:
+        """All records, oldest first; errors included. Raises LabError naming the line."""
+        path = self.path / RAW
+        return [from_json(line, f"{path}:{number}") for number, line in enumerate(self._raw.records(), start=1)]
+
+    def sent(self) -> list[dict[str, Any]]:
+        """All requests that were ever about to be sent."""
+        return self._sent.records()
+
+    def add(self, record: RawRecord) -> None:
+        """Append a record; it is with the kernel when this returns. Raises LabError (no space)."""
+        _append(self._raw, to_json(record))
+
+    def add_sent(self, line: dict[str, Any]) -> None:
+        """Append a request that is about to be sent. Raises LabError (no space)."""
+        _append(self._sent, line)
+
+
+def _append(file: JsonLines, line: dict[str, Any]) -> None:
+    try:
+        file.append(line)
+    except OSError as error:
+        raise LabError(f"{file.path} cannot be written: {error.strerror}: mend that, then run it again") from None
+
+
+def _lock(path: Path) -> int:
+    lock = try_lock(path)
+    if lock is None:
+        raise UserError(f"{path} is in use by another process: wait for it, or set traces.folder to another name")
+    return lock
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    file = path / SETTINGS
+    if not file.exists():
+        if (path / RAW).exists():
+            raise UserError(f"{path} has {RAW} but no {SETTINGS}: move it away or set traces.folder to another name")
+        write_atomically(file, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        return
+    try:
+        made = json.loads(file.read_bytes())
+    except ValueError:
+        made = None
+    if not isinstance(made, dict):
+        raise UserError(f"{file} is damaged: move the folder away or set traces.folder to another name")
+    for key in [*settings, *(key for key in made if key not in settings)]:
+        if made.get(key) != settings.get(key):
+            raise UserError(
+                f"{path} was collected with {key}={_short(made.get(key))}, now {key}={_short(settings.get(key))}: "
+                f"set {key} back, or set traces.folder to another name"
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

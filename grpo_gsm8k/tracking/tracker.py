@@ -1,0 +1,217 @@
+"""What is known about a run: metrics.jsonl, events.jsonl, trace.json, summary.json and Weights & Biases.
+
+The orchestrator writes it, so a worker that dies loses nothing. The local files are the truth; W&B is a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from grpo_gsm8k.errors import LabError
+from grpo_gsm8k.files.checksums import JsonLines, write_atomically
+from grpo_gsm8k.tracking.console import best_of, seconds_of_sessions, summarise, validations_of
+from grpo_gsm8k.tracking.metrics import METRICS, PREFIXES
+from grpo_gsm8k.tracking.run_folder import plain, redact
+from grpo_gsm8k.tracking.timeline import Timeline
+from grpo_gsm8k.tracking.wandb_writer import WANDB_CLOSE_SECONDS, WandbWriter, check_wandb, wandb_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from grpo_gsm8k.config import WandbConfig
+    from grpo_gsm8k.tracking.console import ProgressConsole
+    from grpo_gsm8k.tracking.run_folder import RunFolder
+    from grpo_gsm8k.transport.protocol import Span
+
+OVER_BUDGET: Final = "stopped: budget"
+SUCCESSES: Final = ("done", "stopped early", OVER_BUDGET)
+
+
+class TrackingError(LabError):
+    """A record that would make the run's history wrong: an unknown name, or the same step twice."""
+
+
+def check_names(metrics: Mapping[str, float]) -> None:
+    """Raises TrackingError for a name that is not in METRICS and not a `train/reward_<part>`."""
+    unknown = [name for name in metrics if name not in METRICS and not name.startswith(tuple(PREFIXES))]
+    if unknown:
+        raise TrackingError(f"unknown metric names {sorted(unknown)}: add them to grpo_gsm8k.tracking.metrics.METRICS")
+
+
+class Tracker:
+    """Records one run. To be called from one thread; `close` it always."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        wandb_config: WandbConfig,
+        config: Mapping[str, Any],
+        total_steps: int,
+        start_step: int,
+        resume_id: str | None,
+        console: ProgressConsole,
+    ) -> None:
+        """Open the files, repair a torn last line, start W&B. Nothing is rolled back here: see `rollback`.
+
+        `resume_id` is the W&B run of a checkpoint; without it the run folder's own is continued. Raises UserError.
+        """
+        check_wandb(wandb_config)
+        self._run = run
+        self._total_steps = total_steps
+        self._console = console
+        self._status = "running"
+        self._notes: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._events = JsonLines(run.events_jsonl)
+        self._timeline = Timeline(run.trace_json)
+        self._earlier_s = seconds_of_sessions(self._events.records())
+        self._metrics = JsonLines(run.metrics_jsonl)
+        self._steps = {record["step"] for record in self._metrics.records() if "step" in record}
+        self._last_step = max(self._steps, default=start_step)
+        self._wandb_reported = False
+        self.event("start", start_step=start_step)
+        for file in (self._events, self._metrics):
+            if file.repaired_bytes:
+                self.event("repaired", file=file.path.name, torn_bytes=file.repaired_bytes)
+        self.wandb_run_id = wandb_run_id(run, wandb_config, resume_id)
+        self._wandb: WandbWriter | None = None
+        if self.wandb_run_id is not None:
+            self._wandb = WandbWriter(run.path, wandb_config, self.wandb_run_id, redact(plain(config)))
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record policy update `step`, counted from 1. Raises TrackingError for a recorded one or unknown names."""
+        check_names(metrics)
+        if step < 1 or step in self._steps:
+            raise TrackingError(f"step {step} is recorded already or no step: each step is recorded exactly once")
+        if step != self._last_step + 1:  # the run goes on: its weights are right, only this record has a hole
+            self.event("steps_out_of_order", after=self._last_step, step=step)
+        record = {"step": step, **self._finite(metrics, step=step)}
+        self._metrics.append(record)
+        self._steps.add(step)
+        self._last_step = step
+        self._send(record)
+        self._console.step(step, record)
+
+    def validation(self, version: int, metrics: Mapping[str, float]) -> None:
+        """Record the validation of `version`; one that is run again replaces the first, as its Parquet file does."""
+        check_names(metrics)
+        if metrics.get("val/version", version) != version:
+            raise TrackingError(f"validation of version {version} says val/version={metrics['val/version']}")
+        record = {**self._finite(metrics, version=version), "val/version": version}
+        if replaced := self._metrics.keep(lambda old: old.get("val/version") != version):
+            self.event("validation_repeated", version=version, replaced=replaced)
+        self._metrics.append(record)
+        self._timeline.validation(version, time.time(), metrics.get("val/seconds", 0.0))
+        self._send(record)
+        self._console.validation(version, record)
+
+    def rollback(self, step: int) -> None:
+        """The learner goes on from `step`: records of later steps and of validations of later versions are void.
+
+        The validation of version `step` itself stays: the checkpoint holds those very weights. W&B cannot take
+        points back; it gets the repeated steps a second time.
+        """
+        removed = self._metrics.keep(lambda record: _updates_of(record) <= step)
+        self._steps = {known for known in self._steps if known <= step}
+        self._last_step = step
+        if removed:
+            steps = [record["step"] for record in removed if "step" in record]
+            versions = [record["val/version"] for record in removed if "val/version" in record]
+            self.event("rollback", step=step, void_steps=steps, void_validations=versions)
+        if missing := sorted(set(range(1, step + 1)) - self._steps):  # killed between its checkpoint and its record
+            self.event("steps_missing", steps=missing)
+
+    def benchmarks(self, version: int, values: Mapping[str, float]) -> None:
+        """Record what a regression suite says of a version; `values` go by `task/metric`."""
+        self.event("regression_suite", version=version, values=dict(values))
+        finite = {f"regression/{name}": value for name, value in values.items() if math.isfinite(value)}
+        self._send({"regression/version": version, **finite})
+
+    def out_of_memory(self, token_budget: int, reason: str) -> None:
+        """The learner goes on with smaller micro-batches: an event, and a line that stays."""
+        self.event("out_of_memory", token_budget=token_budget, reason=reason)
+        self._console.note(f"out of memory: the step is done again with learner.token_budget={token_budget}")
+
+    def event(self, kind: str, **fields: object) -> None:
+        """Append one object with `time` (Unix seconds), `kind` and the fields, secrets hidden, to events.jsonl."""
+        now, shown = time.time(), redact(plain(fields))
+        self._events.append({"time": round(now, 3), "kind": kind, **shown})
+        self._timeline.mark(kind, now, shown)
+
+    def span(self, worker: str, span: Span) -> None:
+        """Draw a stretch of a worker's time into the timeline."""
+        self._timeline.span(worker, span)
+
+    def best_validation(self) -> dict[str, Any] | None:
+        """The validation with the highest accuracy, the earliest of equals; its keys are without `val/`."""
+        return best_of(validations_of(self._metrics.records()))
+
+    def summary(self) -> dict[str, Any]:
+        """The run so far in a few numbers: what summary.json holds. To be called before or after `close`."""
+        numbers = summarise(self._metrics.records(), self._events.records())
+        counts = {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps}
+        return {**counts, "wall_seconds": self.wall_seconds(), **numbers, **self._notes}
+
+    def wall_seconds(self) -> float:
+        """How long the run has taken, earlier sessions included."""
+        return self._earlier_s + time.monotonic() - self._started
+
+    def annotate(self, values: Mapping[str, Any]) -> None:
+        """Add plain values to the summary."""
+        self._notes |= values
+
+    def note(self, text: str) -> None:
+        """Show one line that stays."""
+        self._console.note(text)
+
+    def close(self, status: str, wandb_seconds: float = WANDB_CLOSE_SECONDS) -> dict[str, Any]:
+        """Write summary.json, then give W&B at most `wandb_seconds`. Returns the summary.
+
+        Statuses in SUCCESSES are successes.
+        """
+        self._status = status
+        self.event("end", status=status)
+        summary = self.summary()
+        write_atomically(self._run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        if self._wandb is not None:
+            self._wandb.close(0 if status in SUCCESSES else 1, wandb_seconds)
+            self._report_wandb()
+            if self._wandb.dropped:
+                self.event("wandb_dropped", records=self._wandb.dropped)
+        self._console.close()
+        self._metrics.close()
+        self._events.close()
+        self._timeline.close()
+        return summary
+
+    def _finite(self, metrics: Mapping[str, float], **where: int) -> dict[str, float | None]:
+        """JSON has no NaN and no infinity: they become null, and an event says so."""
+        values = {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()}
+        if odd := {name: str(value) for name, value in values.items() if not math.isfinite(value)}:
+            self.event("not_finite", **where, values=odd)
+            self._console.note(f"not finite: {odd}")
+        return {name: None if name in odd else value for name, value in values.items()}
+
+    def _send(self, record: Mapping[str, Any]) -> None:
+        if self._wandb is not None:
+            self._wandb.put({name: value for name, value in record.items() if value is not None})
+            self._report_wandb()
+
+    def _report_wandb(self) -> None:
+        """Say once, on the console and in the events, that W&B fails or lags."""
+        if self._wandb is None or self._wandb_reported:
+            return
+        problem = self._wandb.problem or ("W&B lags behind, records are dropped" if self._wandb.dropped else "")
+        if problem:
+            self._wandb_reported = True
+            self.event("wandb_problem", problem=problem)
+            hint = f"training goes on, {self._run.metrics_jsonl.name} is complete"
+            self._console.note(f"{redact(problem)} ({hint})")
+
+
+def _updates_of(record: Mapping[str, Any]) -> int:
+    """How many policy updates there had been when this was measured."""
+    return int(record["step"] if "step" in record else record["val/version"])

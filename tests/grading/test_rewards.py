@@ -1,0 +1,83 @@
+"""Texts in, reward parts out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.grading import rewards
+from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
+from grpo_gsm8k.grading.rewards import RewardInput, score, validate_reward_weights
+
+WEIGHTS = {"correct": 1.0, "format": 0.2}
+
+
+def _item(text: str, truncated: bool = False) -> RewardInput:
+    return RewardInput(text, grade(text, "18", AnswerFormat.HASH, Locale.EN), truncated)
+
+
+@pytest.mark.parametrize(
+    ("text", "truncated", "correct", "fmt"),
+    [
+        ("9 * 2 = 18\n#### 18", False, 1.0, 1.0),
+        ("#### 18 dollars", False, 1.0, 1.0),
+        ("#### 17", False, 0.0, 1.0),
+        ("The answer is 18", False, 0.0, 0.0),
+        ("#### eighteen", False, 0.0, 0.0),
+        ("", False, 0.0, 0.0),
+        ("#### 18", True, 0.0, 0.0),
+        ("#### 17", True, 0.0, 0.0),
+        ("half a thought", True, 0.0, 0.0),
+    ],
+)
+def test_parts_and_total(text: str, truncated: bool, correct: float, fmt: float) -> None:
+    result = score(_item(text, truncated), WEIGHTS)
+    assert result.parts == {"correct": correct, "format": fmt}
+    assert result.total == pytest.approx(correct + 0.2 * fmt)
+
+
+def test_no_length_penalty() -> None:
+    short, long = "#### 18", "so " * 5000 + "\n#### 18\n" + "bye " * 5000
+    assert score(_item(short), WEIGHTS) == score(_item(long), WEIGHTS)
+
+
+def test_correct_implies_format() -> None:
+    for text in ("#### 18", "#### 1,8", "18", "#### 18.0", "#### $18", "#### 18 18"):
+        parts = score(_item(text), WEIGHTS).parts
+        assert parts["correct"] <= parts["format"]
+
+
+def test_zero_weight_is_watched_and_not_paid() -> None:
+    result = score(_item("#### 17"), {"correct": 1.0, "format": 0.0})
+    assert result.total == 0.0
+    assert result.parts["format"] == 1.0
+
+
+def test_unknown_part_names_the_key_and_the_known() -> None:
+    with pytest.raises(UserError, match=r"policy_gradient\.rewards\.lenght: unknown.*correct, format"):
+        validate_reward_weights({"correct": 1.0, "lenght": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({}, r"policy_gradient\.rewards: empty"),
+        ({"correct": math.nan}, r"policy_gradient\.rewards\.correct: nan"),
+        ({"format": math.inf}, r"policy_gradient\.rewards\.format: inf"),
+    ],
+)
+def test_senseless_weights_are_refused(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        validate_reward_weights(weights)
+
+
+def test_good_weights_pass() -> None:
+    validate_reward_weights(WEIGHTS)
+
+
+def test_part_that_is_not_finite_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rewards.REWARD_PARTS, "broken", lambda item: math.nan)
+    with pytest.raises(LabError, match="reward part broken gave nan"):
+        score(_item("#### 18"), {"broken": 1.0})

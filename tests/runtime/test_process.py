@@ -1,0 +1,125 @@
+"""Channels and workers with real processes: death in the middle of a message, a stopped child, a dead parent."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from grpo_gsm8k.runtime.process import Deadlines, Worker, spawn
+from grpo_gsm8k.transport.channel import Channel
+from grpo_gsm8k.transport.protocol import Heartbeat, Ready
+from tests.conftest import REPO
+
+LONG = 60.0
+
+
+def echo(reader: Connection, writer: Connection) -> None:
+    channel = Channel(reader, writer, on_closed=lambda: os._exit(1))
+    channel.send(Ready())
+    while True:
+        message = channel.receive(1.0)
+        if message is not None:
+            channel.send(message)
+
+
+def die_in_mid_message(reader: Connection, writer: Connection) -> None:
+    """Announces 50 MB, writes a tenth of them, and is gone."""
+    payload = np.zeros(50 * 2**20, dtype=np.uint8)
+    os.write(writer.fileno(), len(payload).to_bytes(4, "big"))
+    os.write(writer.fileno(), payload[:30_000].tobytes())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start(target: Callable[..., None], inbox: queue.SimpleQueue[object], deadlines: Deadlines) -> Worker:
+    return spawn("child", target, (), {"GRPO_TEST": "1"}, deadlines, lambda worker, message: inbox.put(message))
+
+
+def test_messages_of_any_size_arrive_in_order() -> None:
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    worker = start(echo, inbox, Deadlines(LONG, LONG))
+    assert inbox.get(timeout=LONG) == Ready()
+    big = np.arange(2_000_000)
+    for message in ("a", big, "b"):
+        worker.channel.send(message)
+    assert inbox.get(timeout=LONG) == "a"
+    assert np.array_equal(inbox.get(timeout=LONG), big)  # type: ignore[arg-type]
+    assert inbox.get(timeout=LONG) == "b"
+    worker.kill()
+    assert inbox.get(timeout=LONG) is None  # the end of the channel
+    assert "GRPO_TEST" not in os.environ
+
+
+def test_death_in_mid_message_hangs_nobody() -> None:
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    worker = start(die_in_mid_message, inbox, Deadlines(LONG, LONG))
+    assert inbox.get(timeout=LONG) is None
+    worker.process.join(LONG)
+    assert worker.process.exitcode == -signal.SIGKILL  # the fault fired
+    worker.channel.send("nobody listens")  # neither blocks nor raises
+
+
+def test_a_stopped_worker_is_overdue_and_can_be_killed() -> None:
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    worker = start(echo, inbox, Deadlines(LONG, 0.3))
+    worker.heard(inbox.get(timeout=LONG))
+    assert worker.ready
+    assert worker.overdue() == ""
+    os.kill(worker.process.pid or 0, signal.SIGSTOP)
+    time.sleep(0.4)
+    assert worker.overdue() == "silent for 0.3 s"
+    worker.kill()
+    assert worker.process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("busy", "overdue"), [(True, "no progress for 1 s"), (False, "")])
+def test_alive_is_not_progress(busy: bool, overdue: str) -> None:
+    inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+    worker = start(echo, inbox, Deadlines(LONG, 1.0))
+    worker.heard(inbox.get(timeout=LONG))
+    for _ in range(6):
+        worker.heard(Heartbeat(progress=7, busy=busy, busy_s=0.0, clock=0.0))
+        time.sleep(0.25)
+    assert worker.overdue() == overdue
+    worker.kill()
+
+
+@pytest.mark.parametrize("name", ["actor_main", "learner_main"])
+def test_children_die_with_a_killed_parent(name: str, tmp_path: Path) -> None:
+    """A worker in the middle of its start-up, its channel not yet open, goes as well."""
+    code = f"""
+import os, sys, time
+from pathlib import Path
+from grpo_gsm8k.runtime.process import Deadlines, spawn
+from grpo_gsm8k.runtime.worker import Surroundings, {name}
+if __name__ == "__main__":
+    around = Surroundings(os.getpid(), Path(sys.argv[1]) / "log", ())
+    worker = spawn("w", {name}, (around, None), {{}}, Deadlines(60, 60), lambda w, m: None)
+    print(worker.process.pid, flush=True)
+    time.sleep(60)
+"""
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+    )
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(0.3)
+    parent.kill()
+    parent.wait()
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running()

@@ -1,0 +1,37 @@
+"""The ledger keeps the surviving history, across rollbacks and a torn line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grpo_gsm8k.errors import LabError
+from grpo_gsm8k.tracking import ledger
+from grpo_gsm8k.transport.protocol import PromptUse
+
+
+def test_rollback_voids_later_steps_and_appending_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    book = ledger.Ledger(path)
+    for step in (1, 2, 3):
+        book.record(step, [PromptUse(0, f"p{step}")])
+    book.rollback(1)
+    book.record(2, [PromptUse(0, "again"), PromptUse(0, "long", "prompt_too_long")])
+    book.close()
+    account = ledger.read(path)
+    assert [u.prompt_id for u in account.uses()] == ["p1", "again", "long"]
+    with path.open("a") as file:
+        file.write('{"step": 3, "pro')  # a kill in the middle of a write
+    book = ledger.Ledger(path)
+    book.record(3, [])
+    book.close()
+    assert sorted(ledger.read(path).steps) == [1, 2, 3]
+
+
+def test_a_step_twice_or_a_hole_is_refused(tmp_path: Path) -> None:
+    book = ledger.Ledger(tmp_path / "ledger.jsonl")
+    book.record(1, [])
+    for step in (1, 3):
+        with pytest.raises(LabError, match=f"step {step} after step 1"):
+            book.record(step, [])

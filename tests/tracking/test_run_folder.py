@@ -1,0 +1,150 @@
+"""Run folders: unique, found again, free of secrets, and nothing outside the root is touched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.tracking import run_folder
+from grpo_gsm8k.tracking.run_folder import RunFolder
+
+NOON = datetime(2030, 1, 2, 12, 0, 0)
+
+
+def make_run(artifacts: Path, name: str, steps: tuple[int, ...] = (), hour: int = 12) -> RunFolder:
+    run = run_folder.create(artifacts, name, lambda: NOON.replace(hour=hour))
+    for step in steps:
+        (run.checkpoints / f"step_{step}").mkdir()
+        (run.checkpoints / f"step_{step}" / "manifest.json").write_text("{}")
+    return run
+
+
+def test_create_is_unique_within_a_second(tmp_path: Path) -> None:
+    names = [make_run(tmp_path, "demo").path.name for _ in range(3)]
+    assert names == ["20300102-120000_demo", "20300102-120000_demo-2", "20300102-120000_demo-3"]
+    assert RunFolder(tmp_path / "runs" / names[0]).checkpoints.is_dir()
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", ".hidden", "x" * 65, "a\n"])
+def test_create_refuses_names_that_leave_the_root(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="name="):
+        make_run(tmp_path / "artifacts", name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_planted_symlink_is_refused(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+    (artifacts / "runs").symlink_to(outside)
+    for call in (lambda: make_run(artifacts, "demo"), lambda: run_folder.find(artifacts, "latest")):
+        with pytest.raises(UserError, match="symlink"):
+            call()
+    assert list(outside.iterdir()) == []
+    (artifacts / "runs").unlink()
+    run = make_run(artifacts, "demo", (1,))
+    run.metrics_jsonl.symlink_to(outside / "file")
+    with pytest.raises(UserError, match=r"metrics.jsonl is a symlink"):
+        run_folder.find(artifacts, "latest")
+
+
+def test_find_latest_is_the_newest_run_with_a_complete_checkpoint(tmp_path: Path) -> None:
+    make_run(tmp_path, "old", (5,), hour=9)
+    middle = make_run(tmp_path, "middle", (200, 1000, 20), hour=10)
+    newest = make_run(tmp_path, "newest", hour=11)
+    (newest.checkpoints / "step_3000").mkdir()  # no manifest: not complete
+    (middle.checkpoints / ".step_2000.tmp").mkdir()
+    (middle.checkpoints / "step_0900").mkdir()
+    assert run_folder.find(tmp_path, "latest") == (RunFolder(middle.path.resolve()), 1000)
+    assert run_folder.checkpoint_steps(middle) == [20, 200, 1000]
+    assert run_folder.find(tmp_path, newest.path.name)[1] is None
+
+
+def test_latest_of_one_second_counts_in_numbers(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, "demo", (1,)) for _ in range(11)]
+    assert run_folder.find(tmp_path, "latest")[0].path.name == runs[-1].path.name == "20300102-120000_demo-11"
+
+
+def test_find_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, "demo", (3, 12))
+    monkeypatch.chdir(tmp_path)
+    found = RunFolder(run.path.resolve())
+    assert run_folder.find(Path(), f"runs/{run.path.name}") == (found, 12)
+    assert run_folder.find(tmp_path, str(run.checkpoints / "step_3")) == (found, 3)
+
+
+def test_find_errors_say_what_to_do(tmp_path: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    with pytest.raises(UserError, match="start without resume_from"):
+        run_folder.find(artifacts, "latest")
+    run = make_run(artifacts, "demo", (3,))
+    for spec, message in {
+        str(run.checkpoints / "step_4"): r"choose one of those in .*step_3",
+        "no_such_run": r"no run folder.*resume_from=latest",
+        "/etc": r"set artifacts=FOLDER",
+        str(artifacts / "runs" / ".." / ".." / "x"): r"set artifacts=FOLDER",
+        str(artifacts / "runs"): r"set artifacts=FOLDER",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            run_folder.find(artifacts, spec)
+
+
+def test_manifest_has_what_it_needs_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "canary-secret-1")
+    argv = ["cli.py", "command=policy_gradient", "hub.token=canary-secret-2", "--api-key", "canary-secret-3", "seed=5"]
+    argv += ["x=https://me:canary-secret-4@host/repo", "note=canary-secret-1", "policy_gradient.max_new_tokens=9"]
+    monkeypatch.setattr(sys, "argv", argv)
+    run = make_run(tmp_path, "demo")
+    config = {"seed": 5, "path": Path("a/b"), "pair": (0.9, 0.95), "hub": {"token": "canary-secret-2"}}
+    for _ in range(3):
+        run_folder.write_manifest(run, config, lambda: NOON)
+    run_folder.write_config(run, config)
+    text = run.manifest.read_text()
+    assert "canary-secret" not in text + run.config_yaml.read_text()
+    manifest = json.loads(text)
+    assert manifest["seed"] == 5
+    assert manifest["command_line"][-1] == "policy_gradient.max_new_tokens=9"
+    assert manifest["command_line"][-2] == "note=***"
+    assert manifest["packages"]["transformers"]
+    assert manifest["machine"]["ram_bytes"] > 2**28
+    assert manifest["machine"]["cpu"]
+    assert set(manifest["git"]) == {"sha", "dirty"}
+    assert [resume["seed"] for resume in manifest["resumes"]] == [5, 5]
+    assert yaml.safe_load(run.config_yaml.read_text())["pair"] == [0.9, 0.95]
+
+
+def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.check_output(["git", "-C", str(tmp_path), *identity, *arguments], text=True).strip()
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    sha = git("rev-parse", "HEAD")
+    assert run_folder.git_state(tmp_path) == {"sha": sha, "dirty": False}
+    (tmp_path / "new.py").write_text("")
+    assert run_folder.git_state(tmp_path) == {"sha": sha, "dirty": True}
+    monkeypatch.setenv("PATH", "/nonexistent")  # an image without git
+    monkeypatch.setenv("GIT_SHA", "abc")
+    assert run_folder.git_state(tmp_path) == {"sha": "abc", "dirty": None}
+    assert run_folder._machine()["gpus"] == []
+
+
+def test_redact_leaves_ordinary_values_alone() -> None:
+    config = {"stop_token_ids": [1, 2], "token_budget": 5, "max_new_tokens": 9, "text": "monkey", "key": "", "n": None}
+    assert run_folder.redact(config) == config
+
+
+def test_no_heavy_import() -> None:
+    modules = ["tracking.tracker", "tracking.console", "tracking.run_folder", "files.checksums"]
+    code = "import sys, " + ", ".join(f"grpo_gsm8k.{name}" for name in modules) + "\n"
+    code += "print(sorted({'torch', 'vllm', 'transformers', 'wandb', 'rich', 'numpy'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -1,0 +1,435 @@
+"""Metrics, events, summary and W&B: complete, strict, and never in the way of the run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from grpo_gsm8k.config import WandbConfig
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.tracking import console, run_folder, wandb_writer
+from grpo_gsm8k.tracking.metrics import METRICS
+from grpo_gsm8k.tracking.run_folder import RunFolder
+from grpo_gsm8k.tracking.tracker import Tracker, TrackingError
+from grpo_gsm8k.tracking.wandb_writer import check_wandb
+from tests.conftest import REPO
+
+OFF = WandbConfig(mode="off", project="p", entity=None)
+OFFLINE = WandbConfig(mode="offline", project="p", entity=None)
+ONLINE = WandbConfig(mode="online", project="p", entity=None)
+
+
+class Recorder:
+    """A console that remembers."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.steps: list[int] = []
+        self.closed = False
+
+    def step(self, step: int, metrics: object) -> None:
+        self.steps.append(step)
+
+    def validation(self, version: int, metrics: object) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return run_folder.create(tmp_path, "demo")
+
+
+def open_tracker(run: RunFolder, config: WandbConfig = OFF, start: int = 0, **extra: object) -> Tracker:
+    shown = extra.pop("console", None) or Recorder()
+    return Tracker(run, config, {"seed": 1, **extra}, 10, start, None, shown)
+
+
+def numbers(reward: float = 0.5, seconds: float = 2.0, rate: float = 100.0) -> dict[str, float]:
+    return {
+        "train/reward_mean": reward,
+        "train/reward_format": 0.1,
+        "time/step_s": seconds,
+        "rollout/tokens_per_s": rate,
+        "time/actor_idle_frac": 0.25,
+    }
+
+
+def accuracy(value: float, half: float = 0.05) -> dict[str, float]:
+    return {
+        "val/accuracy": value,
+        "val/accuracy_ci_low": value - half,
+        "val/accuracy_ci_high": value + half,
+        "val/n": 64,
+    }
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not strict JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def events(run: RunFolder, kind: str) -> list[dict[str, object]]:
+    return [event for event in lines(run.events_jsonl) if event["kind"] == kind]
+
+
+def test_each_step_is_on_disk_at_once_and_only_once(run: RunFolder) -> None:
+    tracker = open_tracker(run)
+    tracker.step(1, numbers())
+    assert lines(run.metrics_jsonl) == [{"step": 1, **numbers()}]
+    with pytest.raises(TrackingError, match="exactly once"):
+        tracker.step(1, numbers())
+    with pytest.raises(TrackingError, match="no step"):
+        tracker.step(0, numbers())
+    tracker.step(3, numbers())
+    assert [(e["after"], e["step"]) for e in events(run, "steps_out_of_order")] == [(1, 3)]
+    tracker.close("done")
+    again = open_tracker(run, start=3)
+    with pytest.raises(TrackingError, match="exactly once"):
+        again.step(3, numbers())
+
+
+def test_unknown_names_are_refused_and_nothing_is_written(run: RunFolder) -> None:
+    tracker = open_tracker(run)
+    for name in ("train/reward", "qwen/loss", "val/acuracy"):
+        with pytest.raises(TrackingError, match=name):
+            tracker.step(1, {"train/loss": 0.0, name: 1.0})
+    with pytest.raises(TrackingError, match="says val/version=4"):
+        tracker.validation(5, {"val/version": 4})
+    assert lines(run.metrics_jsonl) == []
+    assert all(METRICS.values())
+
+
+def test_values_that_are_not_finite_become_null_and_are_reported(run: RunFolder) -> None:
+    shown = Recorder()
+    tracker = open_tracker(run, console=shown)
+    tracker.step(1, {"train/loss": float("nan"), "train/grad_norm": float("inf"), "train/lr": 0.0})
+    assert lines(run.metrics_jsonl) == [{"step": 1, "train/loss": None, "train/grad_norm": None, "train/lr": 0.0}]
+    assert events(run, "not_finite")[0]["values"] == {"train/loss": "nan", "train/grad_norm": "inf"}
+    assert "train/grad_norm" in shown.notes[0]
+
+
+def test_validation_has_its_own_line_and_a_repetition_replaces_it(run: RunFolder) -> None:
+    tracker = open_tracker(run)
+    tracker.step(1, numbers())
+    tracker.validation(0, accuracy(0.1))
+    tracker.validation(0, accuracy(0.2))
+    assert lines(run.metrics_jsonl)[1:] == [{**accuracy(0.2), "val/version": 0}]
+    assert events(run, "validation_repeated")[0]["replaced"] == [{**accuracy(0.1), "val/version": 0}]
+
+
+def test_rollback_makes_later_records_void(run: RunFolder) -> None:
+    tracker = open_tracker(run)
+    tracker.rollback(0)
+    for step in range(1, 7):
+        tracker.step(step, numbers())
+        tracker.validation(step, accuracy(step / 10))
+    tracker.rollback(4)
+    tracker.step(5, numbers(reward=0.9))
+    records = lines(run.metrics_jsonl)
+    assert [r["step"] for r in records if "step" in r] == [1, 2, 3, 4, 5]
+    assert [r["val/version"] for r in records if "val/version" in r] == [1, 2, 3, 4]
+    assert records[-1]["train/reward_mean"] == 0.9
+    (event,) = events(run, "rollback")
+    assert (event["void_steps"], event["void_validations"]) == ([5, 6], [5, 6])
+    assert events(run, "steps_missing") == []
+    tracker.rollback(7)  # the checkpoint of step 7 outlived the records of 6 and 7
+    assert events(run, "steps_missing")[0]["steps"] == [6, 7]
+
+
+def test_a_torn_line_is_repaired_at_open(run: RunFolder) -> None:
+    tracker = open_tracker(run)
+    tracker.step(1, numbers())
+    with run.metrics_jsonl.open("a") as file:
+        file.write('{"step": 2, "train/lo')
+    tracker = open_tracker(run, start=1)
+    tracker.step(2, numbers())
+    assert [r["step"] for r in lines(run.metrics_jsonl)] == [1, 2]
+    assert events(run, "repaired")[0]["torn_bytes"] == 21
+
+
+def test_summary(run: RunFolder) -> None:
+    tracker = open_tracker(run)
+    tracker.validation(4, accuracy(0.6))
+    tracker.validation(0, accuracy(0.3))
+    tracker.validation(2, accuracy(0.7))
+    tracker.step(1, numbers(seconds=1.0, rate=1000.0))
+    tracker.step(2, numbers(seconds=9.0, rate=100.0))
+    tracker.event("actor_restarted", reason="killed")
+    summary = tracker.close("done")
+    assert json.loads(run.summary_json.read_text()) == summary
+    assert tracker.summary()["status"] == "done"
+    assert [summary[f"{which}_validation"]["version"] for which in ("first", "last", "best")] == [0, 4, 2]
+    assert summary["tokens_per_s_mean"] == pytest.approx(1900 / 10)  # tokens over time, not a mean of rates
+    assert summary["actor_idle_frac_mean"] == pytest.approx(0.25)
+    assert summary["learner_idle_frac_mean"] is None
+    assert summary["restarts"] == {"actor": 1, "learner": 0}
+    assert (summary["status"], summary["steps"], summary["change"]) == ("done", 2, "higher")
+    assert 0 < summary["wall_seconds"] < 60
+
+
+def test_wall_time_counts_the_working_time_of_every_process() -> None:
+    times = [("start", 100.0), ("x", 110.0), ("start", 500.0), ("end", 507.0)]
+    assert console.seconds_of_sessions([{"kind": kind, "time": at} for kind, at in times]) == 17.0
+    assert console.seconds_of_sessions([]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [((0.41, 0.6), "higher"), ((0.4, 0.6), "none shown"), ((0.1, 0.19), "lower"), ((None, None), None)],
+)
+def test_compare_needs_disjoint_intervals(last: tuple[float, float], expected: str | None) -> None:
+    ends = [
+        {"version": v, "accuracy_ci_low": lo, "accuracy_ci_high": hi} for v, (lo, hi) in ((0, (0.2, 0.4)), (8, last))
+    ]
+    assert console.compare(*ends) == expected
+    assert console.compare(ends[0], ends[0]) is None
+    assert console.compare(None, None) is None
+
+
+def test_plain_console_is_one_ascii_line_per_step() -> None:
+    raw = io.BytesIO()
+    shown = console.open_console(10, 0, io.TextIOWrapper(raw, encoding="ascii"))
+    shown.step(1, {"train/reward_mean": None})
+    shown.validation(0, accuracy(0.5))
+    shown.step(4, {**numbers(), "rollout/staleness_mean": 0.5, "rollout/staleness_max": 1.0})
+    shown.note("weights of başlangıç")
+    shown.close()
+    out = raw.getvalue().decode("ascii").splitlines()
+    assert out[0].startswith("step 1/10 | validation - | reward - |")
+    assert out[2] == (
+        "step 4/10 | validation 50.0% [95 %: 45.0% to 55.0%] of version 0 | reward 0.500 | tokens/s 100"
+        " | staleness 0.5 | max staleness 1 | actor idle 25% | ETA 0:00:12"
+    )
+    assert len(out) == 4
+
+
+def test_live_console_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    shown = console.open_console(10, 0, terminal)
+    shown.step(3, numbers())
+    shown.validation(0, accuracy(0.5))
+    shown.note("actor [restarted]")
+    shown.close()
+    shown.close()
+    text = terminal.getvalue()
+    assert "3/10" in text
+    assert "50.0% [95 %: 45.0% to 55.0%]" in text
+    assert "actor [restarted]" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is visible again
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_print_summary_says_what_the_intervals_allow(run: RunFolder, validated: bool) -> None:
+    tracker = open_tracker(run)
+    if validated:
+        tracker.validation(0, accuracy(0.3))
+        tracker.validation(8, accuracy(0.35))
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    console.print_summary(tracker.close("done"), Path("/tmp/koşu"), stream)
+    text = raw.getvalue().decode("ascii")
+    assert ("no difference that 95 % intervals can show" in text) == validated
+    assert ("30.0% [95 %: 25.0% to 35.0%] of version 0" in text) == validated
+    assert ("takes two validations" in text) != validated
+    assert "/tmp/ko\\u015fu" in text
+    assert len(text.splitlines()) < 20
+
+
+def test_online_without_a_key_is_refused_before_anything(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(run.path))
+    file = run.path / "netrc"
+    monkeypatch.setenv("NETRC", str(file))
+    with pytest.raises(UserError, match=r"wandb\.mode=offline"):
+        open_tracker(run, ONLINE)
+    assert not run.events_jsonl.exists()
+    file.write_text("machine api.wandb.ai login user password key\n")
+    file.chmod(0o600)
+    check_wandb(ONLINE)
+    file.write_text("machine example.org login user password key\n")
+    with pytest.raises(UserError):
+        check_wandb(ONLINE)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    check_wandb(ONLINE)
+
+
+SESSION = """
+import sys, time, json, socket, threading, os
+from pathlib import Path
+from grpo_gsm8k.tracking import console, tracker, wandb_writer
+from grpo_gsm8k.config import WandbConfig
+from grpo_gsm8k.tracking.run_folder import RunFolder
+mode, folder, first, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+
+def serve(server):
+    kept = []
+    while True:
+        kept.append(server.accept()[0])
+        if mode == "error":
+            threading.Thread(target=answer, args=(kept[-1],), daemon=True).start()
+
+def answer(client):
+    while client.recv(65536):
+        client.sendall(b"HTTP/1.1 500 Internal Server Error\\r\\nContent-Length: 0\\r\\n\\r\\n")
+
+if mode in ("hang", "error"):
+    server = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=serve, args=(server,), daemon=True).start()
+    os.environ["WANDB_BASE_URL"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+    os.environ["WANDB_API_KEY"] = "canary-api-key-" + "x" * 40
+    wandb_writer.WANDB_INIT_SECONDS = 2.0 if mode == "error" else 60.0
+config = WandbConfig(mode="offline" if mode == "kill" else ("online" if mode in ("hang", "error") else mode),
+                     project="p", entity=None)
+values = {"seed": 1, "hub": {"token": "canary-config"}, "note": os.environ.get("CANARY_TOKEN", "")}
+tracker = tracker.Tracker(RunFolder(folder), config, values, 10, first, None, console.open_console(10))
+begun = time.monotonic()
+for step in range(first + 1, last + 1):
+    tracker.step(step, {"train/loss": 1.0 / step})
+tracker.validation(last, {"val/accuracy": 0.5})
+print("stepped", time.monotonic() - begun, flush=True)
+if mode == "kill":
+    while not list(folder.glob("wandb/offline-run-*/*.wandb")):
+        time.sleep(0.05)
+    print("ready", flush=True)
+    time.sleep(600)
+if mode == "error":
+    time.sleep(8)
+tracker.close("done", 3.0 if mode == "hang" else 20.0)
+print("closed", time.monotonic() - begun, tracker.wandb_run_id, flush=True)
+"""
+
+
+def session(mode: str, run: RunFolder, first: int = 0, last: int = 3) -> list[str]:
+    return [sys.executable, "-c", SESSION, mode, str(run.path), str(first), str(last)]
+
+
+def in_session(mode: str, run: RunFolder, first: int = 0, last: int = 3) -> list[str]:
+    environment = {**os.environ, "CANARY_TOKEN": "canary-environment"}
+    done = subprocess.run(
+        session(mode, run, first, last),
+        cwd=REPO,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout.splitlines()
+
+
+def assert_no_canary(run: RunFolder) -> None:
+    checked = 0
+    for path in run.path.rglob("*"):
+        if path.is_file():
+            assert b"canary-" not in path.read_bytes(), path
+            checked += 1
+    assert checked > 5
+
+
+def test_offline_wandb_continues_the_same_run_and_holds_no_secret(run: RunFolder) -> None:
+    first = in_session("offline", run)[-1].split()[-1]
+    second = in_session("offline", run, first=3, last=5)[-1].split()[-1]
+    assert first == second == (run.path / "wandb_run_id").read_text().strip()
+    stores = sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
+    assert [store.name for store in stores] == [f"run-{first}.wandb"] * 2
+    assert b"train/loss" in stores[0].read_bytes()
+    assert b"val/version" in stores[0].read_bytes()
+    assert_no_canary(run)
+    assert [r["step"] for r in lines(run.metrics_jsonl) if "step" in r] == [1, 2, 3, 4, 5]
+
+
+def test_off_makes_no_wandb_files(run: RunFolder) -> None:
+    tracker = open_tracker(run)
+    tracker.close("done")
+    assert tracker.wandb_run_id is None
+    assert not list(run.path.glob("wandb*"))
+
+
+def test_a_writer_that_is_full_drops_counts_and_says_so_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_writer, "WANDB_QUEUE", 2)
+    monkeypatch.setattr(wandb_writer.WandbWriter, "_start", lambda self: time.sleep(600))
+    shown = Recorder()
+    tracker = open_tracker(run, OFFLINE, console=shown)
+    began = time.monotonic()
+    for step in range(1, 7):
+        tracker.step(step, numbers())
+    tracker.close("done", 0.2)
+    assert time.monotonic() - began < 60  # of the 600
+    assert len([note for note in shown.notes if "W&B" in note]) == 1
+    assert events(run, "wandb_dropped")[0]["records"] == 6
+    assert len(lines(run.metrics_jsonl)) == 6
+    assert shown.closed
+
+
+@pytest.mark.slow
+def test_hanging_wandb_blocks_neither_steps_nor_the_end(run: RunFolder) -> None:
+    began = time.monotonic()
+    out = in_session("hang", run)
+    assert time.monotonic() - began < 45  # 3 s for W&B, not its own 60, and the interpreter's start and exit
+    assert float(next(line for line in out if line.startswith("stepped")).split()[1]) < 20
+    assert len(lines(run.metrics_jsonl)) == 4
+    assert "did not finish within 3 s" in events(run, "wandb_problem")[0]["problem"]
+    assert events(run, "wandb_dropped")[0]["records"] == 4
+    assert_no_canary(run)
+
+
+@pytest.mark.slow
+def test_failing_wandb_becomes_an_offline_run(run: RunFolder) -> None:
+    out = in_session("error", run)
+    assert len([line for line in out if "wandb sync" in line]) == 1
+    assert len(events(run, "wandb_problem")) == 1
+    assert events(run, "wandb_dropped") == []
+    (store,) = run.path.glob("wandb/offline-run-*/*.wandb")
+    assert b"val/accuracy" in store.read_bytes()
+    assert_no_canary(run)
+
+
+@pytest.mark.slow
+def test_killed_process_leaves_no_wandb_process(run: RunFolder) -> None:
+    process = subprocess.Popen(session("kill", run), cwd=REPO, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert any(line.startswith("ready") for line in process.stdout)
+    service = psutil.Process(process.pid).children(recursive=True)
+    assert any(child.name().startswith("wandb-core") for child in service)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(service, timeout=10)
+    left = [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert left == []
+    assert len(lines(run.metrics_jsonl)) == 4
+
+
+def test_running_out_of_memory_is_an_event_and_a_line(run: RunFolder) -> None:
+    shown = Recorder()
+    tracker = open_tracker(run, console=shown)
+    tracker.out_of_memory(4096, "CUDA out of memory")
+    tracker.step(1, {**numbers(), "learner/oom_halvings": 1.0})
+    tracker.annotate({"outcome": {"hours": 1.0}})
+    assert tracker.close("stopped: budget")["outcome"] == {"hours": 1.0}
+    (event,) = [e for e in lines(run.events_jsonl) if e["kind"] == "out_of_memory"]
+    assert (event["token_budget"], event["reason"]) == (4096, "CUDA out of memory")
+    assert "learner.token_budget=4096" in shown.notes[0]

@@ -1,0 +1,108 @@
+"""The owner's lock, sweeping after a crash, permissions whatever the umask, and room checked first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from grpo_gsm8k.errors import UserError, WeightsError
+from grpo_gsm8k.transport import weights
+from grpo_gsm8k.transport.protocol import WeightsRef
+from grpo_gsm8k.transport.weights_store import WeightsStore
+
+CANARY = weights.Canary((1, 2), (-0.5,))
+
+
+def abcd(folder: Path) -> None:
+    (folder / weights.MODEL_FILE).write_bytes(b"abcd")
+
+
+def test_claim_and_release(tmp_path: Path) -> None:
+    with WeightsStore(tmp_path, Path("run")) as store:
+        folder = store.incarnation_folder(0)
+        weights.publish(folder, 3, "model", 10, abcd, CANARY)
+        with pytest.raises(UserError, match="active already"):
+            WeightsStore(tmp_path, Path("run")).__enter__()
+        with WeightsStore(tmp_path, Path("other")), WeightsStore(tmp_path, Path("elsewhere/run")):
+            assert folder.exists()  # a living run is not swept
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from grpo_gsm8k.transport.weights_store import WeightsStore\n"
+        "with WeightsStore(Path(sys.argv[1]), Path('dead')) as store:\n"
+        "    store.incarnation_folder(0); print('up', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(tmp_path.rglob("dead.*/i0"))  # the fault left something
+    with WeightsStore(tmp_path, Path("next")) as store:
+        assert list(tmp_path.glob("*/*")) == [store.root]
+
+
+def test_runs_that_begin_and_end_together_do_not_trip(tmp_path: Path) -> None:
+    """The last to end removes the folder of all, maybe just when another one begins."""
+
+    def begin_and_end(name: str) -> int:
+        for _ in range(200):
+            with WeightsStore(tmp_path, Path(name)) as store:
+                assert store.root.is_dir()
+        return 200
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(begin_and_end, "abcd")) == 800
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_private_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with WeightsStore(tmp_path, Path("run")) as store:
+            ref = weights.publish(store.incarnation_folder(0), 0, "model", 4, abcd, CANARY)
+            for path in [store.root.parent, store.root, *store.root.rglob("*")]:
+                assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+            assert weights.verify(ref).canary == CANARY
+    finally:
+        os.umask(before)
+
+
+def test_no_room_is_found_out_before_the_first_byte(tmp_path: Path) -> None:
+    old = weights.publish(tmp_path, 0, "model", 4, abcd, CANARY)
+    with pytest.raises(WeightsError, match="enlarge /dev/shm"):
+        weights.publish(tmp_path, 1, "model", 1 << 60, lambda path: pytest.fail("wrote"), CANARY)
+    assert weights.verify(old).version == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["v0"]
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        (path / weights.MODEL_FILE).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(WeightsError, match="No space left"):
+        weights.publish(tmp_path, 1, "model", 4, fail, CANARY)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing"])
+def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
+    ref = weights.publish(tmp_path, 1, "model", 4, abcd, CANARY)
+    file = Path(ref.path) / weights.MODEL_FILE
+    {"flip": lambda: file.write_bytes(b"abcX"), "truncate": lambda: file.write_bytes(b"abc"), "missing": file.unlink}[
+        damage
+    ]()
+    with pytest.raises(WeightsError, match="version 1"):
+        weights.verify(ref)
+    with pytest.raises(WeightsError):
+        weights.verify(WeightsRef(2, ref.path))
