@@ -25,7 +25,7 @@ from grpo_gsm8k.report import collect
 from grpo_gsm8k.report.render import render_html, render_markdown
 from grpo_gsm8k.report.write_report import build
 from grpo_gsm8k.runtime.engines import VERSION
-from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, SamplingSpec
 from tests.report import runs as made
 
 ITEMS, SAMPLES, UPDATES, TRIES = 1319, 16, 300, 3
@@ -95,7 +95,7 @@ def best(work: Callable[[], object]) -> float:
 def question(index: int) -> Question:
     """Problem `index`, whose answer is 18."""
     sampling = SamplingSpec(1.0, 1.0, 512, 0, ())
-    request = GenerateGroup(str(index), Purpose.VALIDATION, np.zeros(1, np.int32), SAMPLES, sampling, VERSION, True)
+    request = GenerateGroup(str(index), np.zeros(1, np.int32), SAMPLES, sampling, VERSION, True)
     return Question("model", "zero_shot", 1.0, Problem(f"q{index}", "?", "#### 18", "18"), "?", request)
 
 

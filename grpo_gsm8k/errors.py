@@ -18,6 +18,10 @@ class WeightsError(LabError):
     """A weights folder is incomplete, damaged, does not fit, or did not become live."""
 
 
+class IntegrityError(LabError):
+    """A file or folder is not what was written; the text names each file and the reason."""
+
+
 class CheckpointError(LabError):
     """A checkpoint is missing, damaged or does not belong to this run."""
 

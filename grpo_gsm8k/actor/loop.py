@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -124,7 +123,7 @@ class Actor:
             try:
                 self._engine.add(request)
             except ValueError as error:  # the engine refused this one request; the others go on
-                self._channel.send(Failed(request.request_id, str(error), traceback.format_exc()))
+                self._channel.send(Failed(request.request_id, str(error)))
             else:
                 self._running[request.request_id] = request
 

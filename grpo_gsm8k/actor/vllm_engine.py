@@ -270,7 +270,7 @@ def _result(output: Any, version: int | None) -> GroupResult | Failed:
     completions = tuple(_completion(item, version) for item in sorted(output.outputs, key=lambda item: item.index))
     reasons = {completion.finish_reason for completion in completions}
     if not reasons <= {"stop", "length"}:
-        return Failed(output.request_id, f"finish reasons {sorted(reasons)}", "")
+        return Failed(output.request_id, f"finish reasons {sorted(reasons)}")
     return GroupResult(output.request_id, completions, _prompt_scores(output))
 
 

@@ -12,7 +12,7 @@ from grpo_gsm8k.evaluation import accuracy
 from grpo_gsm8k.evaluation.harness import scores
 from grpo_gsm8k.evaluation.harness.tasks import task_list, task_manager, wants_gsm8k
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run
-from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.files.aside import write_atomically
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import IntegrityError, UserError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import refuse_link
 
@@ -89,7 +89,7 @@ def verify(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is missing: run command=preprocess with the same settings first")
     try:
         manifest = checksums.verify(folder)
-    except checksums.IntegrityError as error:
+    except IntegrityError as error:
         raise UserError(f"{error}: run command=preprocess again") from None
     if manifest.get("kind") != KIND:
         raise UserError(f"{folder} was not made by command=preprocess: set preprocess.folder to another name")

@@ -15,7 +15,7 @@ from grpo_gsm8k.evaluation.prompting import BARE, repeats
 from grpo_gsm8k.evaluation.requests import Question, questions
 from grpo_gsm8k.evaluation.results import any_temperature, comparisons, results, table
 from grpo_gsm8k.evaluation.runner import ask
-from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.transport.protocol import Failed
 

@@ -17,11 +17,12 @@ from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.requests import samples_at
 from grpo_gsm8k.evaluation.runner import ask, model_folder, named_models, open_run
-from grpo_gsm8k.files.checksums import JsonLines, write_atomically
+from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.grading import answers
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.runtime.engines import VERSION
-from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +134,7 @@ def _requests(config: Config, lines: Sequence[Line], tokenizer: Any, stops: tupl
         seed = (config.seed << 40) + index * config.eval.samples
         sampling = SamplingSpec(temperature, 1.0, config.eval.max_new_tokens, seed, stops)
         n = samples_at(config, temperature)
-        made.append(GenerateGroup(str(index), Purpose.VALIDATION, ids, n, sampling, VERSION, pinned=True))
+        made.append(GenerateGroup(str(index), ids, n, sampling, VERSION, pinned=True))
     return made
 
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.files.checksums import JsonLines, write_atomically
+from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.grading import answers, scoring
 from grpo_gsm8k.grading.punctuation import right_without_punctuation
 

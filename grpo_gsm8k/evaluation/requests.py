@@ -9,7 +9,7 @@ from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.prompting import BARE, shots_of, without_instruction
 from grpo_gsm8k.runtime.engines import VERSION
-from grpo_gsm8k.transport.protocol import GenerateGroup, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import GenerateGroup, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,6 @@ def questions(
             for temperature in config.eval.temperatures:
                 request = GenerateGroup(
                     request_id=f"{prompting}/{temperature}/{index}",
-                    purpose=Purpose.VALIDATION,
                     prompt_ids=ids,
                     n=samples_at(config, temperature),
                     sampling=SamplingSpec(

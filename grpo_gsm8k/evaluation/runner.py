@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.files.checksums import try_lock
+from grpo_gsm8k.files.locks import try_lock
 from grpo_gsm8k.models import context_length
 from grpo_gsm8k.runtime.engines import Engines
 from grpo_gsm8k.start_model import pin_model, start_folder

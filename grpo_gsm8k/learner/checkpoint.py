@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from grpo_gsm8k.errors import CheckpointError
+from grpo_gsm8k.errors import CheckpointError, IntegrityError
 from grpo_gsm8k.files import checksums
+from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.learner.rollouts import Plan
 
 if TYPE_CHECKING:
@@ -56,23 +57,20 @@ def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Opt
     bad = [name for name, p in models.policy.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
         raise CheckpointError(f"step {state.step} is not saved: {bad[0]} holds values that are not finite")
-    checkpoints.mkdir(parents=True, exist_ok=True)
     final = step_folder(checkpoints, state.step)
-    aside = checkpoints / f".{final.name}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
     try:
-        models.policy.model.save_pretrained(aside / "model")
-        tokenizer.save_pretrained(aside / "model")
-        save_file(optimizers.policy.state_tensors(), aside / "optimizer.safetensors")
-        if models.critic is not None and optimizers.critic is not None:
-            save_file({name: p.detach() for name, p in models.critic.named_parameters()}, aside / "critic.safetensors")
-            save_file(optimizers.critic.state_tensors(), aside / "critic_optimizer.safetensors")
-        save_file(_random_state(), aside / "rng.safetensors")
-        (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
-        checksums.write_manifest(aside, {"step": state.step})
-        checksums.replace_folder(aside, final, durable=True)
+        with written_aside(final, durable=True, sole_writer=True) as aside:
+            models.policy.model.save_pretrained(aside / "model")
+            tokenizer.save_pretrained(aside / "model")
+            save_file(optimizers.policy.state_tensors(), aside / "optimizer.safetensors")
+            if models.critic is not None and optimizers.critic is not None:
+                critic = {name: p.detach() for name, p in models.critic.named_parameters()}
+                save_file(critic, aside / "critic.safetensors")
+                save_file(optimizers.critic.state_tensors(), aside / "critic_optimizer.safetensors")
+            save_file(_random_state(), aside / "rng.safetensors")
+            (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
+            checksums.write_manifest(aside, {"step": state.step})
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise CheckpointError(f"checkpoint of step {state.step} could not be written: {error}") from error
     return final
 
@@ -82,7 +80,7 @@ def read_state(folder: Path) -> TrainerState:
     try:
         checksums.verify(folder)
         values = json.loads((folder / "state.json").read_text())
-    except (checksums.IntegrityError, OSError, ValueError) as error:
+    except (IntegrityError, OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
     if values.get("state_version") != STATE_VERSION:
         raise CheckpointError(f"{folder}: state version {values.get('state_version')}, this code reads {STATE_VERSION}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from grpo_gsm8k.files.aside import file_written_aside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +58,5 @@ def _parts(judged: Judged) -> dict[str, float]:
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Whole or not at all: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(rows), aside)
-    os.replace(aside, path)
+    with file_written_aside(path) as aside:
+        pq.write_table(pa.Table.from_pylist(rows), aside)

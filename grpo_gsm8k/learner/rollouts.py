@@ -10,7 +10,7 @@ import numpy as np
 from grpo_gsm8k.algorithms.advantages import zero_variance
 from grpo_gsm8k.data.sampler import prompt_at
 from grpo_gsm8k.learner.batching import rollout_sample
-from grpo_gsm8k.transport.protocol import GenerateGroup, PromptUse, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import GenerateGroup, PromptUse, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,7 +166,6 @@ class Rollouts:
         )
         return GenerateGroup(
             request_id=self._request_id(step, position),
-            purpose=Purpose.ROLLOUT,
             prompt_ids=item.prompt_ids,
             n=self._pg.group_size,
             sampling=sampling,

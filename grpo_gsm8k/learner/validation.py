@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.grading import scoring
 from grpo_gsm8k.learner import rollout_files
-from grpo_gsm8k.transport.protocol import GenerateGroup, Purpose, SamplingSpec, ValidationDone
+from grpo_gsm8k.transport.protocol import GenerateGroup, SamplingSpec, ValidationDone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +104,6 @@ class Validation:
         )
         return GenerateGroup(
             request_id=self._request_id(version, index),
-            purpose=Purpose.VALIDATION,
             prompt_ids=item.prompt_ids,
             n=1,
             sampling=sampling,

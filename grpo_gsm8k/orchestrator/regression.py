@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes
-from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.runtime.program import end_program, start_program
 
 if TYPE_CHECKING:

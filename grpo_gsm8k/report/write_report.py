@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.report import collect, eval_tables, figures, items, panels, tables
 from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown

@@ -73,7 +73,7 @@ def _run(reader: Connection, writer: Connection, surroundings: Surroundings, wor
         traceback.print_exc()
         expected = isinstance(error, LabError)
         text = str(error) if expected else f"{type(error).__name__}: {error}"
-        channel.send(Crashed(text, traceback.format_exc(), fatal=expected, user_error=isinstance(error, UserError)))
+        channel.send(Crashed(text, fatal=expected, user_error=isinstance(error, UserError)))
     channel.close(FAREWELL_SECONDS)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -11,7 +11,7 @@ from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.runtime.engines import VERSION, Engines
 from grpo_gsm8k.start_model import pin_model, start_folder
 from grpo_gsm8k.traces.trace_records import Answered, Usage, make_record
-from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def _request(config: Config, sample: Sample, tokenizer: Any, stops: tuple[int, .
         stop_token_ids=stops,
     )
     prompt_ids = encode_prompt(config.prompt, sample.problem.question, tokenizer)
-    return GenerateGroup(sample.id, Purpose.ROLLOUT, prompt_ids, 1, sampling, VERSION, pinned=False)
+    return GenerateGroup(sample.id, prompt_ids, 1, sampling, VERSION, pinned=False)
 
 
 def _answered(config: Config, sample: Sample, result: GroupResult | Failed, tokenizer: Any, seconds: float) -> Answered:

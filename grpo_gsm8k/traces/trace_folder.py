@@ -8,8 +8,9 @@ import os
 from typing import TYPE_CHECKING, Any, Self
 
 from grpo_gsm8k.errors import LabError, UserError
-from grpo_gsm8k.files.aside import refuse_link
-from grpo_gsm8k.files.checksums import JsonLines, try_lock, write_atomically
+from grpo_gsm8k.files.aside import refuse_link, write_atomically
+from grpo_gsm8k.files.json_lines import JsonLines
+from grpo_gsm8k.files.locks import try_lock
 from grpo_gsm8k.traces.trace_records import RawRecord, from_json, to_json
 
 if TYPE_CHECKING:

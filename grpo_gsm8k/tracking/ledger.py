@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import LabError
-from grpo_gsm8k.files.checksums import JsonLines
+from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.transport.protocol import PromptUse
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ import yaml
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files import checksums
+from grpo_gsm8k.files.aside import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -178,7 +179,7 @@ def step_folders(folder: Path) -> list[tuple[int, Path]]:
 def write_config(run: RunFolder, config: Mapping[str, Any]) -> None:
     """Write `config.yaml`, secrets hidden, in the order of the given mapping."""
     text = yaml.safe_dump(redact(plain(config)), sort_keys=False, allow_unicode=True)
-    checksums.write_atomically(run.config_yaml, text)
+    write_atomically(run.config_yaml, text)
 
 
 def write_manifest(run: RunFolder, config: Mapping[str, Any], clock: Callable[[], datetime] = datetime.now) -> None:
@@ -195,7 +196,7 @@ def write_manifest(run: RunFolder, config: Mapping[str, Any], clock: Callable[[]
     if run.manifest.exists():
         first = json.loads(run.manifest.read_bytes())
         record = {**first, "resumes": [*first.get("resumes", []), record]}
-    checksums.write_atomically(run.manifest, json.dumps(record, indent=2) + "\n")
+    write_atomically(run.manifest, json.dumps(record, indent=2) + "\n")
 
 
 def plain(value: object) -> Any:

@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from grpo_gsm8k.errors import LabError
-from grpo_gsm8k.files.checksums import JsonLines, write_atomically
+from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.tracking.console import best_of, seconds_of_sessions, summarise, validations_of
 from grpo_gsm8k.tracking.metrics import METRICS, PREFIXES
 from grpo_gsm8k.tracking.run_folder import plain, redact

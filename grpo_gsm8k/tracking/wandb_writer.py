@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.files.aside import write_atomically
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import WandbConfig

@@ -8,18 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-class Purpose(StrEnum):
-    """What a generation request is for."""
-
-    ROLLOUT = "rollout"
-    VALIDATION = "validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +43,6 @@ class GenerateGroup:
     """
 
     request_id: str
-    purpose: Purpose
     prompt_ids: np.ndarray  # int32 [P]
     n: int
     sampling: SamplingSpec
@@ -102,7 +93,6 @@ class Failed:
 
     request_id: str
     error: str
-    traceback: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +219,6 @@ class Crashed:
     """Last words of a worker. `fatal`: no restart can mend it; `user_error`: nor anybody but the user."""
 
     error: str
-    traceback: str
     fatal: bool
     user_error: bool
 

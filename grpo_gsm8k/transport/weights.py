@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from grpo_gsm8k.errors import WeightsError
+from grpo_gsm8k.errors import IntegrityError, WeightsError
 from grpo_gsm8k.files import checksums
+from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.transport.protocol import WeightsRef
 
 if TYPE_CHECKING:
@@ -58,17 +59,12 @@ def publish(
             "enlarge /dev/shm (docker run --shm-size) or free it"
         )
     final = root / f"v{version}"
-    aside = root / f".v{version}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
+    canary_fields = {"token_ids": canary.token_ids, "logprobs": canary.logprobs}
     try:
-        checksums.make_private_folder(aside)
-        write(aside)
-        canary_fields = {"token_ids": canary.token_ids, "logprobs": canary.logprobs}
-        checksums.write_manifest(aside, {"version": version, "kind": kind, "canary": canary_fields})
-        checksums.make_private(aside)
-        checksums.replace_folder(aside, final, durable=False)
+        with written_aside(final, private=True, sole_writer=True) as aside:
+            write(aside)
+            checksums.write_manifest(aside, {"version": version, "kind": kind, "canary": canary_fields})
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise WeightsError(f"weights version {version} could not be written to {root}: {error}") from error
     return WeightsRef(version, str(final))
 
@@ -78,7 +74,7 @@ def verify(ref: WeightsRef) -> VerifiedWeights:
     folder = Path(ref.path)
     try:
         manifest = checksums.verify(folder)
-    except checksums.IntegrityError as error:
+    except IntegrityError as error:
         raise WeightsError(f"weights version {ref.version}: {error}") from error
     if manifest["version"] != ref.version:
         raise WeightsError(f"{folder} holds version {manifest['version']}, version {ref.version} was asked for")

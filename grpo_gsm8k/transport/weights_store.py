@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Self
 import xxhash
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.files import checksums
+from grpo_gsm8k.files.aside import make_private_folder
+from grpo_gsm8k.files.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +42,8 @@ class WeightsStore:
             self._sweep()
             if self.root.exists():
                 raise UserError(f"{self.root} is in use by another process: this run is active already")
-            checksums.make_private_folder(self.root)
-            self._lock = checksums.try_lock(self.root)
+            make_private_folder(self.root)
+            self._lock = try_lock(self.root)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -57,7 +58,7 @@ class WeightsStore:
     def incarnation_folder(self, incarnation: int) -> Path:
         """Where learner number `incarnation` publishes."""
         folder = self.root / f"i{incarnation}"
-        checksums.make_private_folder(folder)
+        make_private_folder(folder)
         return folder
 
     @contextlib.contextmanager
@@ -81,7 +82,7 @@ class WeightsStore:
 
     def _sweep(self) -> None:
         for folder in self._base.iterdir():
-            lock = checksums.try_lock(folder)
+            lock = try_lock(folder)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)

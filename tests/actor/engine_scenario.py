@@ -15,14 +15,14 @@ from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import ShmWeightTransfer, VllmEngine
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
-from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsLive, WeightsRef
+from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, SamplingSpec, WeightsLive, WeightsRef
 
 NEVER = 0  # <pad>: never sampled as a stop
 
 
 def request(name: str, prompt: np.ndarray, seed: int, n: int = 2, tokens: int = 60) -> GenerateGroup:
     sampling = SamplingSpec(0.8, 1.0, tokens, seed, (NEVER,))
-    return GenerateGroup(name, Purpose.ROLLOUT, prompt, n, sampling, 0, pinned=False)
+    return GenerateGroup(name, prompt, n, sampling, 0, pinned=False)
 
 
 def publish(model: torch.nn.Module, version: int, folder: Path, canary_ids: list[int]) -> WeightsRef:

@@ -16,7 +16,7 @@ from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import VllmEngine
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, Purpose, SamplingSpec, WeightsLive
+from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, SamplingSpec, WeightsLive
 
 VERSIONS = 5
 
@@ -51,7 +51,7 @@ def main(model_folder: Path, folder: Path) -> None:
         engine.load(publisher.publish(version).ref)
         for i, prompt in enumerate(prompts):
             sampling = SamplingSpec(0.8, 1.0, 50, 100 * version + 10 * i, (0,))
-            engine.add(GenerateGroup(f"{version}/{i}", Purpose.ROLLOUT, prompt, 2, sampling, 0, pinned=False))
+            engine.add(GenerateGroup(f"{version}/{i}", prompt, 2, sampling, 0, pinned=False))
         for _ in range(20):
             step()
     while len(results) < VERSIONS * len(prompts):

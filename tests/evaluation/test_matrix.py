@@ -22,7 +22,7 @@ from grpo_gsm8k.report.write_report import report_of_run
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.tracking import run_folder
 from grpo_gsm8k.tracking.run_folder import RunFolder
-from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, SamplingSpec
 
 MODELS, ITEMS, TEMPERATURES = range(6), range(100), (0.0, 0.25, 0.5, 0.75, 1.0)
 CELLS = [(m, q, t) for m in MODELS for t in range(5) for q in ITEMS]
@@ -59,7 +59,7 @@ class CodePoints:
 
 def question(m: int, q: int, t: int) -> Question:
     sampling = SamplingSpec(TEMPERATURES[t], 1.0, 64, 0, ())
-    request = GenerateGroup(f"{m}/{q}/{t}", Purpose.VALIDATION, np.zeros(1, np.int32), 1, sampling, VERSION, True)
+    request = GenerateGroup(f"{m}/{q}/{t}", np.zeros(1, np.int32), 1, sampling, VERSION, True)
     problem = Problem(f"q{q:03d}", f"Question {q}?", f"#### {gold(q)}", str(gold(q)))
     return Question(f"lab/model-{m}", "zero_shot", TEMPERATURES[t], problem, problem.question, request)
 

@@ -16,12 +16,12 @@ from grpo_gsm8k.evaluation import runner
 from grpo_gsm8k.evaluation.generate import Generation, generation_of
 from grpo_gsm8k.evaluation.runner import ask, open_run
 from grpo_gsm8k.runtime.engines import VERSION
-from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, SamplingSpec
 
 
 def request(name: str) -> GenerateGroup:
     sampling = SamplingSpec(0.0, 1.0, 4, 0, (1,))
-    return GenerateGroup(name, Purpose.VALIDATION, np.zeros(2, np.int32), 1, sampling, VERSION, pinned=True)
+    return GenerateGroup(name, np.zeros(2, np.int32), 1, sampling, VERSION, pinned=True)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_refused_requests_are_asked_again(
             for item in reversed(requests):
                 asked[item.request_id] += 1
                 if asked[item.request_id] <= refusals[item.request_id]:
-                    yield Failed(item.request_id, f"refusal {asked[item.request_id]}", "")
+                    yield Failed(item.request_id, f"refusal {asked[item.request_id]}")
                 else:
                     yield GroupResult(item.request_id, ())
 

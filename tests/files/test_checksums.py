@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from grpo_gsm8k.errors import IntegrityError
 from grpo_gsm8k.files import checksums
-from grpo_gsm8k.files.checksums import IntegrityError, JsonLines
+from grpo_gsm8k.files.aside import make_private, make_private_folder, replace_folder, write_atomically
+from grpo_gsm8k.files.json_lines import JsonLines
 
 
 @pytest.fixture
@@ -99,26 +101,26 @@ def test_extra_may_not_hide_the_files(tmp_path: Path) -> None:
 
 def test_private_modes_hold_under_umask_zero(tmp_path: Path, umask_zero: None) -> None:
     folder = tmp_path / "private"
-    checksums.make_private_folder(folder)
+    make_private_folder(folder)
     assert mode_of(folder) == 0o700
-    checksums.write_atomically(folder / "a", b"x", 0o600)
+    write_atomically(folder / "a", b"x", 0o600)
     (folder / "sub").mkdir()
     (folder / "sub" / "b").write_text("y")
     assert mode_of(folder / "sub" / "b") == 0o666  # the umask really is 000
-    checksums.make_private(folder)
+    make_private(folder)
     assert [mode_of(folder / name) for name in ("a", "sub", "sub/b")] == [0o600, 0o700, 0o600]
 
 
 def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state"
-    checksums.write_atomically(path, "old")
+    write_atomically(path, "old")
 
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="No space"):
-        checksums.write_atomically(path, "new")
+        write_atomically(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
     assert path.read_text() == "old"
 
@@ -126,7 +128,7 @@ def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path: Path, monk
 def test_write_atomically_survives_kill(tmp_path: Path) -> None:
     path = tmp_path / "state"
     code = (
-        "import sys; from pathlib import Path; from grpo_gsm8k.files.checksums import write_atomically\n"
+        "import sys; from pathlib import Path; from grpo_gsm8k.files.aside import write_atomically\n"
         "while True:\n  for c in b'ab': write_atomically(Path(sys.argv[1]), bytes([c]) * 3_000_000)\n"
     )
     for delay in (0.0, 0.004, 0.011):
@@ -151,7 +153,7 @@ def test_replace_folder(tmp_path: Path, durable: bool) -> None:
         aside = tmp_path / ".aside"
         aside.mkdir()
         (aside / text).write_text(text)
-        checksums.replace_folder(aside, final, durable)
+        replace_folder(aside, final, durable)
         assert [p.name for p in final.iterdir()] == [text]
         assert [p.name for p in tmp_path.iterdir()] == ["step_5"]
 

@@ -10,7 +10,6 @@ from grpo_gsm8k.transport.protocol import (
     GenerateGroup,
     GroupResult,
     LoadWeights,
-    Purpose,
     Reset,
     SamplingSpec,
     WeightsLive,
@@ -19,9 +18,7 @@ from grpo_gsm8k.transport.protocol import (
 
 
 def request(name: str, version: int = 0, pinned: bool = False, n: int = 1) -> GenerateGroup:
-    return GenerateGroup(
-        name, Purpose.ROLLOUT, np.array([1], dtype=np.int32), n, SamplingSpec(1.0, 1.0, 4, 0, (1,)), version, pinned
-    )
+    return GenerateGroup(name, np.array([1], dtype=np.int32), n, SamplingSpec(1.0, 1.0, 4, 0, (1,)), version, pinned)
 
 
 def ref(version: int, incarnation: int = 0) -> WeightsRef:

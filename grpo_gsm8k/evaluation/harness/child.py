@@ -16,7 +16,7 @@ from grpo_gsm8k.config import parse_config
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.evaluation.harness.run_harness import run_harness
 from grpo_gsm8k.evaluation.harness.tasks import task_list, task_manager
-from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.start_model import start_folder
 from grpo_gsm8k.tracking.run_folder import RunFolder
 

@@ -14,7 +14,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.runner import answers
 from grpo_gsm8k.runtime.engines import VERSION
-from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, Purpose, SamplingSpec
+from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +139,7 @@ class EngineLM(TemplateLM):
 
     def _group(self, index: int, prompt: list[int], sampling: SamplingSpec, score: bool) -> GenerateGroup:
         ids = np.array(prompt, dtype=np.int32)
-        return GenerateGroup(str(index), Purpose.VALIDATION, ids, 1, sampling, VERSION, pinned=True, score_prompt=score)
+        return GenerateGroup(str(index), ids, 1, sampling, VERSION, pinned=True, score_prompt=score)
 
     def _run(self, asked: Sequence[GenerateGroup]) -> list[GroupResult | None]:
         """Answers in the order of the requests; None for one that was refused every time."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.evaluation.harness.scores import Score, scores_of
 from grpo_gsm8k.evaluation.harness.server import served
-from grpo_gsm8k.files.checksums import write_atomically
+from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.runtime.engines import Engines
 

@@ -1,0 +1,88 @@
+"""Append-only files of JSON objects, one per line."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k.errors import IntegrityError
+from grpo_gsm8k.files.aside import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+
+class JsonLines:
+    """An append-only file of one JSON object per line; each append reaches the kernel before it returns.
+
+    A crash can tear the last line only; opening removes it and says how many bytes in `repaired_bytes`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create. Raises IntegrityError for a damaged line that is not the last, OSError for a symlink."""
+        self.path = path
+        self._fd = self._open()
+        self.repaired_bytes = self._repair()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one object. Raises ValueError for NaN or infinity; on OSError (no space) the file is as before."""
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._fd).st_size
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._fd, line[written:])
+        finally:
+            if written < len(line):
+                os.ftruncate(self._fd, size)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All objects, oldest first."""
+        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Rewrite the file atomically with the wanted objects only; returns the removed ones."""
+        kept: list[dict[str, Any]] = []
+        removed: list[dict[str, Any]] = []
+        for record in self.records():
+            (kept if wanted(record) else removed).append(record)
+        if removed:
+            text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept)
+            write_atomically(self.path, text, stat.S_IMODE(os.fstat(self._fd).st_mode))
+            os.close(self._fd)
+            self._fd = self._open()
+        return removed
+
+    def close(self) -> None:
+        """Put the bytes on the disk and close; a second call does nothing."""
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self.path, flags, 0o666)
+
+    def _repair(self) -> int:
+        content = self.path.read_bytes()
+        good = content.rfind(b"\n") + 1
+        for number, line in enumerate(content[:good].splitlines(), start=1):
+            if not _is_object(line):
+                raise IntegrityError(f"{self.path}: line {number} is damaged: restore the file or delete that line")
+        torn = content[good:]
+        if torn and _is_object(torn):  # whole but for its end of line
+            os.write(self._fd, b"\n")
+            return 0
+        os.ftruncate(self._fd, good)
+        return len(torn)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
