@@ -140,8 +140,9 @@ def train(config: Any, folder: Path, groups: list[list[Any]]) -> None:
     """Load the model and do the updates."""
     import torch
 
+    from grpo_gsm8k.learner.schedules import Rates
     from grpo_gsm8k.learner.setup import open_models, open_optimizers
-    from grpo_gsm8k.learner.update import Rates, update_policy
+    from grpo_gsm8k.learner.update import update_policy
 
     torch.set_num_threads(config.learner.threads)
     models = open_models(config, folder, folder, None)

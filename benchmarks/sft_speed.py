@@ -91,7 +91,8 @@ def ours(options: argparse.Namespace) -> Result:
 
     from grpo_gsm8k.learner.model import load_policy
     from grpo_gsm8k.learner.optimizer import Optimizer
-    from grpo_gsm8k.learner.sft import as_sample, fine_tune
+    from grpo_gsm8k.learner.sft import fine_tune
+    from grpo_gsm8k.learner.sft_session import as_sequence
 
     torch.set_num_threads(options.threads)
     learner = configuration(options.model).learner.model_copy(update={"betas": (0.9, 0.999)})
@@ -100,7 +101,7 @@ def ours(options: argparse.Namespace) -> Result:
     losses, times, counts = [], [], []
     items = examples(options)
     for start in range(0, len(items), options.batch):
-        samples = [as_sample(example) for example in items[start : start + options.batch]]
+        samples = [as_sequence(example) for example in items[start : start + options.batch]]
         started = time.perf_counter()
         stats = fine_tune(policy, optimizer, samples, learner, LR, lambda: None)
         times.append(time.perf_counter() - started)

@@ -10,15 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.grading.answers import Grade
 
+if TYPE_CHECKING:
+    from grpo_gsm8k.data.problems import Problem
+
 
 @dataclass(frozen=True, slots=True)
 class RewardInput:
-    """What a part may look at. `truncated`: the token limit ended the completion, not the model."""
+    """Everything that a part may use; `truncated`: the token limit ended the completion, not the model.
 
+    `problem` has the question and the gold answer, `prompt` is the text that the model was given, special tokens
+    included, and `text` is the completion without them.
+    """
+
+    problem: Problem
+    prompt: str
     text: str
     grade: Grade
     truncated: bool

@@ -13,19 +13,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One completion of R tokens with what the loss needs of it; arrays are [R] unless said otherwise.
+class TokenSequence:
+    """A prompt of P tokens and its continuation of R tokens.
 
-    `fresh` marks tokens sampled by the version being trained. The arrays from `advantages` on come from
-    `experience.prepare`: `proximal_logprobs` are `behaviour_logprobs` where nothing else is asked for, and what a
-    method has no use for is zero. `counted` is False for a completion left out of the loss and its denominators.
+    `mask` marks the completion tokens that are predicted and trained on. The others (a tool's output in the middle of a
+    completion) are only context: no log-probability is computed for them and no denominator counts them.
     """
 
     prompt_ids: np.ndarray  # int32 [P]
-    completion_ids: np.ndarray  # int32
+    completion_ids: np.ndarray  # int32 [R]
+    mask: np.ndarray  # bool [R]
+
+    @property
+    def predicted_tokens(self) -> int:
+        """Number of completion tokens that a loss is defined on."""
+        return int(self.mask.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(TokenSequence):
+    """One rollout with everything a loss needs; arrays are [R].
+
+    `on_policy` marks tokens sampled by the version being trained. `in_loss` is False for a completion that is left out
+    of the loss and its denominators. The arrays from `advantages` on are filled in by `experience.prepare`:
+    `proximal_logprobs` equal `behaviour_logprobs` unless they are recomputed, and what the method does not use is zero.
+    """
+
     behaviour_logprobs: np.ndarray  # float32
-    fresh: np.ndarray  # bool
-    counted: bool
+    on_policy: np.ndarray  # bool
+    in_loss: bool
     advantages: np.ndarray  # float32
     proximal_logprobs: np.ndarray  # float32
     reference_logprobs: np.ndarray  # float32
@@ -33,19 +49,36 @@ class Sample:
     returns: np.ndarray  # float32
 
 
+def token_sequence(prompt_ids: np.ndarray, completion_ids: np.ndarray) -> TokenSequence:
+    """Return a sequence whose completion tokens are all predicted."""
+    return TokenSequence(prompt_ids, completion_ids, np.ones(len(completion_ids), dtype=np.bool_))
+
+
 def rollout_sample(
     prompt_ids: np.ndarray,
     completion_ids: np.ndarray,
     behaviour_logprobs: np.ndarray,
-    fresh: np.ndarray,
+    on_policy: np.ndarray,
     advantage: float = 0.0,
-    counted: bool = True,
+    in_loss: bool = True,
+    mask: np.ndarray | None = None,
 ) -> Sample:
-    """A sample as it comes from the engine, with the same advantage for all of its tokens."""
+    """Return a sample as the engine delivers it, with one advantage for all of its tokens; `mask` None: all True."""
     zeros = np.zeros(len(completion_ids), dtype=np.float32)
-    advantages = np.full(len(completion_ids), advantage, dtype=np.float32)
     behaviour = np.asarray(behaviour_logprobs, dtype=np.float32)
-    return Sample(prompt_ids, completion_ids, behaviour, fresh, counted, advantages, behaviour, zeros, zeros, zeros)
+    return Sample(
+        prompt_ids=prompt_ids,
+        completion_ids=completion_ids,
+        mask=np.ones(len(completion_ids), dtype=np.bool_) if mask is None else mask,
+        behaviour_logprobs=behaviour,
+        on_policy=on_policy,
+        in_loss=in_loss,
+        advantages=np.full(len(completion_ids), advantage, dtype=np.float32),
+        proximal_logprobs=behaviour,
+        reference_logprobs=zeros,
+        values=zeros,
+        returns=zeros,
+    )
 
 
 class SharedPrompt(NamedTuple):
@@ -56,11 +89,11 @@ class SharedPrompt(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class MicroBatch:
+class PackedTokens:
     """T input tokens: each prompt once, followed by its completions; N completion tokens are predicted.
 
-    `source_N[i]` is the position in T whose hidden state predicts the completion token `targets_N[i]`, and `sequence_N`
-    the number of its sample. `weights_N` says how much a token's loss counts (see `reductions.token_weights`).
+    `source_N[i]` is the position in T whose hidden state predicts the completion token `targets_N[i]`, and
+    `sequence_N[i]` is the index of the sequence it belongs to.
     """
 
     input_ids_T: torch.Tensor
@@ -69,23 +102,33 @@ class MicroBatch:
     source_N: torch.Tensor
     targets_N: torch.Tensor
     sequence_N: torch.Tensor
-    fresh_N: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Packed samples with their columns for the N predicted tokens.
+
+    `loss_weights_N` is the weight of each token in the loss of the optimizer step (see `reductions.token_weights`).
+    """
+
+    tokens: PackedTokens
+    on_policy_N: torch.Tensor
     behaviour_logprobs_N: torch.Tensor
     proximal_logprobs_N: torch.Tensor
     reference_logprobs_N: torch.Tensor
     advantages_N: torch.Tensor
     values_N: torch.Tensor
     returns_N: torch.Tensor
-    weights_N: torch.Tensor
+    loss_weights_N: torch.Tensor
 
 
-def pack(samples: Sequence[Sample], token_budget: int) -> list[list[int]]:
-    """Indices of the samples of each micro-batch: prompts with their completions, first-fit decreasing, deterministic.
+def pack(sequences: Sequence[TokenSequence], token_budget: int) -> list[list[int]]:
+    """Assign sequences to micro-batches: first-fit decreasing over prompts with their completions, deterministic.
 
-    Completions of one prompt stay together, so that it is computed once; what exceeds the budget is split, and a sample
-    that exceeds it alone gets a micro-batch of its own.
+    Returns the indices of each micro-batch. Completions of one prompt stay together, so that the prompt is computed
+    once. What exceeds the budget is split, and a sequence that exceeds it alone gets a micro-batch of its own.
     """
-    units = _units(samples, token_budget)
+    units = _units(sequences, token_budget)
     units.sort(key=lambda unit: (-unit.tokens, unit.indices))
     bins: list[list[int]] = []
     room: list[int] = []
@@ -105,17 +148,17 @@ class _Unit(NamedTuple):
     indices: list[int]
 
 
-def _units(samples: Sequence[Sample], token_budget: int) -> list[_Unit]:
-    """Samples of one prompt, as many together as the budget holds."""
+def _units(sequences: Sequence[TokenSequence], token_budget: int) -> list[_Unit]:
+    """Group the sequences of each prompt into units that fit the budget."""
     by_prompt: dict[bytes, list[int]] = {}
-    for i, sample in enumerate(samples):
-        by_prompt.setdefault(sample.prompt_ids.tobytes(), []).append(i)
+    for i, sequence in enumerate(sequences):
+        by_prompt.setdefault(sequence.prompt_ids.tobytes(), []).append(i)
     units: list[_Unit] = []
     for indices in by_prompt.values():
-        prompt = len(samples[indices[0]].prompt_ids)
+        prompt = len(sequences[indices[0]].prompt_ids)
         unit = _Unit(prompt, [])
         for i in indices:
-            length = len(samples[i].completion_ids)
+            length = len(sequences[i].completion_ids)
             if unit.indices and unit.tokens + length > token_budget:
                 units.append(unit)
                 unit = _Unit(prompt, [])
@@ -124,60 +167,72 @@ def _units(samples: Sequence[Sample], token_budget: int) -> list[_Unit]:
     return units
 
 
-def collate(samples: Sequence[Sample], token_weights: Sequence[float], device: torch.device) -> MicroBatch:
-    """Lay samples one after another, those with the same prompt behind a single copy of it.
+def pack_tokens(sequences: Sequence[TokenSequence], device: torch.device) -> PackedTokens:
+    """Concatenate sequences, those with the same prompt behind a single copy of it.
 
-    `token_weights[i]` goes to every completion token of sample i. The last token of a completion predicts nothing, so
-    it is no input.
+    The last token of a completion predicts nothing, so it is not an input.
     """
     inputs: list[np.ndarray] = []
     positions: list[np.ndarray] = []
     sources: dict[int, np.ndarray] = {}
     layout: list[SharedPrompt] = []
     offset = 0
-    for indices in _runs_of_one_prompt(samples):
-        prompt_ids = samples[indices[0]].prompt_ids
+    for indices in _runs_of_one_prompt(sequences):
+        prompt_ids = sequences[indices[0]].prompt_ids
         prompt = len(prompt_ids)
         inputs.append(prompt_ids)
         positions.append(np.arange(prompt))
         last = offset + prompt - 1
         offset += prompt
         for i in indices:
-            fed = samples[i].completion_ids[:-1]
+            fed = sequences[i].completion_ids[:-1]
             inputs.append(fed)
             positions.append(prompt + np.arange(len(fed)))
             # A token is predicted one position before its own, the first one at the prompt's end: the one label shift.
-            sources[i] = np.concatenate([[last], offset + np.arange(len(fed))])[: len(samples[i].completion_ids)]
+            source = np.concatenate([[last], offset + np.arange(len(fed))])[: len(sequences[i].completion_ids)]
+            sources[i] = source[sequences[i].mask]
             offset += len(fed)
-        layout.append(SharedPrompt(prompt, tuple(max(0, len(samples[i].completion_ids) - 1) for i in indices)))
-    counts = [len(s.completion_ids) for s in samples]
-
-    def tensor(parts: Sequence[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
-        return torch.as_tensor(np.concatenate(parts), dtype=dtype).to(device, non_blocking=True)
-
-    return MicroBatch(
-        input_ids_T=tensor(inputs, torch.int64),
-        position_ids_T=tensor(positions, torch.int64),
+        layout.append(SharedPrompt(prompt, tuple(max(0, len(sequences[i].completion_ids) - 1) for i in indices)))
+    counts = [s.predicted_tokens for s in sequences]
+    return PackedTokens(
+        input_ids_T=_tensor(inputs, torch.int64, device),
+        position_ids_T=_tensor(positions, torch.int64, device),
         layout=tuple(layout),
-        source_N=tensor([sources[i] for i in range(len(samples))], torch.int64),
-        targets_N=tensor([s.completion_ids for s in samples], torch.int64),
-        sequence_N=tensor([np.repeat(np.arange(len(samples)), counts)], torch.int64),
-        fresh_N=tensor([s.fresh for s in samples], torch.bool),
-        behaviour_logprobs_N=tensor([s.behaviour_logprobs for s in samples], torch.float32),
-        proximal_logprobs_N=tensor([s.proximal_logprobs for s in samples], torch.float32),
-        reference_logprobs_N=tensor([s.reference_logprobs for s in samples], torch.float32),
-        advantages_N=tensor([s.advantages for s in samples], torch.float32),
-        values_N=tensor([s.values for s in samples], torch.float32),
-        returns_N=tensor([s.returns for s in samples], torch.float32),
-        weights_N=tensor([np.repeat(token_weights, counts)], torch.float32),
+        source_N=_tensor([sources[i] for i in range(len(sequences))], torch.int64, device),
+        targets_N=_tensor([s.completion_ids[s.mask] for s in sequences], torch.int64, device),
+        sequence_N=_tensor([np.repeat(np.arange(len(sequences)), counts)], torch.int64, device),
     )
 
 
-def _runs_of_one_prompt(samples: Sequence[Sample]) -> list[list[int]]:
-    """Indices of neighbouring samples whose prompts are equal."""
+def collate(samples: Sequence[Sample], token_weights: Sequence[float], device: torch.device) -> MicroBatch:
+    """Pack samples with their columns; `token_weights[i]` goes to every predicted token of sample i."""
+
+    def column(name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return _tensor([getattr(s, name)[s.mask] for s in samples], dtype, device)
+
+    counts = [s.predicted_tokens for s in samples]
+    return MicroBatch(
+        tokens=pack_tokens(samples, device),
+        on_policy_N=column("on_policy", torch.bool),
+        behaviour_logprobs_N=column("behaviour_logprobs"),
+        proximal_logprobs_N=column("proximal_logprobs"),
+        reference_logprobs_N=column("reference_logprobs"),
+        advantages_N=column("advantages"),
+        values_N=column("values"),
+        returns_N=column("returns"),
+        loss_weights_N=_tensor([np.repeat(token_weights, counts)], torch.float32, device),
+    )
+
+
+def _tensor(parts: Sequence[np.ndarray], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.as_tensor(np.concatenate(parts), dtype=dtype).to(device, non_blocking=True)
+
+
+def _runs_of_one_prompt(sequences: Sequence[TokenSequence]) -> list[list[int]]:
+    """Group the indices of neighboring sequences whose prompts are equal."""
     runs: list[list[int]] = []
-    for i, sample in enumerate(samples):
-        if runs and np.array_equal(samples[runs[-1][0]].prompt_ids, sample.prompt_ids):
+    for i, sequence in enumerate(sequences):
+        if runs and np.array_equal(sequences[runs[-1][0]].prompt_ids, sequence.prompt_ids):
             runs[-1].append(i)
         else:
             runs.append([i])

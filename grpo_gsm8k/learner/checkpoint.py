@@ -1,12 +1,12 @@
-"""Checkpoints: everything a run needs to go on as if nothing had happened, in safetensors and JSON.
+"""Checkpoints: everything that a run needs to continue exactly, in safetensors and JSON.
 
 `checkpoints/step_<N>/` after N policy updates:
   model/                  a plain Hugging Face folder with the float32 master weights, or with the adapter
   optimizer.safetensors   the optimizer's state by parameter name
-  critic.safetensors      weights of a critic, where there is one
+  critic.safetensors      weights of the critic, if any
   critic_optimizer.safetensors
   rng.safetensors         torch's random state
-  state.json              step, prompts under way, KL coefficient, pending validations, accuracies, seed, W&B run id
+  state.json              step, prompt plan, KL coefficient, pending validations, accuracies, seed, W&B run id
   manifest.json           sizes and checksums of all of these
 """
 
@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from grpo_gsm8k.errors import CheckpointError, IntegrityError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import written_aside
-from grpo_gsm8k.learner.rollouts import Plan
+from grpo_gsm8k.learner.rollouts import NO_PROMPTS, PromptPlan
 
 if TYPE_CHECKING:
     from grpo_gsm8k.learner.objective import Models
@@ -35,28 +35,32 @@ STATE_VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """The counters of a run. `plan`: which prompts are under way; `accuracy` is validation by version."""
+    """The counters of a run after `step` updates.
+
+    `accuracy` holds finished validations by version. `plan` and `kl_coefficient` belong to policy gradient; fine-tuning
+    leaves them at their defaults.
+    """
 
     step: int
-    plan: Plan
-    kl_coefficient: float
     pending_validations: tuple[int, ...]
     accuracy: dict[int, float]
     wandb_run_id: str | None
     seed: int
+    plan: PromptPlan = NO_PROMPTS
+    kl_coefficient: float = 0.0
     state_version: int = STATE_VERSION
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies."""
+    """Folder of the checkpoint of `step`."""
     return checkpoints / f"step_{step}"
 
 
 def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Optimizers, tokenizer: Any) -> Path:
-    """Write `step_<N>` aside, then rename it into place. Raises CheckpointError for weights that are not finite."""
+    """Write `step_<N>`; it appears whole or not at all. Raises CheckpointError for weights that are not finite."""
     bad = [name for name, p in models.policy.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
-        raise CheckpointError(f"step {state.step} is not saved: {bad[0]} holds values that are not finite")
+        raise CheckpointError(f"step {state.step} is not saved: {bad[0]} has values that are not finite")
     final = step_folder(checkpoints, state.step)
     try:
         with written_aside(final, durable=True, sole_writer=True) as aside:
@@ -76,16 +80,16 @@ def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Opt
 
 
 def read_state(folder: Path) -> TrainerState:
-    """Verify every byte of a checkpoint and read its counters. Raises CheckpointError."""
+    """Verify every byte of a checkpoint and return its counters. Raises CheckpointError."""
     try:
         checksums.verify(folder)
         values = json.loads((folder / "state.json").read_text())
     except (IntegrityError, OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
     if values.get("state_version") != STATE_VERSION:
-        raise CheckpointError(f"{folder}: state version {values.get('state_version')}, this code reads {STATE_VERSION}")
+        raise CheckpointError(f"{folder}: state version {values.get('state_version')}, expected {STATE_VERSION}")
     plan = values["plan"]
-    values["plan"] = Plan(plan["cursor"], {int(step): tuple(at) for step, at in plan["positions"].items()})
+    values["plan"] = PromptPlan(plan["cursor"], {int(step): tuple(at) for step, at in plan["positions"].items()})
     values["pending_validations"] = tuple(values["pending_validations"])
     values["accuracy"] = {int(version): accuracy for version, accuracy in values["accuracy"].items()}
     return TrainerState(**values)
@@ -106,17 +110,17 @@ def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:
 
 
 def newest_valid(checkpoints: Path) -> tuple[Path, TrainerState] | None:
-    """The newest checkpoint whose checksums hold; damaged ones are passed over."""
+    """Return the newest checkpoint whose checksums hold, with its counters; damaged ones are skipped."""
     for folder in sorted(checkpoints.glob("step_*"), key=_step, reverse=True):
         try:
             return folder, read_state(folder)
         except CheckpointError as error:
-            print(f"passed over: {error}", flush=True)  # goes to the learner's log
+            print(f"skipped: {error}", flush=True)  # into the learner's log
     return None
 
 
 def prune(checkpoints: Path, keep_last: int, accuracy: dict[int, float], pending: tuple[int, ...]) -> None:
-    """Delete all but the last `keep_last`, the best by validation accuracy, and those still being validated."""
+    """Delete all checkpoints but the last `keep_last`, the most accurate one, and those still being validated."""
     folders = {_step(path): path for path in checkpoints.glob("step_*")}
     validated = [step for step in folders if step in accuracy]
     best = max(validated, key=lambda step: (accuracy[step], -step), default=None)
@@ -127,7 +131,7 @@ def prune(checkpoints: Path, keep_last: int, accuracy: dict[int, float], pending
 
 
 def set_aside_later(checkpoints: Path, step: int) -> None:
-    """A run that goes on from `step` makes its later checkpoints history: they move to `superseded/`."""
+    """Move checkpoints later than `step` to `superseded/`: the run continues from `step`, so they are void."""
     for path in checkpoints.glob("step_*"):
         if _step(path) > step:
             target = checkpoints / "superseded" / path.name

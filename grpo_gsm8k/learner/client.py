@@ -1,4 +1,4 @@
-"""The learner's end of its channel: bundles requests, files results, shows signs of life."""
+"""The learner's end of its channel: bundles requests, stores results, sends heartbeats."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BEAT_SECONDS = 0.5
 
 
 class Client:
-    """Requests go out in bundles; results wait here, by request id, until somebody takes them."""
+    """Sends requests in bundles, and keeps results by request id until they are taken."""
 
     def __init__(self, channel: Channel, incarnation: int) -> None:
-        """`incarnation` counts the learner's starts; it makes request ids of different learners differ."""
+        """`incarnation` counts the starts of the learner process and makes request ids unique across them."""
         self.incarnation = incarnation
         self.stop_requested = False
         self.live: WeightsLive | None = None
@@ -29,37 +29,37 @@ class Client:
         self._pending: list[GenerateGroup | LoadWeights] = []
         self._progress = 0
         self._waiting = False
-        self._lap_started = time.monotonic()
-        threading.Thread(target=self._beat_for_ever, name="heartbeat", daemon=True).start()
+        self._span_started = time.monotonic()
+        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
     def queue(self, message: GenerateGroup | LoadWeights) -> None:
         """Add a message to the bundle that the next `flush` sends."""
         self._pending.append(message)
 
     def flush(self) -> None:
-        """Send what was queued as one bundle."""
+        """Send the queued messages as one bundle."""
         if self._pending:
             self._channel.send(Bundle(tuple(self._pending)))
             self._pending = []
 
     def report(self, message: LearnerReport) -> None:
-        """Tell the orchestrator something."""
+        """Send a report to the orchestrator."""
         self._channel.send(message)
 
-    def lap(self, name: str, version: int) -> float:
-        """Say what the time since the last lap was spent on; returns its seconds."""
-        span = Span.since(name, version, self._lap_started)
-        self._lap_started += span.seconds
+    def record_span(self, name: str, version: int) -> float:
+        """Report what the time since the last span was spent on; returns its seconds."""
+        span = Span.since(name, version, self._span_started)
+        self._span_started += span.seconds
         self.report(span)
         return span.seconds
 
     def take_ready(self, request_id: str) -> GroupResult | None:
-        """The result of a request if it is here; never waits."""
+        """Return the result of a request if it has arrived; never waits."""
         self._drain()
         return self._results.pop(request_id, None)
 
     def take(self, request_id: str) -> GroupResult | None:
-        """The result of a request. Waits for it; None if the run is to stop first."""
+        """Wait for the result of a request; None if the run has to stop first."""
         self._waiting = True
         while (result := self.take_ready(request_id)) is None and not self.stop_requested:
             self._handle(self._channel.receive(0.1))
@@ -67,14 +67,14 @@ class Client:
         return result
 
     def wait_until_live(self) -> None:
-        """Wait for the engine's first report that it runs published weights, or for a stop request."""
+        """Wait until the engine runs published weights, or for a stop request."""
         self._waiting = True
         while self.live is None and not self.stop_requested:
             self._handle(self._channel.receive(0.1))
         self._waiting = False
 
     def beat(self) -> None:
-        """Some work was done."""
+        """Count one unit of finished work, which the heartbeat reports as progress."""
         self._progress += 1
 
     def _drain(self) -> None:
@@ -96,7 +96,7 @@ class Client:
             case _:
                 raise TypeError(f"a learner cannot handle {type(message).__name__}")
 
-    def _beat_for_ever(self) -> None:
+    def _send_heartbeats(self) -> None:
         while True:
             time.sleep(BEAT_SECONDS)
             self._channel.send(Heartbeat(self._progress, not self._waiting, 0.0, time.monotonic()))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.learner.batching import MicroBatch
+    from grpo_gsm8k.learner.batching import PackedTokens
     from grpo_gsm8k.learner.model import Policy
 
 TRUNK, HEAD = "trunk.", "head."
@@ -28,12 +28,12 @@ class Critic:
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
-    def values(self, policy_hidden_NH: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
+    def values(self, policy_hidden_NH: torch.Tensor, tokens: PackedTokens) -> torch.Tensor:
         """Value before each completion token, float32 [N]."""
         hidden_NH = policy_hidden_NH
         if self.trunk is not None:
             with self.trunk.autocast():
-                hidden_NH = self.trunk.hidden_states(batch)[batch.source_N]
+                hidden_NH = self.trunk.hidden_states(tokens)[tokens.source_N]
         values_N: torch.Tensor = self.head(hidden_NH.to(self.head.weight.dtype))[:, 0]
         return values_N
 

@@ -1,4 +1,4 @@
-"""From a batch of rollouts to what the update trains on: other policies' log-probabilities, values, advantages."""
+"""From a batch of rollouts to training data: other policies' log-probabilities, values, advantages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grpo_gsm8k.algorithms.gae import gae, whiten
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.learner.batching import collate, pack
-from grpo_gsm8k.learner.oom import TokenBudget, with_halving
+from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ Groups = list[list["Sample"]]
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """G groups of N samples, ready to train on. `advantages_GN` holds a completion's mean advantage."""
+    """G groups of N samples, ready to train on. `advantages_GN` holds the mean advantage of each completion."""
 
     groups: Groups
     advantages_GN: np.ndarray
@@ -44,7 +44,7 @@ def prepare(
     beat: Callable[[], None],
     budget: TokenBudget | None = None,
 ) -> Experience:
-    """Fill in what the method needs. `beat` and `budget` are as in `update_policy`.
+    """Fill in the columns that the method needs; `beat` and `budget` are as in `update_policy`.
 
     Forward passes leave out samples that cannot contribute a gradient, unless the advantages themselves depend on them.
     """
@@ -57,13 +57,13 @@ def prepare(
     filled = with_advantages(filled, rewards_GN, pg, kl_coef if kl_reward else 0.0)
     if pg.advantage_name != "gae" and not kl_reward:
         filled = _with_forwards(filled, models, config, beat, budget, only_active=True)
-    means = [[float(s.advantages.mean()) if len(s.advantages) else 0.0 for s in group] for group in filled]
+    means = [[float(s.advantages[s.mask].mean()) if s.predicted_tokens else 0.0 for s in group] for group in filled]
     return Experience(filled, np.array(means))
 
 
 def with_advantages(groups: Groups, rewards_GN: np.ndarray, pg: PolicyGradientConfig, kl_coef: float) -> Groups:
-    """Advantages (and returns) of every token; `kl_coef` > 0 takes the KL to the reference off the reward."""
-    kl_GN = [[kl_coef * _kl(s, pg) if kl_coef else np.zeros(len(s.completion_ids)) for s in group] for group in groups]
+    """Fill in the advantages (and returns) of every token; `kl_coef` > 0 subtracts the KL to the reference."""
+    kl_GN = [[kl_coef * _kl(s, pg) if kl_coef else np.zeros(s.predicted_tokens) for s in group] for group in groups]
     if pg.advantage_name == "gae":
         return _with_gae(groups, rewards_GN, kl_GN, pg)
     sums_GN = np.array([[kl.sum() for kl in row] for row in kl_GN])
@@ -80,19 +80,26 @@ def with_advantages(groups: Groups, rewards_GN: np.ndarray, pg: PolicyGradientCo
 def _with_gae(
     groups: Groups, rewards_GN: np.ndarray, kl_GN: list[list[np.ndarray]], pg: PolicyGradientConfig
 ) -> Groups:
-    """The outcome's reward is on the last token, the KL penalty on every one; whitened after the returns are known."""
+    """Fill in advantages by GAE, whitened after the returns are computed.
+
+    The reward is on the last predicted token, the KL penalty on every one. Tokens outside the mask are not steps of the
+    episode: neither discounted nor bootstrapped from.
+    """
     samples = [s for group in groups for s in group]
     penalties = [kl for row in kl_GN for kl in row]
     advantages, returns = [], []
     for sample, reward, penalty in zip(samples, np.ravel(rewards_GN), penalties, strict=True):
         rewards_R = -penalty
         rewards_R[-1] += reward
-        advantage_R, return_R = gae(rewards_R, sample.values, pg.critic.gamma, pg.critic.lam)
+        advantage_R, return_R = gae(rewards_R, sample.values[sample.mask], pg.critic.gamma, pg.critic.lam)
         advantages.append(advantage_R)
         returns.append(return_R.astype(np.float32))
     whitened = iter(zip(whiten(advantages, pg.advantage_eps), returns, strict=True))
     return [
-        [replace(s, advantages=a.astype(np.float32), returns=r) for s, (a, r) in zip(group, whitened, strict=False)]
+        [
+            replace(s, advantages=_unmasked(s, a.astype(np.float32)), returns=_unmasked(s, r))
+            for s, (a, r) in zip(group, whitened, strict=False)
+        ]
         for group in groups
     ]
 
@@ -100,13 +107,13 @@ def _with_gae(
 def is_active(sample: Sample, pg: PolicyGradientConfig) -> bool:
     """Whether a sample can contribute a gradient."""
     always = pg.entropy_coef > 0 or (pg.kl.coef > 0 and pg.kl.place == "loss") or pg.critic.kind != "none"
-    return sample.counted and (always or bool(sample.advantages.any()))
+    return sample.in_loss and (always or bool(sample.advantages[sample.mask].any()))
 
 
 def _with_forwards(
     groups: Groups, models: Models, config: Config, beat: Callable[[], None], budget: TokenBudget, only_active: bool
 ) -> Groups:
-    """Log-probabilities of the proximal and reference policies, and values, where they are needed."""
+    """Fill in log-probabilities of the proximal and reference policies, and values, as far as the method needs them."""
     pg = config.policy_gradient
     recompute = pg.off_policy.proximal == "recomputed"
     if not recompute and not pg.kl.coef and models.critic is None:
@@ -120,20 +127,28 @@ def _with_forwards(
             chosen = [samples[i] for i in indices]
             micro = collate(chosen, [0.0] * len(chosen), models.policy.device)
             columns = _forward(models, micro, config)
-            bounds = np.cumsum([len(s.completion_ids) for s in chosen])[:-1]
+            bounds = np.cumsum([s.predicted_tokens for s in chosen])[:-1]
             split: dict[str, Any] = {name: np.split(values, bounds) for name, values in columns.items()}
             for k, i in enumerate(indices):
                 g, n = places[i]
-                groups[g][n] = replace(groups[g][n], **{name: parts[k] for name, parts in split.items()})
+                filled: dict[str, Any] = {name: _unmasked(groups[g][n], parts[k]) for name, parts in split.items()}
+                groups[g][n] = replace(groups[g][n], **filled)
             beat()
 
-    with_halving(budget, (), samples, fill)
+    retry_on_oom(budget, (), samples, fill)
     return groups
+
+
+def _unmasked(sample: Sample, values_N: np.ndarray) -> np.ndarray:
+    """Values of the predicted tokens at their places among all R completion tokens; zero elsewhere."""
+    values_R = np.zeros(len(sample.completion_ids), dtype=values_N.dtype)
+    values_R[sample.mask] = values_N
+    return values_R
 
 
 @torch.no_grad()
 def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.ndarray]:
-    """Columns of `Sample` for the tokens of one micro-batch."""
+    """Compute columns of `Sample` for the predicted tokens of one micro-batch."""
     pg = config.policy_gradient
     columns: dict[str, torch.Tensor] = {}
     shared_critic = models.critic is not None and models.critic.trunk is None
@@ -142,9 +157,9 @@ def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.
         if pg.off_policy.proximal == "recomputed":
             columns["proximal_logprobs"] = logprobs_N
     else:
-        hidden_NH = torch.empty(0)  # a critic of its own does not look at it
+        hidden_NH = torch.empty(0)  # a separate critic does not use it
     if models.critic is not None:
-        columns["values"] = models.critic.values(hidden_NH, micro)
+        columns["values"] = models.critic.values(hidden_NH, micro.tokens)
     if pg.kl.coef:
         base = contextlib.nullcontext() if models.reference is not None else models.policy.without_adapter()
         with base:
@@ -153,30 +168,38 @@ def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.
 
 
 def _logprobs(policy: Policy, micro: MicroBatch, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = micro.tokens
     with policy.inference():
-        hidden_NH = policy.hidden_states(micro)[micro.source_N]
+        hidden_NH = policy.hidden_states(tokens)[tokens.source_N]
         logprobs_N, *_ = token_logprobs(
-            hidden_NH, policy.head, micro.targets_N, config.policy_gradient.temperature, config.learner.logprob_chunk
+            hidden_NH, policy.head, tokens.targets_N, config.policy_gradient.temperature, config.learner.logprob_chunk
         )
     return logprobs_N, hidden_NH
 
 
 def _kl(sample: Sample, pg: PolicyGradientConfig) -> np.ndarray:
-    """Estimated KL to the reference per token, float64 [R]."""
-    policy, reference = torch.from_numpy(sample.proximal_logprobs), torch.from_numpy(sample.reference_logprobs)
+    """Estimated KL to the reference per predicted token, float64."""
+    policy = torch.from_numpy(sample.proximal_logprobs[sample.mask])
+    reference = torch.from_numpy(sample.reference_logprobs[sample.mask])
     return kl_estimate(policy.double(), reference.double(), pg.kl.estimator).numpy()
 
 
 def experience_metrics(experience: Experience, config: Config) -> dict[str, float]:
-    """What is known before the update: spread of the advantages, and how well the critic foresaw the returns."""
+    """Metrics known before the update: spread of the advantages, and how well the critic explains the returns."""
     samples = [s for group in experience.groups for s in group]
-    values = {"train/advantage_std": float(np.concatenate([s.advantages for s in samples]).std())}
+    values = {"train/advantage_std": float(_tokens(samples, "advantages").std())}
     if config.policy_gradient.overlong == "mask":
-        values["train/overlong_frac"] = float(np.mean([not s.counted for s in samples]))
+        values["train/overlong_frac"] = float(np.mean([not s.in_loss for s in samples]))
     if config.policy_gradient.critic.kind != "none":
-        returns = np.concatenate([s.returns for s in samples]).astype(np.float64)
-        errors = returns - np.concatenate([s.values for s in samples])
+        returns = _tokens(samples, "returns").astype(np.float64)
+        errors = returns - _tokens(samples, "values")
         values["train/return_mean"] = float(returns.mean())
         if returns.var() > 0:
             values["train/explained_variance"] = float(1 - errors.var() / returns.var())
+    return values
+
+
+def _tokens(samples: Sequence[Sample], column: str) -> np.ndarray:
+    """One column over the predicted tokens of all samples."""
+    values: np.ndarray = np.concatenate([getattr(s, column)[s.mask] for s in samples])
     return values

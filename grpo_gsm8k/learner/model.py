@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import LearnerConfig
-    from grpo_gsm8k.learner.batching import MicroBatch
+    from grpo_gsm8k.learner.batching import PackedTokens
 
 PACKED_SDPA = "packed_sdpa"
 
@@ -121,13 +121,13 @@ class Policy:
         context: AbstractContextManager[None] = self.model.disable_adapter()
         return context
 
-    def hidden_states(self, batch: MicroBatch) -> torch.Tensor:
+    def hidden_states(self, tokens: PackedTokens) -> torch.Tensor:
         """Last hidden states [T, H] of the packed tokens."""
         output = self._causal.base_model(
-            input_ids=batch.input_ids_T[None],
-            position_ids=batch.position_ids_T[None],
+            input_ids=tokens.input_ids_T[None],
+            position_ids=tokens.position_ids_T[None],
             use_cache=False,
-            layout=batch.layout,
+            layout=tokens.layout,
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden

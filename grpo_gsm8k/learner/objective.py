@@ -1,4 +1,4 @@
-"""The objective of one micro-batch: which parts it has is the configuration's choice, what they are `algorithms`'."""
+"""The objective of one micro-batch: the configuration selects its terms, `algorithms` defines them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from grpo_gsm8k.algorithms.corrections import correction_weights
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
-from grpo_gsm8k.algorithms.losses import ClipRange, TokenLoss, cispo_loss, clipped_loss, reinforce_loss, value_loss
+from grpo_gsm8k.algorithms.losses import LOSSES, ClipRange, LossInputs, TokenLoss, value_loss
 from grpo_gsm8k.algorithms.ratios import importance_ratio
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What a policy update runs. `reference` is None where there is none, or where it is the policy's own base."""
+    """The models of a policy update; `reference` is None if the KL is off or the reference is the adapter's base."""
 
     policy: Policy
     reference: Policy | None
@@ -34,22 +34,22 @@ class Objective:
     """`loss` is this micro-batch's share of the step's loss: shares add up. The rest is detached, for metrics."""
 
     loss: torch.Tensor
-    log_ratio_N: torch.Tensor  # log of current over behaviour probability
+    log_ratio_N: torch.Tensor  # log of current over behavior probability
     per_token: dict[str, torch.Tensor]  # by metric name, [N] each
 
 
 def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float) -> Objective:
-    """Forward pass and loss: policy loss + KL to the reference - entropy bonus + value loss, each where asked for."""
-    pg = config.policy_gradient
+    """Forward pass and loss: policy loss + KL to the reference - entropy bonus + value loss, as far as enabled."""
+    pg, tokens = config.policy_gradient, micro.tokens
     with models.policy.autocast():
-        hidden_NH = models.policy.hidden_states(micro)[micro.source_N]
+        hidden_NH = models.policy.hidden_states(tokens)[tokens.source_N]
         logprobs_N, entropy_N, _ = token_logprobs(
-            hidden_NH, models.policy.head, micro.targets_N, pg.temperature, config.learner.logprob_chunk
+            hidden_NH, models.policy.head, tokens.targets_N, pg.temperature, config.learner.logprob_chunk
         )
     log_ratio_N = logprobs_N - micro.proximal_logprobs_N
     correction_N = correction_weights(
         micro.proximal_logprobs_N - micro.behaviour_logprobs_N,
-        micro.sequence_N,
+        tokens.sequence_N,
         pg.off_policy.correction,
         pg.off_policy.level,
         pg.off_policy.low,
@@ -72,24 +72,20 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
         if pg.kl.place == "loss":
             loss_N = loss_N + kl_coef * kl_N
     if models.critic is not None:
-        values_N = models.critic.values(hidden_NH, micro)
+        values_N = models.critic.values(hidden_NH, tokens)
         critic_loss = value_loss(values_N, micro.values_N, micro.returns_N, pg.critic.cliprange)
         per_token["train/value_loss"] = critic_loss.loss_N.detach()
         per_token["train/value_clip_frac"] = critic_loss.clipped_N
         loss_N = loss_N + pg.critic.value_coef * critic_loss.loss_N
-    loss = (loss_N * micro.weights_N).sum()
+    loss = (loss_N * micro.loss_weights_N).sum()
     return Objective(loss, (logprobs_N - micro.behaviour_logprobs_N).detach(), per_token)
 
 
 def surrogate(
     pg: PolicyGradientConfig, logprobs_N: torch.Tensor, log_ratio_N: torch.Tensor, micro: MicroBatch
 ) -> TokenLoss:
-    """The policy loss of each token that `loss_type` names."""
-    if pg.loss_type in ("no_baseline", "reinforce_with_baseline"):
-        return reinforce_loss(logprobs_N, micro.advantages_N)
+    """Policy loss per token, as `loss_type`, `ratio` and the clip ranges define it."""
     high = pg.cliprange if pg.cliprange_high is None else pg.cliprange_high
     clip = ClipRange(pg.cliprange, high, pg.dual_clip)
-    ratio_N = importance_ratio(log_ratio_N, micro.sequence_N, pg.ratio)
-    if pg.loss_type == "cispo":
-        return cispo_loss(ratio_N, logprobs_N, micro.advantages_N, clip)
-    return clipped_loss(ratio_N, micro.advantages_N, clip)
+    ratio_N = importance_ratio(log_ratio_N, micro.tokens.sequence_N, pg.ratio)
+    return LOSSES[pg.loss_type](LossInputs(logprobs_N, ratio_N, micro.advantages_N, clip))

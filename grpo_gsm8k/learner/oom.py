@@ -1,4 +1,4 @@
-"""Out of memory in a step: give back what it took, halve the token budget of a micro-batch, and do the step again."""
+"""Recovery from running out of memory: free what the step took, halve the token budget, and repeat the step."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from grpo_gsm8k.errors import MemoryLimitError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from grpo_gsm8k.learner.batching import Sample
+    from grpo_gsm8k.learner.batching import TokenSequence
 
 Result = TypeVar("Result")
-# torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one, with the second text.
+# torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain one with the second text.
 _TEXTS = ("out of memory", "DefaultCPUAllocator")
 
 
 class TokenBudget:
-    """Tokens of one micro-batch: as configured, or what is left of that after running out of memory."""
+    """Tokens per micro-batch: the configured number, or what is left of it after running out of memory."""
 
     def __init__(self, tokens: int, on_halved: Callable[[int, str], None] | None = None) -> None:
-        """`on_halved` is told the new number of tokens and the allocator's words."""
+        """`on_halved` is called with the new number of tokens and the allocator's message."""
         self.tokens = tokens
         self.halvings = 0
         self._on_halved = on_halved
 
     def halve(self, longest: int, reason: str) -> None:
-        """Half of it, but room for one sequence of `longest` tokens. Raises MemoryLimitError when it has no more."""
+        """Halve the budget, but keep room for one sequence of `longest` tokens.
+
+        Raises MemoryLimitError if the budget is not larger than that.
+        """
         if self.tokens <= longest:
             raise MemoryLimitError(
                 f"out of memory with a single sequence of {longest} tokens in a micro-batch ({reason}): set "
                 "learner.gradient_checkpointing=true, learner.optimizer=adamw_8bit or learner=lora, or lower "
-                "learner.logprob_chunk; command=doctor says what fits"
+                "learner.logprob_chunk; command=doctor lists what fits"
             )
         self.tokens = max(self.tokens // 2, longest)
         self.halvings += 1
@@ -43,20 +46,21 @@ class TokenBudget:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Under its metric name."""
+        """Number of halvings by metric name."""
         return {"learner/oom_halvings": float(self.halvings)}
 
 
-def with_halving(
+def retry_on_oom(
     budget: TokenBudget,
     parameters: Iterable[torch.nn.Parameter],
-    samples: Sequence[Sample],
+    sequences: Sequence[TokenSequence],
     attempt: Callable[[int], Result],
 ) -> Result:
-    """`attempt(tokens)`: the passes of one optimizer step with micro-batches of so many tokens.
+    """Return `attempt(tokens)`: the passes of one optimizer step with micro-batches of that many tokens.
 
-    After running out of memory it is called again, with half the tokens, no gradients and the random state that it
-    began with, so its result is that of a run that had chosen this budget. Raises MemoryLimitError when halving ends.
+    After running out of memory it is called again with half the tokens, cleared gradients and the random state from
+    before, so its result is that of a run with this budget from the start. Raises MemoryLimitError at the smallest
+    budget.
     """
     parameters = list(parameters)
     while True:
@@ -67,13 +71,13 @@ def with_halving(
             if not any(text in str(error) for text in _TEXTS):
                 raise
             reason = str(error).splitlines()[0]
-        # Only here, where the exception is gone, are the tensors of the frames that it came through.
+        # Free memory only after the except block: until then the traceback keeps the failed frames' tensors alive.
         for p in parameters:
             p.grad = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        budget.halve(max(len(s.prompt_ids) + len(s.completion_ids) for s in samples), reason)
+        budget.halve(max(len(s.prompt_ids) + len(s.completion_ids) for s in sequences), reason)
         _restore(random_state)
 
 

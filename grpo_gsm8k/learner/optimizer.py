@@ -1,8 +1,7 @@
-"""AdamW on float32 master weights, a warm-up and cosine schedule, and a guard against non-finite gradients."""
+"""AdamW on float32 master weights, with a guard against non-finite gradients."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,19 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from grpo_gsm8k.config import LearnerConfig
-
-
-def lr_scale(update: int, total: int, warmup: int, final_fraction: float) -> float:
-    """Factor on the learning rate of update 0 <= `update` < `total`.
-
-    Linear warm-up over `warmup` updates (never more than the run has), then a cosine down to `final_fraction`.
-    A pure function of the update, so there is no scheduler state to lose.
-    """
-    warmup = min(warmup, total)
-    if update < warmup:
-        return (update + 1) / warmup
-    progress = (update - warmup) / max(1, total - 1 - warmup)
-    return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The learner's side of the weights store: float32 masters -> the engine's precision -> /dev/shm, with a canary."""
+"""Publishing of weights: float32 masters -> the engine's precision -> /dev/shm, with a canary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.errors import WeightsError
-from grpo_gsm8k.learner.batching import collate, rollout_sample
+from grpo_gsm8k.learner.batching import pack_tokens, token_sequence
 from grpo_gsm8k.transport import weights
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ CANARY_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was published and how long it took, in seconds."""
+    """Reference to the published weights, and the seconds it took."""
 
     ref: WeightsRef
     seconds: float
 
 
 class Publisher:
-    """Publishes every version of one learner into one folder: all weights, or an adapter alone."""
+    """Publishes every version of one learner into one folder: whole models, or adapters alone."""
 
     def __init__(self, root: Path, policy: Policy, config: Config, items: Sequence[Item]) -> None:
-        """The canary is cut from the first prompts of `items`."""
+        """The canary is made of the first prompt tokens of `items`."""
         self._root = root
         self._policy = policy
         self._dtype = getattr(torch, config.actor.dtype)
@@ -77,15 +77,13 @@ class Publisher:
         lora.save_adapter(self._policy.model, folder)
 
     def _canary(self) -> weights.Canary:
-        """The learner's own log-probabilities of the canary, to which the engine's are compared after each load."""
+        """Compute the learner's log-probabilities of the canary, which the engine's must match after each load."""
         ids = self._canary_ids
-        unused = np.zeros(len(ids) - 1)
-        sample = rollout_sample(ids[:1], ids[1:], unused, unused.astype(bool))
-        batch = collate([sample], [0.0], self._policy.device)
-        # In float32 where the weights are: nearer to the truth, and twice as fast on a CPU without bf16 instructions.
+        tokens = pack_tokens([token_sequence(ids[:1], ids[1:])], self._policy.device)
+        # In float32 if the weights are: more exact, and twice as fast on a CPU without bf16 instructions.
         with self._policy.inference(exact=not self._policy.is_adapter):
-            hidden_NH = self._policy.hidden_states(batch)[batch.source_N]
-            logprobs_N, *_ = token_logprobs(hidden_NH, self._policy.head, batch.targets_N, 1.0, self._chunk)
+            hidden_NH = self._policy.hidden_states(tokens)[tokens.source_N]
+            logprobs_N, *_ = token_logprobs(hidden_NH, self._policy.head, tokens.targets_N, 1.0, self._chunk)
         values = logprobs_N.tolist()
         if not all(np.isfinite(values)):
             raise WeightsError("the policy's log-probabilities are not finite: its weights are not published")

@@ -1,4 +1,4 @@
-"""`command=replay`: compute a recorded update once more, on any device, and say how far it is from the record."""
+"""Replay of a recorded update, on any device."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.learner.update_record import Result
+    from grpo_gsm8k.learner.update_record import UpdateResult
 
 
-def replay(config: Config, run: Path, step: int, model_folder: Path, critic_folder: Path) -> tuple[Result, Result]:
-    """The recorded result of update `step` and the one computed now, with the run's own `config`."""
+def replay(
+    config: Config, run: Path, step: int, model_folder: Path, critic_folder: Path
+) -> tuple[UpdateResult, UpdateResult]:
+    """Return the recorded result of update `step` and the one computed now; `config` is the run's own."""
     record, before = update_record.load(run, step)
     torch.set_num_threads(config.learner.threads)
     if config.learner.deterministic:
@@ -31,8 +33,8 @@ def replay(config: Config, run: Path, step: int, model_folder: Path, critic_fold
     assert state.step == record.version
     experience = prepare(record.samples, record.rewards_GN, models, config, record.rates.kl_coef, _ignore)
     stats = update_policy(models, optimizers, experience.groups, config, record.version, record.rates, _ignore)
-    return record.result, update_record.Result(*stats.loss_and_grad_norm())
+    return record.result, update_record.UpdateResult(*stats.loss_and_grad_norm())
 
 
 def _ignore() -> None:
-    """Nobody waits for a sign of life."""
+    """Stand in for the heartbeat: a replay is not supervised."""

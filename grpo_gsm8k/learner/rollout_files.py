@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     import numpy as np
 
     from grpo_gsm8k.learner.rollouts import Batch
-    from grpo_gsm8k.learner.task import Judged
+    from grpo_gsm8k.learner.task import GradedCompletion
 
 
 def write_rollouts(path: Path, batch: Batch, advantages_GN: np.ndarray) -> None:
-    """One row per completion of a training step."""
+    """Write one row per completion of a policy update."""
     rows = [
-        {"epoch": group.epoch, **_row(judged), "advantage": float(advantage), **_parts(judged)}
+        {"epoch": group.epoch, **_row(graded), "advantage": float(advantage), **_parts(graded)}
         for group, advantages_N in zip(batch.groups, advantages_GN, strict=True)
-        for judged, advantage in zip(group.judged, advantages_N, strict=True)
+        for graded, advantage in zip(group.completions, advantages_N, strict=True)
     ]
     _write(path, rows)
 
 
-def write_validation(path: Path, judged: Sequence[Judged]) -> None:
-    """One row per validation item."""
-    _write(path, [_row(j) for j in judged])
+def write_validation(path: Path, completions: Sequence[GradedCompletion]) -> None:
+    """Write one row per validation item."""
+    _write(path, [_row(graded) for graded in completions])
 
 
-def _row(judged: Judged) -> dict[str, Any]:
-    completion = judged.completion
+def _row(graded: GradedCompletion) -> dict[str, Any]:
+    completion = graded.completion
     return {
-        "prompt_id": judged.item.problem.id,
-        "question": judged.item.problem.question,
-        "gold_number": judged.item.problem.gold_number,
-        "text": judged.text,
-        "extracted": judged.grade.extracted,
-        "kind": str(judged.kind),
-        "reward": judged.reward.total,
+        "prompt_id": graded.item.problem.id,
+        "question": graded.item.problem.question,
+        "gold_number": graded.item.problem.gold_number,
+        "text": graded.text,
+        "extracted": graded.grade.extracted,
+        "kind": str(graded.kind),
+        "reward": graded.reward.total,
         "finish_reason": completion.finish_reason,
         "tokens": completion.token_ids.tolist(),
         "logprobs": completion.logprobs.tolist(),
@@ -52,11 +52,10 @@ def _row(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _parts(judged: Judged) -> dict[str, float]:
-    return {f"reward_{name}": value for name, value in judged.reward.parts.items()}
+def _parts(graded: GradedCompletion) -> dict[str, float]:
+    return {f"reward_{name}": value for name, value in graded.reward.parts.items()}
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Whole or not at all: a reader never sees half a file."""
     with file_written_aside(path) as aside:
         pq.write_table(pa.Table.from_pylist(rows), aside)

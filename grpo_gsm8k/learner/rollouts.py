@@ -1,4 +1,4 @@
-"""Paced generation: which prompts are asked for when, and the batch that a policy update consumes."""
+"""Paced generation: which prompts are requested when, and the batch that a policy update consumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.batching import Sample
     from grpo_gsm8k.learner.client import Client
-    from grpo_gsm8k.learner.task import Item, Judged, Task
+    from grpo_gsm8k.learner.task import GradedCompletion, Item, Task
     from grpo_gsm8k.transport.protocol import Completion
 
 TOO_LONG = "prompt_too_long"
@@ -26,33 +26,36 @@ NO_VARIANCE = "no_variance"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Which positions of the prompt order belong to which update not yet done, and the next free position."""
+class PromptPlan:
+    """Positions of the prompt order by unfinished update, and the next free position."""
 
     cursor: int
     positions: dict[int, tuple[int, ...]]
 
 
+NO_PROMPTS = PromptPlan(0, {})  # at the start of a run
+
+
 @dataclass(frozen=True, slots=True)
 class RolloutGroup:
-    """All completions of one prompt in one epoch, judged."""
+    """All completions of one prompt in one epoch, graded."""
 
     epoch: int
     item: Item
-    judged: tuple[Judged, ...]
+    completions: tuple[GradedCompletion, ...]
 
     @property
     def tied(self) -> bool:
         """Whether all completions have the same reward."""
-        return len({judged.reward.total for judged in self.judged}) == 1
+        return len({graded.reward.total for graded in self.completions}) == 1
 
 
 class Rollouts:
-    """Asks for the prompts of update k as soon as the weights of update k - max_staleness are published.
+    """Requests the prompts of update k as soon as the weights of update k - max_staleness are published.
 
-    Requests carry that version as their minimum, and belong to update k from the start: no sample is ever staler than
-    the limit, none is dropped, and short completions do not overtake long ones into an earlier update. The order of
-    prompts is a pure function of the position; `cursor` is the first position that no update has been given.
+    Requests carry that version as their minimum and belong to update k from the start. So no sample is staler than the
+    limit, none is dropped, and short completions do not overtake long ones into an earlier update. The order of prompts
+    is a pure function of the position; `cursor` is the first position that is not assigned to an update.
     """
 
     def __init__(
@@ -63,9 +66,10 @@ class Rollouts:
         too_long: Sequence[Item],
         config: Config,
         start: int,
-        plan: Plan,
+        plan: PromptPlan,
     ) -> None:
-        """`start` is the update to begin with, `too_long` the prompts that are left out of every epoch."""
+        """`start` is the first update, `too_long` are the prompts that are left out of every epoch."""
+        self.waited_s = 0.0  # how long the last `take` waited for completions
         self._client = client
         self._task = task
         self._items = items
@@ -79,12 +83,12 @@ class Rollouts:
         self._kept: dict[int, list[int]] = {}  # positions that an update trains on
 
     @property
-    def plan(self) -> Plan:
-        """What a checkpoint needs so that the same prompts go to the same updates."""
-        return Plan(self._cursor, {step: tuple(positions) for step, positions in self._planned.items()})
+    def plan(self) -> PromptPlan:
+        """Part of a checkpoint: with it a resumed run assigns the same prompts to the same updates."""
+        return PromptPlan(self._cursor, {step: tuple(positions) for step, positions in self._planned.items()})
 
     def request_until(self, version: int) -> None:
-        """Queue requests for every update that weights `version` may already generate for."""
+        """Queue requests for every update whose completions weights `version` may generate."""
         last = min(version + self._pg.max_staleness, self._pg.updates - 1)
         while self._next <= last:
             if self._next not in self._planned:
@@ -94,10 +98,10 @@ class Rollouts:
             self._next += 1
 
     def take(self, step: int) -> list[RolloutGroup] | None:
-        """The groups of update `step`, in order; waits for them. None if the run is to stop.
+        """Wait for the groups of update `step` and return them in order; None if the run has to stop.
 
-        With active sampling, groups whose rewards are all equal are replaced by those of further prompts, while the
-        limit lasts; then the first of them fill the batch after all.
+        With active sampling, groups whose rewards are all equal are replaced by those of further prompts, up to the
+        limit; beyond it, the first of them complete the batch.
         """
         wanted = self._pg.prompts_per_update
         groups: list[tuple[int, RolloutGroup]] = []
@@ -119,21 +123,22 @@ class Rollouts:
         tied = [g for g in groups if g not in useful]
         kept = (useful + tied)[:wanted]
         self._kept[step] = [position for position, _ in kept]
+        self.waited_s = self._client.record_span("wait for rollouts", step)
         return [group for _, group in kept]
 
     def uses(self, step: int) -> tuple[PromptUse, ...]:
-        """The ledger's entries for update `step`, which is then forgotten: prompts trained on and prompts dropped."""
+        """Return the ledger's entries for update `step`, trained and dropped prompts, and forget the update."""
         uses = []
         kept = set(self._kept.pop(step))
         for position in self._planned.pop(step):
             epoch, item = self._at(position)
-            if position % len(self._items) == 0:  # an epoch begins: its over-long prompts are dropped here
+            if position % len(self._items) == 0:  # an epoch begins: record its over-long prompts here
                 uses += [PromptUse(epoch, dropped.problem.id, TOO_LONG) for dropped in self._too_long]
             uses.append(PromptUse(epoch, item.problem.id, "" if position in kept else NO_VARIANCE))
         return tuple(uses)
 
     def resampled(self, step: int) -> int:
-        """Extra prompts that update `step` has asked for so far."""
+        """Number of extra prompts requested for update `step` so far."""
         return len(self._planned[step]) - self._pg.prompts_per_update
 
     def _collect(self, step: int, position: int) -> RolloutGroup | None:
@@ -141,7 +146,7 @@ class Rollouts:
         if result is None:
             return None
         epoch, item = self._at(position)
-        return RolloutGroup(epoch, item, tuple(self._task.judge(item, c) for c in result.completions))
+        return RolloutGroup(epoch, item, self._task.grade(item, result.completions))
 
     def _advance(self, count: int) -> list[int]:
         positions = list(range(self._cursor, self._cursor + count))
@@ -176,7 +181,7 @@ class Rollouts:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the engine delivered for one policy update: G groups of N completions, with their rewards."""
+    """Rollouts of one policy update: G groups of N completions, with their rewards."""
 
     groups: Sequence[RolloutGroup]
     rewards_GN: np.ndarray
@@ -184,32 +189,33 @@ class Batch:
 
 
 def assemble(groups: Sequence[RolloutGroup], config: Config, version: int) -> Batch:
-    """Groups -> samples, still without advantages; `version` is the one being trained."""
+    """Turn groups into samples, still without advantages; `version` is the one being trained."""
     masks = config.policy_gradient.overlong == "mask"
     samples = [
         [
             rollout_sample(
                 prompt_ids=group.item.prompt_ids,
-                completion_ids=judged.completion.token_ids,
-                behaviour_logprobs=judged.completion.logprobs,
-                fresh=_token_versions(judged.completion) == version,
-                counted=not (masks and judged.completion.finish_reason == "length"),
+                completion_ids=graded.completion.token_ids,
+                behaviour_logprobs=graded.completion.logprobs,
+                on_policy=_token_versions(graded.completion) == version,
+                in_loss=not (masks and graded.completion.finish_reason == "length"),
             )
-            for judged in group.judged
+            for graded in group.completions
         ]
         for group in groups
     ]
-    return Batch(groups, np.array([[judged.reward.total for judged in group.judged] for group in groups]), samples)
+    rewards_GN = np.array([[graded.reward.total for graded in group.completions] for group in groups])
+    return Batch(groups, rewards_GN, samples)
 
 
 def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
-    """Rewards, lengths and staleness of one batch."""
-    judged = [j for group in batch.groups for j in group.judged]
-    lengths = [len(j.completion.token_ids) for j in judged]
-    staleness = [version - min(span.version for span in j.completion.version_spans) for j in judged]
+    """Compute rewards, lengths and staleness of one batch by metric name."""
+    graded = [g for group in batch.groups for g in group.completions]
+    lengths = [len(g.completion.token_ids) for g in graded]
+    staleness = [version - min(span.version for span in g.completion.version_spans) for g in graded]
     parts = {
-        f"train/reward_{name}": float(np.mean([j.reward.parts[name] for j in judged]))
-        for name in judged[0].reward.parts
+        f"train/reward_{name}": float(np.mean([g.reward.parts[name] for g in graded]))
+        for name in graded[0].reward.parts
     }
     return {
         "train/reward_mean": float(batch.rewards_GN.mean()),
@@ -217,7 +223,7 @@ def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
         "train/frac_zero_variance_groups": float(zero_variance(batch.rewards_GN).mean()),
         "rollout/tokens": float(sum(lengths)),
         "rollout/length_mean": float(np.mean(lengths)),
-        "rollout/truncated_frac": float(np.mean([j.completion.finish_reason == "length" for j in judged])),
+        "rollout/truncated_frac": float(np.mean([g.completion.finish_reason == "length" for g in graded])),
         "rollout/staleness_mean": float(np.mean(staleness)),
         "rollout/staleness_max": float(max(staleness)),
     }

@@ -1,4 +1,4 @@
-"""The work of a learner process: the loop that the command names, from where the run stands."""
+"""Entry point of the learner inside its process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner import policy_gradient, sft
 from grpo_gsm8k.learner.client import Client
-from grpo_gsm8k.learner.setup import open_policy_gradient
-from grpo_gsm8k.learner.sft_setup import open_sft
+from grpo_gsm8k.learner.policy_gradient_session import open_policy_gradient
+from grpo_gsm8k.learner.sft_session import open_sft
 from grpo_gsm8k.transport.protocol import Finished
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_learner(spec: LearnerSpec, channel: Channel) -> None:
-    """Train to the end, or to a stop request."""
+    """Train with the loop of the command until the end of the run or a stop request."""
     client = Client(channel, spec.incarnation)
     if spec.config.command == "sft":
         fine_tuning = open_sft(spec, client)

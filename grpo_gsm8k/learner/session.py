@@ -1,13 +1,14 @@
-"""What every training loop shares: the parts of a run, weights on their way to the engine, checkpoints."""
+"""A training session: the parts of one run, and what every training loop does with them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner import checkpoint
-from grpo_gsm8k.learner.oom import TokenBudget
-from grpo_gsm8k.transport.protocol import CheckpointSaved, LoadWeights, OutOfMemory
+from grpo_gsm8k.learner.checkpoint import TrainerState
+from grpo_gsm8k.transport.protocol import CheckpointSaved, LoadWeights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.objective import Models
+    from grpo_gsm8k.learner.oom import TokenBudget
     from grpo_gsm8k.learner.publisher import Published, Publisher
-    from grpo_gsm8k.learner.rollouts import Plan
     from grpo_gsm8k.learner.update import Optimizers
     from grpo_gsm8k.learner.validation import Validation
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, eq=False)
 class Session:
-    """The parts of one run. `start` of its `updates` are already done; versions `unvalidated` wait to be validated."""
+    """One run. Updates before `start` are done; `unvalidated` are versions whose validation is not finished."""
 
     config: Config
     updates: int
@@ -39,75 +40,80 @@ class Session:
     start: int
     unvalidated: tuple[int, ...]
     token_budget: TokenBudget
+    _published: Published | None = field(default=None, init=False)  # since the last update was reported
+    _update_started: float = field(default=0.0, init=False)
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the orchestrator asked the run to stop after the present update."""
+        return self.client.stop_requested
 
-def open_token_budget(config: Config, client: Client) -> TokenBudget:
-    """The configured one; the orchestrator hears of it when it shrinks."""
+    def start_clock(self) -> None:
+        """Start the clock of the first update, in which nothing was published yet."""
+        self._published = None
+        self._update_started = time.monotonic()
 
-    def report(tokens: int, reason: str) -> None:
-        client.report(OutOfMemory(tokens, reason))
+    def queue_weights(self, version: int) -> None:
+        """Publish the weights, and queue them for the engine, with their validation if it is due."""
+        self._published = self.publisher.publish(version)
+        self.client.record_span("publish", version)
+        self.client.queue(LoadWeights(self._published.ref))
+        if self.validates(version):
+            self.validation.submit(version)
 
-    return TokenBudget(config.learner.token_budget, report)
+    def validates(self, version: int) -> bool:
+        """Whether `version` is to be validated now; the first one unless that was done before a restart."""
+        return version in self.unvalidated if version == self.start else self.validation.due(version)
 
+    def time_metrics(self, waited_s: float) -> dict[str, float]:
+        """Return the times of the update that ends now, of which the learner waited `waited_s`, and of its weights."""
+        now = time.monotonic()
+        step_s, self._update_started = now - self._update_started, now
+        metrics = {"time/step_s": step_s, "time/learner_idle_frac": waited_s / step_s}
+        if self._published is not None:
+            metrics["sync/publish_s"] = self._published.seconds
+            self._published = None
+        if self.client.live is not None:
+            metrics["sync/load_s"] = self.client.live.seconds
+            metrics["sync/canary_gap"] = self.client.live.canary_gap
+        return metrics
 
-def queue_weights(session: Session, version: int, validate: bool) -> Published:
-    """Publish the weights, and queue them for the engine with their validation where one is wanted."""
-    published = session.publisher.publish(version)
-    session.client.lap("publish", version)
-    session.client.queue(LoadWeights(published.ref))
-    if validate:
-        session.validation.submit(version)
-    return published
+    def state(self, version: int) -> TrainerState:
+        """Return the counters of the run after `version` updates."""
+        return TrainerState(
+            step=version,
+            pending_validations=self.validation.pending,
+            accuracy=self.validation.accuracy,
+            wandb_run_id=self.wandb_run_id,
+            seed=self.config.seed,
+        )
 
+    def save_due(self, version: int) -> bool:
+        """Whether `version` gets a checkpoint: every `save_every` updates, and whenever it is validated.
 
-def time_metrics(session: Session, published: Published | None, step_s: float, waited_s: float) -> dict[str, float]:
-    """Times of one update and of the weights on their way."""
-    metrics = {"time/step_s": step_s, "time/learner_idle_frac": waited_s / step_s}
-    if published is not None:
-        metrics["sync/publish_s"] = published.seconds
-    if session.client.live is not None:
-        metrics["sync/load_s"] = session.client.live.seconds
-        metrics["sync/canary_gap"] = session.client.live.canary_gap
-    return metrics
+        A validated version may turn out to be the best one, or have to be validated again after a restart.
+        """
+        return version % self.config.training.save_every == 0 or self.validation.due(version)
 
+    def save(self, version: int) -> None:
+        """Write the checkpoint of `version` unless it exists, and delete those that are not kept."""
+        checkpoints = self.run_folder / "checkpoints"
+        if checkpoint.step_folder(checkpoints, version).exists():
+            return
+        path = checkpoint.save(checkpoints, self.state(version), self.models, self.optimizers, self.tokenizer)
+        self.client.report(CheckpointSaved(version, str(path)))
+        self.client.record_span("checkpoint", version)
+        self.prune()
 
-def trainer_state(session: Session, version: int, plan: Plan, kl_coefficient: float) -> checkpoint.TrainerState:
-    """The counters of the run after `version` updates."""
-    return checkpoint.TrainerState(
-        step=version,
-        plan=plan,
-        kl_coefficient=kl_coefficient,
-        pending_validations=session.validation.pending,
-        accuracy=session.validation.accuracy,
-        wandb_run_id=session.wandb_run_id,
-        seed=session.config.seed,
-    )
+    def prune(self) -> None:
+        """Delete all checkpoints but the last ones, the best, and those still being validated."""
+        keep_last = self.config.training.keep_last
+        checkpoints = self.run_folder / "checkpoints"
+        checkpoint.prune(checkpoints, keep_last, self.validation.accuracy, self.validation.pending)
 
-
-def is_save_due(session: Session, version: int) -> bool:
-    """Every `save_every` updates, and whatever is evaluated: it may be the best, or be evaluated after a restart."""
-    config = session.config
-    suite = config.policy_gradient.regression_suite
-    benchmarked = config.command == "policy_gradient" and suite.tasks and version % suite.every == 0
-    return version % config.training.save_every == 0 or bool(benchmarked) or session.validation.due(version)
-
-
-def save(session: Session, state: checkpoint.TrainerState) -> None:
-    """Write a checkpoint unless the one of this version is there, and delete those no longer wanted."""
-    checkpoints = session.run_folder / "checkpoints"
-    if checkpoint.step_folder(checkpoints, state.step).exists():
-        return
-    path = checkpoint.save(checkpoints, state, session.models, session.optimizers, session.tokenizer)
-    session.client.report(CheckpointSaved(state.step, str(path)))
-    session.client.lap("checkpoint", state.step)
-    prune(session)
-
-
-def prune(session: Session) -> None:
-    """Keep the last checkpoints, the best, and those still being validated."""
-    checkpoint.prune(
-        session.run_folder / "checkpoints",
-        session.config.training.keep_last,
-        session.validation.accuracy,
-        session.validation.pending,
-    )
+    def end(self, version: int) -> None:
+        """Finish the validations unless the run has to stop, and leave a checkpoint of `version`."""
+        if not self.stop_requested:
+            self.validation.wait()
+        self.save(version)
+        self.prune()

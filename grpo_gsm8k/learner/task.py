@@ -1,4 +1,4 @@
-"""Problems made ready for the engine, and completions judged: what rollouts and validation share."""
+"""Problems prepared for the engine, and completions graded: shared by rollouts and validation."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One completion, read and graded."""
+class GradedCompletion:
+    """One completion with its text, grade and reward."""
 
     item: Item
     completion: Completion
@@ -41,12 +41,12 @@ class Judged:
 
     @property
     def graded(self) -> scoring.Graded:
-        """What the summary metrics need."""
+        """What the summary metrics are computed from."""
         return scoring.Graded(self.item.problem.id, self.kind, len(self.completion.token_ids))
 
 
 class Task:
-    """Turns problems into prompts and completions into rewards, by the configured template and answer format."""
+    """Turns problems into prompts and completions into rewards, with the configured template and answer format."""
 
     def __init__(self, tokenizer: Any, config: Config, stop_token_ids: tuple[int, ...]) -> None:
         """`tokenizer` is a Hugging Face tokenizer; `stop_token_ids` end a completion."""
@@ -61,20 +61,23 @@ class Task:
         self._room = config.actor.max_model_len - self._limit
 
     def items(self, problems: Sequence[Problem]) -> tuple[list[Item], list[Item]]:
-        """All problems as items: those whose prompt leaves room for a completion, and those too long for it."""
+        """Encode all prompts; returns those that leave room for a completion, and those that are too long for it."""
         items = [Item(p, encode_prompt(self._prompt, p.question, self._tokenizer)) for p in problems]
         fitting = [item for item in items if 0 < len(item.prompt_ids) <= self._room]
         return fitting, [item for item in items if not 0 < len(item.prompt_ids) <= self._room]
 
     def training_items(self, problems: Sequence[Problem]) -> tuple[list[Item], list[Item]]:
-        """Items to train on and items dropped as too long. Raises UserError when nothing is left."""
+        """Return the items to train on and those dropped as too long. Raises UserError if none is left."""
         fitting, too_long = self.items(problems)
         if not fitting:
             raise UserError(f"no training prompt fits into {self._room} tokens: {self._fix}")
         return fitting, too_long
 
     def validation_items(self, problems: Sequence[Problem]) -> list[Item]:
-        """All items of the validation set; none may leave the denominator, so one too long is a UserError."""
+        """Return all items of the validation set.
+
+        None may leave the denominator, so a prompt that is too long is a UserError.
+        """
         fitting, too_long = self.items(problems)
         if too_long:
             longest = max(len(item.prompt_ids) for item in too_long)
@@ -83,8 +86,12 @@ class Task:
             )
         return fitting
 
-    def judge(self, item: Item, completion: Completion) -> Judged:
-        """Decode, grade and score one completion."""
+    def grade(self, item: Item, completions: Sequence[Completion]) -> tuple[GradedCompletion, ...]:
+        """Decode, grade and score the completions of one prompt."""
+        prompt = self._tokenizer.decode(item.prompt_ids.tolist(), skip_special_tokens=False)
+        return tuple(self._grade_one(item, prompt, completion) for completion in completions)
+
+    def _grade_one(self, item: Item, prompt: str, completion: Completion) -> GradedCompletion:
         text = self._tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
         grade = answers.grade(
             text,
@@ -93,11 +100,11 @@ class Task:
             answers.Locale(self._prompt.locale),
         )
         truncated = completion.finish_reason == "length"
-        reward = rewards.score(rewards.RewardInput(text, grade, truncated), self._weights)
+        reward = rewards.score(rewards.RewardInput(item.problem, prompt, text, grade, truncated), self._weights)
         if self._penalty_buffer:
             penalty = overlong_penalty(len(completion.token_ids), self._limit, self._penalty_buffer)
             reward = reward.plus("overlong", penalty)
-        return Judged(item, completion, text, grade, reward, scoring.classify(grade, truncated))
+        return GradedCompletion(item, completion, text, grade, reward, scoring.classify(grade, truncated))
 
     @property
     def _fix(self) -> str:

@@ -11,7 +11,7 @@ from grpo_gsm8k.algorithms.reductions import token_weights
 from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, pack
 from grpo_gsm8k.learner.experience import is_active
 from grpo_gsm8k.learner.objective import Models, objective
-from grpo_gsm8k.learner.oom import TokenBudget, with_halving
+from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 from grpo_gsm8k.learner.update_stats import UpdateStats
 
 if TYPE_CHECKING:
@@ -21,33 +21,21 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.optimizer import Optimizer
+    from grpo_gsm8k.learner.schedules import Rates
 
 
 @dataclass(frozen=True, slots=True)
 class Optimizers:
-    """One for the policy, one for the critic's own parameters."""
+    """One optimizer for the policy and one for the critic's own parameters."""
 
     policy: Optimizer
     critic: Optimizer | None
 
-    def step(self, lr: float, critic_lr: float, loss: float, stats: UpdateStats) -> None:
-        """Apply the gradients of both."""
-        policy = self.policy.step(lr)
-        critic = None if self.critic is None else self.critic.step(critic_lr)
+    def step(self, rates: Rates, loss: float, stats: UpdateStats) -> None:
+        """Apply the gradients of both, and record the step in `stats`."""
+        policy = self.policy.step(rates.lr)
+        critic = None if self.critic is None else self.critic.step(rates.critic_lr)
         stats.add_step(loss, policy, critic)
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Learning rates and the KL coefficient of one policy update."""
-
-    lr: float
-    critic_lr: float
-    kl_coef: float
-
-    def metrics(self) -> dict[str, float]:
-        """Under their metric names."""
-        return {"train/lr": self.lr, **({"train/kl_coef": self.kl_coef} if self.kl_coef else {})}
 
 
 def update_policy(
@@ -60,9 +48,10 @@ def update_policy(
     beat: Callable[[], None],
     budget: TokenBudget | None = None,
 ) -> UpdateStats:
-    """Train on the samples of one batch of rollouts, grouped by prompt. `beat` is called after every micro-batch.
+    """Train on the samples of one batch of rollouts, grouped by prompt.
 
-    `budget`, by default that of the configuration, is what a micro-batch may hold; it shrinks where memory runs out.
+    `beat` is called after every micro-batch. `budget`, by default the configured one, is the tokens that a micro-batch
+    may hold; it shrinks when memory runs out.
     """
     pg = config.policy_gradient
     stats = UpdateStats()
@@ -72,8 +61,8 @@ def update_policy(
         for indices in minibatch_indices(len(groups), pg.minibatches, (config.seed, step, epoch)):
             samples = [sample for i in indices for sample in groups[i]]
             passes = Passes(models, samples, config, rates.kl_coef, beat)
-            loss, stats = with_halving(budget, passes.parameters, samples, partial(passes.run, stats))
-            optimizers.step(rates.lr, rates.critic_lr, loss, stats)
+            loss, stats = retry_on_oom(budget, passes.parameters, samples, partial(passes.run, stats))
+            optimizers.step(rates, loss, stats)
         stats.epochs += 1
         if pg.target_kl is not None and _mean_since(stats, before) > pg.target_kl:
             break
@@ -92,20 +81,23 @@ class Passes:
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        """Those that get gradients."""
+        """Parameters that receive gradients."""
         critic = [] if self.models.critic is None else self.models.critic.named_parameters()
         return [p for _, p in [*self.models.policy.named_parameters(), *critic]]
 
     def run(self, before: UpdateStats, token_budget: int) -> tuple[float, UpdateStats]:
-        """Accumulate the gradients; returns the loss, and `before` with this step's tokens, itself untouched."""
+        """Accumulate the gradients; returns the loss and a copy of `before` with this step's tokens added.
+
+        `before` stays untouched, so that a step that runs out of memory can be repeated.
+        """
         stats = copy.deepcopy(before)
-        first = not stats.losses  # the weights are still the ones that the engine may have had
+        first = not stats.losses  # the weights are still those that may have sampled the tokens
         loss = 0.0
         for micro in microbatches(self.samples, self.config, self.models.policy.device, token_budget):
             output = objective(self.models, micro, self.config, self.kl_coef)
             output.loss.backward()
             loss += float(output.loss.detach())
-            stats.add(output, micro.fresh_N if first else None)
+            stats.add(output, micro.on_policy_N if first else None)
             self.beat()
         return loss, stats
 
@@ -113,20 +105,20 @@ class Passes:
 def microbatches(
     samples: Sequence[Sample], config: Config, device: torch.device, token_budget: int | None = None
 ) -> Iterator[MicroBatch]:
-    """The micro-batches of one optimizer step, of `token_budget` tokens, by default those of the configuration.
+    """Yield the micro-batches of one optimizer step, of `token_budget` tokens (None: as configured).
 
-    The denominators count every sample of the step that takes part in the loss. Those that cannot contribute a gradient
-    are left out of the forward and backward passes.
+    The denominators count every sample of the step that takes part in the loss. Samples that cannot contribute a
+    gradient are left out of the forward and backward passes.
     """
     pg = config.policy_gradient
-    counted = [sample for sample in samples if sample.counted]
-    weights = token_weights([len(s.completion_ids) for s in counted], pg.reduction, pg.max_new_tokens)
-    active = [(s, weight) for s, weight in zip(counted, weights, strict=True) if is_active(s, pg)]
+    in_loss = [sample for sample in samples if sample.in_loss]
+    weights = token_weights([s.predicted_tokens for s in in_loss], pg.reduction, pg.max_new_tokens)
+    active = [(s, weight) for s, weight in zip(in_loss, weights, strict=True) if is_active(s, pg)]
     for indices in pack([sample for sample, _ in active], token_budget or config.learner.token_budget):
         yield collate([active[i][0] for i in indices], [active[i][1] for i in indices], device)
 
 
 def _mean_since(stats: UpdateStats, before: tuple[float, int]) -> float:
-    """Mean KL(proximal || current) of the tokens of one epoch."""
+    """Mean KL(proximal || current) over the tokens of one epoch."""
     total, count = stats.total("train/approx_kl")
     return (total - before[0]) / max(1, count - before[1])

@@ -1,4 +1,4 @@
-"""Sums over the tokens of one policy update, and the averages that become its metrics."""
+"""Sums over the tokens of one policy update, and the averages reported as its metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class UpdateStats:
-    """Counts the tokens that took part in a forward pass; what has no data is left out of the metrics."""
+    """Accumulates over the tokens that took part in a forward pass; a metric without data is left out."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -26,22 +26,25 @@ class UpdateStats:
         self._counts: dict[str, int] = defaultdict(int)
         self._maxima: dict[str, float] = {}
 
-    def add(self, output: Objective, fresh_N: torch.Tensor | None) -> None:
-        """Count one micro-batch. `fresh_N`: tokens whose engine and learner log-probabilities have equal weights."""
+    def add(self, output: Objective, on_policy_N: torch.Tensor | None) -> None:
+        """Add one micro-batch; `on_policy_N` marks tokens that the engine sampled with the learner's present weights.
+
+        The gap between engine and learner is measured on those alone; None: there are none any more.
+        """
         for name, values_N in output.per_token.items():
             self._add(name, values_N)
         ratio_N = output.log_ratio_N.exp()
         self._add("train/ratio_mean", ratio_N)
         self._maximum("train/ratio_max", ratio_N)
-        # k3 estimate of KL(behaviour || current), arXiv:2402.03300 eq. 4; never negative.
+        # k3 estimate of KL(behavior || current), arXiv:2402.03300 eq. 4; never negative.
         self._add("train/kl_behaviour", ratio_N - 1 - output.log_ratio_N)
-        if fresh_N is not None:
-            gap_N = output.log_ratio_N[fresh_N].abs()
+        if on_policy_N is not None:
+            gap_N = output.log_ratio_N[on_policy_N].abs()
             self._add("sync/logprob_gap_mean", gap_N)
             self._maximum("sync/logprob_gap_max", gap_N)
 
     def add_step(self, loss: float, policy: StepStats, critic: StepStats | None) -> None:
-        """Count one optimizer step."""
+        """Add one optimizer step."""
         self.losses.append(loss)
         self._steps.append(policy)
         if critic is not None:
@@ -51,12 +54,18 @@ class UpdateStats:
         """Sum and number of tokens so far."""
         return self._sums[name], self._counts[name]
 
+    @property
+    def kl_reference(self) -> float | None:
+        """Mean KL to the reference in nats per token; None if it was not computed."""
+        total, count = self.total("train/kl_reference")
+        return total / count if count else None
+
     def loss_and_grad_norm(self) -> tuple[float, float]:
-        """Means over the optimizer steps."""
+        """Mean loss and mean gradient norm over the optimizer steps."""
         return float(np.mean(self.losses)), float(np.mean([step.grad_norm for step in self._steps]))
 
     def metrics(self) -> dict[str, float]:
-        """Averages, maxima and counts under their metric names."""
+        """Return averages, maxima and counts by metric name."""
         loss, grad_norm = self.loss_and_grad_norm()
         skipped = sum(step.skipped for step in self._steps)
         values = {

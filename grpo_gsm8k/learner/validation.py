@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.client import Client
-    from grpo_gsm8k.learner.task import Item, Judged, Task
+    from grpo_gsm8k.learner.task import GradedCompletion, Item, Task
 
 
 @dataclass
 class _Pending:
+    """One validation in progress: graded completions by item index."""
+
     started: float
-    judged: dict[int, Judged] = field(default_factory=dict)
+    graded: dict[int, GradedCompletion] = field(default_factory=dict)
 
 
 class Validation:
-    """Requests go to the actor with the weights they validate; results are collected whenever they arrive."""
+    """Sends requests to the actor with the weights they validate, and collects results whenever they arrive."""
 
     def __init__(
         self, client: Client, task: Task, items: Sequence[Item], config: Config, updates: int, folder: Path
@@ -43,11 +45,11 @@ class Validation:
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """Versions whose validation is not finished."""
+        """Versions whose validation is in progress, oldest first."""
         return tuple(self._pending)
 
     def due(self, version: int) -> bool:
-        """At the start, every `eval_every` updates, and at the end."""
+        """Whether `version` is to be validated: at the start, every `eval_every` updates, and at the end."""
         return version % self._config.training.eval_every == 0 or version == self._updates
 
     def submit(self, version: int) -> None:
@@ -57,36 +59,36 @@ class Validation:
             self._client.queue(self._request(version, index, item))
 
     def drain(self) -> None:
-        """Take what has arrived, report what is complete. Never waits."""
+        """Collect the results that have arrived, and report complete validations. Never waits."""
         for version in list(self._pending):
             pending = self._pending[version]
             for index, item in enumerate(self._items):
-                if index not in pending.judged:
+                if index not in pending.graded:
                     result = self._client.take_ready(self._request_id(version, index))
                     if result is not None:
-                        pending.judged[index] = self._task.judge(item, result.completions[0])
-            if len(pending.judged) == len(self._items):
+                        (pending.graded[index],) = self._task.grade(item, result.completions)
+            if len(pending.graded) == len(self._items):
                 self._finish(version)
 
     def wait(self, at_most: int = 0) -> None:
-        """Finish the oldest until no more than `at_most` are pending, unless the run is to stop."""
+        """Wait until at most `at_most` validations are in progress, or the run has to stop."""
         for version in list(self._pending)[: len(self._pending) - at_most]:
             for index, item in enumerate(self._items):
-                if index not in self._pending[version].judged:
+                if index not in self._pending[version].graded:
                     result = self._client.take(self._request_id(version, index))
                     if result is None:
                         return
-                    self._pending[version].judged[index] = self._task.judge(item, result.completions[0])
+                    (self._pending[version].graded[index],) = self._task.grade(item, result.completions)
             self._finish(version)
 
     def _finish(self, version: int) -> None:
         pending = self._pending.pop(version)
-        judged = [pending.judged[index] for index in range(len(self._items))]
-        versions = {span.version for j in judged for span in j.completion.version_spans}
+        graded = [pending.graded[index] for index in range(len(self._items))]
+        versions = {span.version for g in graded for span in g.completion.version_spans}
         assert versions == {version}, f"validation of version {version} was generated with {sorted(versions)}"
-        summary = scoring.summarize([j.graded for j in judged], self._config.seed)
+        summary = scoring.summarize([g.graded for g in graded], self._config.seed)
         self.accuracy[version] = summary.accuracy
-        rollout_files.write_validation(self._folder / f"step_{version}.parquet", judged)
+        rollout_files.write_validation(self._folder / f"step_{version}.parquet", graded)
         seconds = time.monotonic() - pending.started
         metrics = {**summary.metrics("val/"), "val/n": float(summary.n), "val/seconds": seconds}
         self._client.report(ValidationDone(version, metrics))

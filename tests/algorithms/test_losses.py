@@ -1,11 +1,22 @@
 """Losses and their gradients against derivations by hand; one token a case, numbers in the comments."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 
-from grpo_gsm8k.algorithms.losses import ClipRange, TokenLoss, cispo_loss, clipped_loss, reinforce_loss, value_loss
+from grpo_gsm8k.algorithms.losses import (
+    LOSSES,
+    ClipRange,
+    LossInputs,
+    TokenLoss,
+    cispo_loss,
+    clipped_loss,
+    reinforce_loss,
+    value_loss,
+)
+from grpo_gsm8k.config import LossType
 
 
 def tensor(*values: float, grad: bool = False) -> torch.Tensor:
@@ -19,7 +30,7 @@ def gradient(output: TokenLoss, leaf: torch.Tensor) -> list[float]:
 
 def test_reinforce() -> None:
     logprobs = tensor(-0.5, -2.0, grad=True)
-    output = reinforce_loss(logprobs, tensor(2.0, -1.0))
+    output = reinforce_loss(LossInputs(logprobs, logprobs.exp(), tensor(2.0, -1.0), ClipRange(None, None)))
     assert output.loss_N.tolist() == [1.0, -2.0]
     assert gradient(output, logprobs) == [-2.0, 1.0]
     assert not output.clipped_N.any()
@@ -47,7 +58,7 @@ CLIP_CASES = [
 @pytest.mark.parametrize(("ratio", "advantage", "clip", "loss", "slope", "clipped"), CLIP_CASES)
 def test_clips(ratio: float, advantage: float, clip: tuple, loss: float, slope: float, clipped: bool) -> None:
     leaf = tensor(ratio, grad=True)
-    output = clipped_loss(leaf, tensor(advantage), ClipRange(*clip))
+    output = clipped_loss(LossInputs(leaf.log(), leaf, tensor(advantage), ClipRange(*clip)))
     assert output.loss_N.tolist() == pytest.approx([loss])
     assert gradient(output, leaf) == pytest.approx([slope])
     assert output.clipped_N.tolist() == [clipped]
@@ -56,7 +67,7 @@ def test_clips(ratio: float, advantage: float, clip: tuple, loss: float, slope: 
 def test_cispo_keeps_every_gradient() -> None:
     # weights 1.5 -> 1.2 and 0.5 -> 0.8; the gradient by log p is -weight * A
     logprobs = tensor(-1.0, -2.0, grad=True)
-    output = cispo_loss(tensor(1.5, 0.5), logprobs, tensor(1.0, -2.0), ClipRange(0.2, 0.2))
+    output = cispo_loss(LossInputs(logprobs, tensor(1.5, 0.5), tensor(1.0, -2.0), ClipRange(0.2, 0.2)))
     assert output.loss_N.tolist() == pytest.approx([1.2, -3.2])
     assert gradient(output, logprobs) == pytest.approx([-1.2, 1.6])
     assert output.clipped_N.tolist() == [True, True]
@@ -65,9 +76,12 @@ def test_cispo_keeps_every_gradient() -> None:
 def test_cispo_weight_is_a_constant() -> None:
     logprobs = tensor(-1.0, grad=True)
     ratio = (logprobs + 1.1).exp()  # e^0.1
-    assert gradient(cispo_loss(ratio, logprobs, tensor(1.0), ClipRange(None, 4.0)), logprobs) == pytest.approx(
-        [-math.exp(0.1)]
-    )
+    output = cispo_loss(LossInputs(logprobs, ratio, tensor(1.0), ClipRange(None, 4.0)))
+    assert gradient(output, logprobs) == pytest.approx([-math.exp(0.1)])
+
+
+def test_every_loss_type_of_the_configuration_has_a_loss() -> None:
+    assert set(LOSSES) == set(get_args(LossType))
 
 
 # value, old value, return, cliprange -> loss, slope, clipped

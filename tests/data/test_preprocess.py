@@ -20,8 +20,8 @@ from grpo_gsm8k.data.prompts import separator
 from grpo_gsm8k.data.responses import Text, own_answers, read_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
-from grpo_gsm8k.learner.batching import collate
-from grpo_gsm8k.learner.sft import as_sample
+from grpo_gsm8k.learner.batching import pack_tokens
+from grpo_gsm8k.learner.sft_session import as_sequence
 from grpo_gsm8k.models import resolve_model
 from tests.conftest import GSM8K, REPO, Cli
 
@@ -48,7 +48,7 @@ def test_masked_labels_of_gsm8k_decode_to_response_and_end(name: str, kind: str)
     examples, dropped = encode_all(config, texts, tokenizer(name))
     by_id = {text.id: text for text in texts}
     for example in examples:
-        batch = collate([as_sample(example)], [1.0], torch.device("cpu"))
+        batch = pack_tokens([as_sequence(example)], torch.device("cpu"))
         expected = separator(config.prompt) + by_id[example.id].response + tokenizer(name).eos_token
         assert tokenizer(name).decode(batch.targets_N.tolist()) == expected
         assert grade(by_id[example.id].response, "0", AnswerFormat.HASH, Locale.EN).well_formed

@@ -6,16 +6,19 @@ import math
 
 import pytest
 
+from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.grading import rewards
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.grading.rewards import RewardInput, score, validate_reward_weights
 
+PROBLEM = Problem("train-00001", "What is 9 * 2?", "9 * 2 = 18\n#### 18", "18")
+PROMPT = "Question: What is 9 * 2?\nAnswer:"
 WEIGHTS = {"correct": 1.0, "format": 0.2}
 
 
 def _item(text: str, truncated: bool = False) -> RewardInput:
-    return RewardInput(text, grade(text, "18", AnswerFormat.HASH, Locale.EN), truncated)
+    return RewardInput(PROBLEM, PROMPT, text, grade(text, "18", AnswerFormat.HASH, Locale.EN), truncated)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,14 @@ def test_parts_and_total(text: str, truncated: bool, correct: float, fmt: float)
 def test_no_length_penalty() -> None:
     short, long = "#### 18", "so " * 5000 + "\n#### 18\n" + "bye " * 5000
     assert score(_item(short), WEIGHTS) == score(_item(long), WEIGHTS)
+
+
+def test_a_part_sees_the_problem_and_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shows_the_question(item: RewardInput) -> float:
+        return float(item.problem.question in item.prompt and item.problem.gold_number == "18")
+
+    monkeypatch.setitem(rewards.REWARD_PARTS, "question", shows_the_question)
+    assert score(_item("#### 18"), {"question": 1.0}).total == 1.0
 
 
 def test_correct_implies_format() -> None:

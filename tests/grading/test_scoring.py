@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.grading.rewards import RewardInput, correct_reward
 from grpo_gsm8k.grading.scoring import ErrorKind, Graded, accuracy_interval, classify, summarize
@@ -41,7 +42,7 @@ def test_classify(text: str, truncated: bool, kind: ErrorKind) -> None:
 @pytest.mark.parametrize(("text", "truncated"), list(product(TEXTS, [False, True])))
 def test_correct_reward_and_accuracy_agree(text: str, truncated: bool) -> None:
     verdict = grade(text, "18", AnswerFormat.HASH, Locale.EN)
-    paid = correct_reward(RewardInput(text, verdict, truncated))
+    paid = correct_reward(RewardInput(Problem("1", "q", "#### 18", "18"), "q", text, verdict, truncated))
     assert paid == float(classify(verdict, truncated) == ErrorKind.CORRECT)
 
 

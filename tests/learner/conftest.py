@@ -38,7 +38,7 @@ def random_groups(groups: int = 4, size: int = 3, seed: int = 0) -> list[list[Sa
                     prompt_ids=prompt,
                     completion_ids=rng.integers(1, 90, size=length).astype(np.int32),
                     behaviour_logprobs=-4.6 + 0.3 * rng.normal(size=length),
-                    fresh=np.ones(length, dtype=bool),
+                    on_policy=np.ones(length, dtype=bool),
                     advantage=0.0 if g == 1 else float(rng.normal()),
                 )
             )

@@ -21,11 +21,11 @@ from cli import CONF
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.learner.experience import prepare
-from grpo_gsm8k.learner.optimizer import lr_scale
 from grpo_gsm8k.learner.rollouts import RolloutGroup, assemble
+from grpo_gsm8k.learner.schedules import Rates, lr_scale
 from grpo_gsm8k.learner.setup import open_models, open_optimizers
 from grpo_gsm8k.learner.task import Item, Task
-from grpo_gsm8k.learner.update import Rates, update_policy
+from grpo_gsm8k.learner.update import update_policy
 from grpo_gsm8k.models import EMBEDDED_TINY, stop_token_ids
 from grpo_gsm8k.transport.protocol import Completion, VersionSpan
 from tests.learner.conftest import small_config
@@ -95,7 +95,7 @@ def rollout(model: Any, task: Task, items: list[Item], version: int, limit: int)
     ids_SR, logprobs_SR = torch.stack(tokens, 1).numpy(), torch.stack(logprobs, 1).numpy()
     completions = [_completion(*row, task.stop_token_ids, version) for row in zip(ids_SR, logprobs_SR, strict=True)]
     return [
-        RolloutGroup(0, item, tuple(task.judge(item, c) for c in completions[i * GROUP : (i + 1) * GROUP]))
+        RolloutGroup(0, item, task.grade(item, completions[i * GROUP : (i + 1) * GROUP]))
         for i, item in enumerate(items)
     ]
 

@@ -14,13 +14,14 @@ from transformers import AutoModelForCausalLM
 from grpo_gsm8k.config import LearnerConfig
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner import lora
-from grpo_gsm8k.learner.batching import collate
+from grpo_gsm8k.learner.batching import pack_tokens
 from grpo_gsm8k.learner.experience import prepare
 from grpo_gsm8k.learner.merging import write_merged
 from grpo_gsm8k.learner.model import Policy, load_policy
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.update import Optimizers, Rates, update_policy
+from grpo_gsm8k.learner.schedules import Rates
+from grpo_gsm8k.learner.update import Optimizers, update_policy
 from tests.learner.conftest import random_groups, random_rewards, small_config
 
 RANK = 4
@@ -43,9 +44,9 @@ def trained(policy: Policy, learner: LearnerConfig) -> Policy:
 
 def hidden_of(policy: Policy) -> torch.Tensor:
     samples = [s for group in random_groups() for s in group]
-    micro = collate(samples, [0.0] * len(samples), policy.device)
+    tokens = pack_tokens(samples, policy.device)
     with policy.inference():
-        return policy.hidden_states(micro)
+        return policy.hidden_states(tokens)
 
 
 def logits_of(policy: Policy) -> torch.Tensor:

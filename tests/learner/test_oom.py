@@ -15,9 +15,11 @@ from grpo_gsm8k.errors import LabError, MemoryLimitError
 from grpo_gsm8k.learner import experience, sft, update
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.objective import Models, objective
-from grpo_gsm8k.learner.oom import TokenBudget, with_halving
+from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.update import Optimizers, Rates, microbatches, update_policy
+from grpo_gsm8k.learner.schedules import Rates
+from grpo_gsm8k.learner.sft_session import as_sequence
+from grpo_gsm8k.learner.update import Optimizers, microbatches, update_policy
 from grpo_gsm8k.learner.update_stats import UpdateStats
 from tests.learner.conftest import random_groups, random_rewards, small_config
 from tests.learner.test_sft import random_examples
@@ -133,11 +135,11 @@ def test_fine_tuning_too(random_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     def step(tokens: int, fail: bool) -> tuple[Weights, sft.SftStats, TokenBudget]:
         learner, budget = small_config().learner, TokenBudget(tokens)
         policy = load_policy(random_model, learner)
-        samples = [sft.as_sample(e) for e in random_examples()]
+        samples = [as_sequence(e) for e in random_examples()]
         optimizer = Optimizer(policy.named_parameters(), learner)
         with monkeypatch.context() as patch:
             if fail:
-                patch.setattr(sft, "collate", failing_at(2, CPU, sft.collate))
+                patch.setattr(sft, "pack_tokens", failing_at(2, CPU, sft.pack_tokens))
             stats = sft.fine_tune(policy, optimizer, samples, learner, 1e-3, lambda: None, budget)
         return {name: p.detach().clone() for name, p in policy.named_parameters()}, stats, budget
 
@@ -158,7 +160,7 @@ def test_halving_ends_at_the_longest_sequence() -> None:
         raise CUDA
 
     with pytest.raises(MemoryLimitError, match=r"CUDA out of memory.*learner\.gradient_checkpointing=true") as info:
-        with_halving(budget, [], samples, never_enough)
+        retry_on_oom(budget, [], samples, never_enough)
     assert isinstance(info.value, LabError)
     assert told[0] == 50
     assert told[-1] == longest == budget.tokens
@@ -170,4 +172,4 @@ def test_other_errors_are_not_swallowed() -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="multiplied"):
-        with_halving(TokenBudget(100), [], [], wrong)
+        retry_on_oom(TokenBudget(100), [], [], wrong)

@@ -7,7 +7,8 @@ import torch
 
 from grpo_gsm8k.errors import NonFiniteError
 from grpo_gsm8k.learner.model import Policy
-from grpo_gsm8k.learner.optimizer import Optimizer, lr_scale
+from grpo_gsm8k.learner.optimizer import Optimizer
+from grpo_gsm8k.learner.schedules import lr_scale
 from tests.learner.conftest import small_config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.grading import answers, rewards, scoring
-from grpo_gsm8k.learner.rollouts import NO_VARIANCE, Plan, Rollouts
-from grpo_gsm8k.learner.task import Item, Judged
+from grpo_gsm8k.learner.rollouts import NO_VARIANCE, PromptPlan, Rollouts
+from grpo_gsm8k.learner.task import GradedCompletion, Item
 from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, VersionSpan
 from tests.learner.conftest import small_config
 
@@ -40,15 +41,20 @@ class Net:
     def take(self, request_id: str) -> GroupResult | None:
         return self.results.get(request_id)
 
-    def judge(self, item: Item, completion: Completion) -> Judged:
-        self.judged = getattr(self, "judged", 0) + 1
-        total = 1.0 if item.problem.id in self.tied else float(self.judged % 2)
+    def record_span(self, name: str, version: int) -> float:
+        return 0.0
+
+    def grade(self, item: Item, completions: Sequence[Completion]) -> tuple[GradedCompletion, ...]:
+        return tuple(self._graded(item, completion, float(i % 2)) for i, completion in enumerate(completions))
+
+    def _graded(self, item: Item, completion: Completion, reward: float) -> GradedCompletion:
+        total = 1.0 if item.problem.id in self.tied else reward
         grade = answers.grade("#### 1", "1", answers.AnswerFormat.HASH, answers.Locale.EN)
         score = rewards.RewardScore(total, {"correct": total})
-        return Judged(item, completion, "", grade, score, scoring.ErrorKind.CORRECT)
+        return GradedCompletion(item, completion, "", grade, score, scoring.ErrorKind.CORRECT)
 
 
-def rollouts(net: Net, limit: int, start: int = 0, plan: Plan | None = None) -> Rollouts:
+def rollouts(net: Net, limit: int, start: int = 0, plan: PromptPlan | None = None) -> Rollouts:
     config = small_config(
         "policy_gradient.group_size=2",
         "policy_gradient.episodes_per_update=8",
@@ -57,7 +63,7 @@ def rollouts(net: Net, limit: int, start: int = 0, plan: Plan | None = None) -> 
         f"policy_gradient.active_sampling={limit}",
     )
     client: Any = net
-    return Rollouts(client, client, ITEMS, [], config, start, plan or Plan(0, {}))
+    return Rollouts(client, client, ITEMS, [], config, start, plan or PromptPlan(0, {}))
 
 
 def ids(groups: Any) -> list[str]:
@@ -97,7 +103,7 @@ def test_groups_without_variance_are_replaced_and_accounted_for() -> None:
     assert [reasons[p] for p in planned[:4]] == [NO_VARIANCE, "", NO_VARIANCE, ""]
     assert ids(r.take(1)) == planned[4:]
     r.uses(1)
-    assert r.plan == Plan(10, {})
+    assert r.plan == PromptPlan(10, {})
 
 
 def test_replacing_ends_at_the_limit() -> None:

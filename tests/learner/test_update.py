@@ -12,7 +12,8 @@ from grpo_gsm8k.learner.experience import prepare
 from grpo_gsm8k.learner.model import Policy
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.update import Optimizers, Rates, microbatches, update_policy
+from grpo_gsm8k.learner.schedules import Rates
+from grpo_gsm8k.learner.update import Optimizers, microbatches, update_policy
 from grpo_gsm8k.learner.update_stats import UpdateStats
 from tests.learner.conftest import random_groups, small_config
 
@@ -48,7 +49,7 @@ def test_zero_advantage_is_left_out_without_changing_the_result(policy: Policy) 
     samples = [s for group in random_groups() for s in group]
     config = small_config()
     micro = list(microbatches(samples, config, policy.device))
-    assert sum(int(m.sequence_N.max()) + 1 for m in micro) == 9  # of 12
+    assert sum(int(m.tokens.sequence_N.max()) + 1 for m in micro) == 9  # of 12
     # The nine alone, but averaged over twelve: what including three zeros gives.
     alone = loss_of(policy, [s for s in samples if s.advantages.any()], config)
     assert abs(loss_of(policy, samples, config) - alone * 9 / 12) < 1e-6 * abs(alone)
@@ -57,7 +58,7 @@ def test_zero_advantage_is_left_out_without_changing_the_result(policy: Policy) 
 def test_a_masked_completion_leaves_loss_and_denominator(policy: Policy) -> None:
     samples = [s for group in random_groups() for s in group]
     config = small_config()
-    masked = [replace(s, counted=i != 0) for i, s in enumerate(samples)]
+    masked = [replace(s, in_loss=i != 0) for i, s in enumerate(samples)]
     assert loss_of(policy, masked, config) == loss_of(policy, samples[1:], config)
 
 
@@ -65,7 +66,7 @@ def test_a_prompt_is_computed_once_for_its_completions(policy: Policy) -> None:
     group = random_groups(groups=1)[0]
     (micro,) = microbatches(group, small_config(), policy.device)
     fed = sum(len(s.completion_ids) - 1 for s in group)  # the last token of a completion predicts nothing
-    assert len(micro.input_ids_T) == len(group[0].prompt_ids) + fed
+    assert len(micro.tokens.input_ids_T) == len(group[0].prompt_ids) + fed
 
 
 def test_clip_acts_from_the_second_epoch_on(policy: Policy) -> None:

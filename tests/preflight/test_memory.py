@@ -59,7 +59,7 @@ def test_activations_are_what_autograd_keeps(random_model: Path, name: str, size
         for address, tensor in kept.items()
         if address not in parameters and not ({tuple(tensor.shape), tuple(tensor.shape)[::-1]} & weights)
     )
-    tokens, predicted = len(micro.input_ids_T), len(micro.targets_N)
+    tokens, predicted = len(micro.tokens.input_ids_T), len(micro.tokens.targets_N)
     groups = 12 // size
     # The estimate is for one group: the same tokens per group, once for each.
     load = Load(tokens // groups, predicted // groups, size if size > 1 else 0, PROMPT)

@@ -1,0 +1,154 @@
+"""The session of a policy-gradient run: a session with rollouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from transformers import AutoTokenizer
+
+from grpo_gsm8k.data.prepare import load_split
+from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
+from grpo_gsm8k.learner.experience import Experience, experience_metrics
+from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.learner.rollouts import NO_PROMPTS, Batch, Rollouts, rollout_metrics
+from grpo_gsm8k.learner.schedules import KlController, Rates, lr_scale
+from grpo_gsm8k.learner.session import Session
+from grpo_gsm8k.learner.task import Task
+from grpo_gsm8k.learner.validation import Validation
+from grpo_gsm8k.models import stop_token_ids
+from grpo_gsm8k.transport.protocol import Ready, Resumed, StepDone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_gsm8k.learner.checkpoint import TrainerState
+    from grpo_gsm8k.learner.client import Client
+    from grpo_gsm8k.learner.spec import LearnerSpec
+    from grpo_gsm8k.learner.update_stats import UpdateStats
+
+
+@dataclass(kw_only=True, eq=False)
+class PolicyGradientSession(Session):
+    """A run that learns from its own completions. `version` counts the policy updates done."""
+
+    kl: KlController
+    rollouts: Rollouts
+
+    def begin(self) -> int:
+        """Publish the first weights and wait for the engine; returns their version."""
+        self.client.record_span("start", self.start)
+        self.publish(self.start)
+        self.client.wait_until_live()  # the engine's start-up is not part of the first update's time
+        self.client.record_span("wait for the engine", self.start)
+        self.start_clock()
+        return self.start
+
+    def publish(self, version: int) -> None:
+        """Send the weights and all requests that they allow as one bundle, so that batches do not depend on timing."""
+        self.queue_weights(version)
+        self.rollouts.request_until(version)
+        self.client.flush()
+
+    def rates(self, version: int) -> Rates:
+        """Return the learning rates and the KL coefficient of the update of `version`, counted from 0."""
+        learner, pg = self.config.learner, self.config.policy_gradient
+        scale = lr_scale(version, self.updates, learner.warmup_updates, learner.final_lr_fraction)
+        return Rates(learner.lr * scale, pg.critic.lr * scale, self.kl.coefficient)
+
+    def finish(self, version: int, batch: Batch, experience: Experience, stats: UpdateStats, rates: Rates) -> None:
+        """Report the update that made `version`: metrics, ledger, rollouts, and a checkpoint if one is due."""
+        metrics = self._update_metrics(version - 1, batch, experience, stats) | rates.metrics()
+        uses = self.rollouts.uses(version - 1)
+        self.validation.drain()
+        rollout_files.write_rollouts(
+            self.run_folder / "rollouts" / f"step_{version}.parquet", batch, experience.advantages_GN
+        )
+        metrics |= self.time_metrics(self.rollouts.waited_s)
+        metrics["rollout/tokens_per_s"] = metrics["rollout/tokens"] / metrics["time/step_s"]
+        self.client.report(StepDone(version, metrics, uses))
+        self.client.record_span("records", version)
+        if self.save_due(version) or self.stop_requested:
+            self.save(version)
+
+    def _update_metrics(
+        self, version: int, batch: Batch, experience: Experience, stats: UpdateStats
+    ) -> dict[str, float]:
+        """Return the metrics of the update of `version`, except for its times and rates."""
+        metrics = {
+            **stats.metrics(),
+            **self.token_budget.metrics,
+            **experience_metrics(experience, self.config),
+            **rollout_metrics(batch, version),
+        }
+        if self.config.policy_gradient.active_sampling:
+            metrics["rollout/resampled_prompts"] = float(self.rollouts.resampled(version))
+        return metrics
+
+    def state(self, version: int) -> TrainerState:
+        """Return the counters of the run after `version` updates."""
+        return replace(super().state(version), plan=self.rollouts.plan, kl_coefficient=self.kl.coefficient)
+
+    def save_due(self, version: int) -> bool:
+        """Whether `version` gets a checkpoint; those that the regression suite evaluates do, too."""
+        suite = self.config.policy_gradient.regression_suite
+        return super().save_due(version) or bool(suite.tasks and version % suite.every == 0)
+
+    def record_inputs(self, batch: Batch, version: int) -> None:
+        """Keep the inputs of the update of `version` for `command=replay`, if `policy_gradient.record` is set."""
+        if self.config.policy_gradient.record:
+            folder = self._record_folder(version)
+            checkpoint.save(folder / "before", self.state(version), self.models, self.optimizers, self.tokenizer)
+            update_record.save_batch(folder, batch.samples, batch.rewards_GN)
+
+    def record_result(self, version: int, rates: Rates, stats: UpdateStats) -> None:
+        """Complete the record of the update of `version`, and delete the oldest records."""
+        if self.config.policy_gradient.record:
+            result = update_record.UpdateResult(*stats.loss_and_grad_norm())
+            update_record.save_result(self._record_folder(version), version, rates, result)
+            update_record.prune(self.run_folder, self.config.policy_gradient.keep_last)
+
+    def _record_folder(self, version: int) -> Path:
+        return self.run_folder / "records" / f"step_{version + 1}"
+
+
+def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSession:
+    """Check everything that can be checked without an engine, report Ready, then load the weights."""
+    config = spec.config
+    setup.set_up_torch(config)
+    tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
+    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
+    items, too_long = task.training_items(load_split(spec.data, "train"))
+    validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
+    resumed = setup.find_checkpoint(spec)
+    client.report(Ready())
+
+    state = resumed.state if resumed else None
+    start = state.step if state else 0
+    models = setup.open_models(config, spec.model_folder, spec.critic_folder, resumed.folder if resumed else None)
+    optimizers = setup.open_optimizers(models, config.learner)
+    updates = config.policy_gradient.updates
+    validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
+    if resumed:
+        setup.restore(resumed, models, optimizers, validation)
+    client.report(Resumed(start))
+    plan = state.plan if state else NO_PROMPTS
+    session = PolicyGradientSession(
+        config=config,
+        updates=updates,
+        client=client,
+        models=models,
+        optimizers=optimizers,
+        kl=KlController(config.policy_gradient, state.kl_coefficient if state else None),
+        tokenizer=tokenizer,
+        rollouts=Rollouts(client, task, items, too_long, config, start, plan),
+        validation=validation,
+        publisher=Publisher(spec.weights_root, models.policy, config, items),
+        run_folder=spec.run_folder,
+        wandb_run_id=spec.wandb_run_id,
+        start=start,
+        unvalidated=state.pending_validations if state else (0,),
+        token_budget=setup.open_token_budget(config, client),
+    )
+    setup.resubmit_validations(session, items, spec)
+    return session

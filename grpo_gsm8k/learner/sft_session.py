@@ -1,0 +1,142 @@
+"""The session of a fine-tuning run: a session with examples and the plan of its updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transformers import AutoTokenizer
+
+from grpo_gsm8k.data import tokens
+from grpo_gsm8k.data.prepare import load_split
+from grpo_gsm8k.data.schedule import plan_updates
+from grpo_gsm8k.learner import setup
+from grpo_gsm8k.learner.batching import token_sequence
+from grpo_gsm8k.learner.objective import Models
+from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.learner.schedules import lr_scale
+from grpo_gsm8k.learner.session import Session
+from grpo_gsm8k.learner.task import Task
+from grpo_gsm8k.learner.validation import Validation
+from grpo_gsm8k.models import stop_token_ids
+from grpo_gsm8k.transport.protocol import PromptUse, Ready, Resumed, StepDone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grpo_gsm8k.data.schedule import Use
+    from grpo_gsm8k.data.tokens import Example
+    from grpo_gsm8k.learner.batching import TokenSequence
+    from grpo_gsm8k.learner.client import Client
+    from grpo_gsm8k.learner.sft import SftStats
+    from grpo_gsm8k.learner.spec import LearnerSpec
+
+# Published versions stay in /dev/shm until the engine has loaded them; beyond this number, learning waits.
+MAX_PENDING_VALIDATIONS = 2
+
+
+@dataclass(kw_only=True, eq=False)
+class SftSession(Session):
+    """A run that learns given responses: `plan[k]` lists the `examples` of update k."""
+
+    examples: Sequence[Example]
+    plan: Sequence[Sequence[Use]]
+    _waited_s: float = 0.0
+
+    def begin(self) -> int:
+        """Publish the first weights if they have to be validated; returns their version."""
+        self.client.record_span("start", self.start)
+        self._waited_s = 0.0
+        if self.validates(self.start):
+            self.queue_weights(self.start)
+            self.client.flush()
+        self.start_clock()
+        return self.start
+
+    def batch(self, step: int) -> list[TokenSequence]:
+        """Return the sequences of update `step`, counted from 0."""
+        return [as_sequence(self.examples[index]) for _, index in self.plan[step]]
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of update `step`, counted from 0."""
+        sft = self.config.sft
+        return sft.lr * lr_scale(step, self.updates, sft.warmup_updates, self.config.learner.final_lr_fraction)
+
+    def publish(self, step: int) -> None:
+        """Publish the weights if their validation is due; waits while too many validations are in progress."""
+        self._waited_s = 0.0
+        if self.validation.due(step):
+            self.validation.wait(at_most=MAX_PENDING_VALIDATIONS - 1)
+            self._waited_s = self.client.record_span("wait for validations", step)
+            self.queue_weights(step)
+            self.client.flush()
+        self.validation.drain()
+
+    def finish(self, step: int, stats: SftStats, rate: float) -> None:
+        """Report the update that made version `step`: metrics, ledger, and a checkpoint if one is due."""
+        times = self.time_metrics(self._waited_s)
+        metrics = stats.metrics(rate, times["time/step_s"]) | self.token_budget.metrics | times
+        uses = tuple(PromptUse(epoch, self.examples[index].id) for epoch, index in self.plan[step - 1])
+        self.client.report(StepDone(step, metrics, uses))
+        if self.save_due(step):
+            self.save(step)
+
+    def out_of_patience(self) -> bool:
+        """Whether none of the last `patience` validations beat the best before them."""
+        patience = self.config.sft.patience
+        accuracy = [value for _, value in sorted(self.validation.accuracy.items())]
+        if patience is None or len(accuracy) <= patience:
+            return False
+        return max(accuracy[-patience:]) <= max(accuracy[:-patience])
+
+
+def as_sequence(example: Example) -> TokenSequence:
+    """Return an example in the form that micro-batches are packed from."""
+    return token_sequence(example.prompt_ids, example.response_ids)
+
+
+def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
+    """Check everything that can be checked without an engine, report Ready, then load the weights."""
+    config = spec.config
+    setup.set_up_torch(config)
+    tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
+    folder = config.artifacts / config.preprocess.folder
+    tokens.check_made_for(folder, tokens.verify(folder), tokenizer, config.prompt)
+    examples = tokens.read_shards(folder, "train")
+    plan = plan_updates(
+        [len(e.response_ids) for e in examples], config.sft.min_tokens_per_update, config.sft.epochs, config.seed
+    )
+    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
+    items = task.validation_items(load_split(spec.data, "val")[: config.sft.eval_limit])
+    resumed = setup.find_checkpoint(spec)
+    client.report(Ready())
+
+    state = resumed.state if resumed else None
+    start = state.step if state else 0
+    policy = setup.open_policy(config.learner, spec.model_folder, resumed.folder if resumed else None)
+    models = Models(policy, None, None)
+    rates = {"lr": config.sft.lr, "weight_decay": config.sft.weight_decay}
+    optimizers = setup.open_optimizers(models, config.learner.model_copy(update=rates))
+    validation = Validation(client, task, items, config, len(plan), spec.run_folder / "validation")
+    if resumed:
+        setup.restore(resumed, models, optimizers, validation)
+    client.report(Resumed(start))
+    session = SftSession(
+        config=config,
+        updates=len(plan),
+        client=client,
+        models=models,
+        optimizers=optimizers,
+        tokenizer=tokenizer,
+        validation=validation,
+        publisher=Publisher(spec.weights_root, policy, config, items),
+        run_folder=spec.run_folder,
+        wandb_run_id=spec.wandb_run_id,
+        start=start,
+        unvalidated=state.pending_validations if state else (0,),
+        token_budget=setup.open_token_budget(config, client),
+        examples=examples,
+        plan=plan,
+    )
+    setup.resubmit_validations(session, items, spec)
+    return session
