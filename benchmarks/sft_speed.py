@@ -91,8 +91,8 @@ def ours(options: argparse.Namespace) -> Result:
 
     from grpo_gsm8k.learner.model import load_policy
     from grpo_gsm8k.learner.optimizer import Optimizer
-    from grpo_gsm8k.learner.sft import fine_tune
     from grpo_gsm8k.learner.sft_session import as_sequence
+    from grpo_gsm8k.learner.sft_update import fine_tune
 
     torch.set_num_threads(options.threads)
     learner = configuration(options.model).learner.model_copy(update={"betas": (0.9, 0.999)})

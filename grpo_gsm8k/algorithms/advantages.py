@@ -1,7 +1,7 @@
-"""Rewards of a batch -> advantages, float64 [G, N]: G prompts with N completions each.
+"""Advantages from the rewards of a batch, float64 [G, N]: G prompts with N completions each.
 
-Every method but `reward` gives exactly zero to a group (or batch) whose rewards are all equal, not the rounding error
-of its mean divided by eps.
+Every method but `reward` returns exactly zero for a group (or batch) whose rewards are all equal, instead of the
+rounding error of its mean divided by eps.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def group_mean(rewards_GN: np.ndarray, eps: float) -> np.ndarray:
 
 def group_mean_std(rewards_GN: np.ndarray, eps: float) -> np.ndarray:
     """A = (r - mean) / (std + eps), std with Bessel's correction (GRPO, arXiv:2402.03300)."""
-    centred_GN = rewards_GN - rewards_GN.mean(axis=1, keepdims=True)
-    return _zero_where_tied(centred_GN / (rewards_GN.std(axis=1, ddof=1, keepdims=True) + eps), rewards_GN)
+    centered_GN = rewards_GN - rewards_GN.mean(axis=1, keepdims=True)
+    return _zero_where_tied(centered_GN / (rewards_GN.std(axis=1, ddof=1, keepdims=True) + eps), rewards_GN)
 
 
 def leave_one_out(rewards_GN: np.ndarray, eps: float) -> np.ndarray:
@@ -51,7 +51,7 @@ ADVANTAGES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def zero_variance(rewards_GN: np.ndarray) -> np.ndarray:
-    """Which groups have equal rewards throughout, bool [G]."""
+    """Mark the groups whose rewards are all equal, bool [G]."""
     return np.asarray(rewards_GN.max(axis=1) == rewards_GN.min(axis=1))
 
 

@@ -1,4 +1,4 @@
-"""Off-policy correction: weights of the proximal policy over the behaviour policy that sampled the tokens."""
+"""Off-policy correction: weights of the proximal policy over the behavior policy that sampled the tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Correction = Literal["none", "importance", "truncate", "mask"]
 def correction_weights(
     log_ratio_N: torch.Tensor, sequence_N: torch.Tensor, kind: Correction, level: RatioLevel, low: float, high: float
 ) -> torch.Tensor:
-    """Weight of each token's loss, detached [N]; `log_ratio_N` is log p_proximal - log p_behaviour.
+    """Weight of each token's loss, detached [N]; `log_ratio_N` is log p_proximal - log p_behavior.
 
     none: 1. importance: w, as in decoupled PPO (arXiv:2110.00641; AReaL, arXiv:2505.24298).
     truncate: min(w, high), truncated importance sampling (TIS; Ionides 2008). mask: 1 where low <= w <= high, else 0

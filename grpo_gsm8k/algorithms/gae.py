@@ -1,4 +1,4 @@
-"""Generalised advantage estimation over the tokens of a completion (arXiv:1506.02438)."""
+"""Generalized advantage estimation over the tokens of a completion (arXiv:1506.02438)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def gae(rewards_R: np.ndarray, values_R: np.ndarray, gamma: float, lam: float) -
 
 
 def whiten(advantages: Sequence[np.ndarray], eps: float) -> list[np.ndarray]:
-    """Mean 0 and standard deviation 1 over the tokens of all completions together."""
+    """Shift and scale to mean 0 and standard deviation 1 over the tokens of all completions together."""
     tokens = np.concatenate(list(advantages))
     mean, std = tokens.mean(), tokens.std()
     return [(a - mean) / (std + eps) for a in advantages]

@@ -27,7 +27,7 @@ def kl_estimate(logprobs_N: torch.Tensor, reference_N: torch.Tensor, estimator: 
 
 
 def adapted_coefficient(coefficient: float, measured: float, target: float, episodes: int, horizon: int) -> float:
-    """The next coefficient of a controller that steers the divergence to `target` nats.
+    """Return the next coefficient of a controller that steers the divergence to `target` nats.
 
     c (1 + clip(measured / target - 1, -0.2, 0.2) episodes / horizon) (arXiv:1909.08593).
     """

@@ -1,4 +1,4 @@
-"""Log-probability, entropy and rank of given tokens from hidden states, without the logits of a whole batch."""
+"""Log-probability and entropy of given tokens from hidden states, without the logits of a whole batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TokenScores(NamedTuple):
-    """Of N tokens: log-probability and entropy in nats, at least float32; whether a token is the likeliest, bool."""
+    """Log-probability and entropy of N tokens in nats, at least float32; bool: whether a token is the most likely."""
 
     logprobs_N: torch.Tensor
     entropy_N: torch.Tensor
@@ -21,9 +21,9 @@ class TokenScores(NamedTuple):
 def token_logprobs(
     hidden_NH: torch.Tensor, head_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float, chunk: int
 ) -> TokenScores:
-    """Scores of each token at `temperature`.
+    """Compute the scores of each token at `temperature`.
 
-    Logits exist for `chunk` positions at a time: the backward pass, written by hand, computes them again. The first two
+    Logits exist for `chunk` positions at a time: the hand-written backward pass computes them again. The first two
     results are differentiable. Under autocast the two matrix products run in its precision, everything else in float32.
     """
     if torch.is_autocast_enabled(hidden_NH.device.type):
@@ -34,7 +34,9 @@ def token_logprobs(
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """With z the logits over temperature, L their logsumexp, p = exp(z - L), H = L - sum p z, and y the target:
+    """Log-probability and entropy with a backward pass that recomputes the logits.
+
+    Let z be the logits over temperature, L their logsumexp, p = exp(z - L), H = L - sum p z, and y the target:
 
     d logprob / dz_j = [j = y] - p_j and d H / dz_j = -p_j (z_j - L + H).
     """
@@ -49,16 +51,16 @@ class _TokenLogprobs(torch.autograd.Function):
         chunk: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
-        logprobs_N, entropy_N, normaliser_N = hidden_NH.new_empty((3, len(hidden_NH)), dtype=dtype)
+        logprobs_N, entropy_N, normalizer_N = hidden_NH.new_empty((3, len(hidden_NH)), dtype=dtype)
         greedy_N = torch.empty_like(targets_N, dtype=torch.bool)
         for rows, logits_CV in _chunks(hidden_NH, head_VH, temperature, chunk):
             greedy_N[rows] = logits_CV.argmax(dim=-1) == targets_N[rows]
-            normaliser_N[rows] = logits_CV.logsumexp(dim=-1)
-            logprobs_N[rows] = logits_CV.gather(1, targets_N[rows, None])[:, 0] - normaliser_N[rows]
-            probabilities_CV = (logits_CV - normaliser_N[rows, None]).exp_()
-            entropy_N[rows] = normaliser_N[rows] - probabilities_CV.mul_(logits_CV).sum(dim=-1)
-            del logits_CV, probabilities_CV  # before the next chunk's are made
-        ctx.save_for_backward(hidden_NH, head_VH, targets_N, normaliser_N, entropy_N)
+            normalizer_N[rows] = logits_CV.logsumexp(dim=-1)
+            logprobs_N[rows] = logits_CV.gather(1, targets_N[rows, None])[:, 0] - normalizer_N[rows]
+            probabilities_CV = (logits_CV - normalizer_N[rows, None]).exp_()
+            entropy_N[rows] = normalizer_N[rows] - probabilities_CV.mul_(logits_CV).sum(dim=-1)
+            del logits_CV, probabilities_CV  # free them before the next chunk is computed
+        ctx.save_for_backward(hidden_NH, head_VH, targets_N, normalizer_N, entropy_N)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(greedy_N)
@@ -67,12 +69,12 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         grad_logprobs_N, grad_entropy_N, _ = grads
-        hidden_NH, head_VH, targets_N, normaliser_N, entropy_N = ctx.saved_tensors
+        hidden_NH, head_VH, targets_N, normalizer_N, entropy_N = ctx.saved_tensors
         for_hidden, for_head = ctx.needs_input_grad[:2]
         grad_hidden_NH = torch.empty_like(hidden_NH) if for_hidden else None
-        grad_head_VH = torch.zeros_like(head_VH, dtype=normaliser_N.dtype) if for_head else None
+        grad_head_VH = torch.zeros_like(head_VH, dtype=normalizer_N.dtype) if for_head else None
         for rows, logits_CV in _chunks(hidden_NH, head_VH, ctx.temperature, ctx.chunk):
-            logits_CV -= normaliser_N[rows, None]
+            logits_CV -= normalizer_N[rows, None]
             grad_CV = logits_CV.exp()
             if grad_entropy_N is not None:
                 # -p (gH (z - L + H) + gy), the [j = y] term follows
@@ -97,9 +99,9 @@ class _TokenLogprobs(torch.autograd.Function):
 def _chunks(
     hidden_NH: torch.Tensor, head_VH: torch.Tensor, temperature: float, chunk: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Rows and their logits over temperature, at least float32; the caller may overwrite them."""
+    """Yield rows and their logits over temperature, at least float32; the caller may overwrite them."""
     dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
     for start in range(0, len(hidden_NH), chunk):
         rows = slice(start, start + chunk)
-        # Nothing here keeps a name for them, so that the caller can free them.
+        # No local variable refers to the logits, so that the caller can free them.
         yield rows, torch.nn.functional.linear(hidden_NH[rows], head_VH).to(dtype).div_(temperature)

@@ -1,4 +1,4 @@
-"""Importance ratios of N completion tokens that belong to S sequences, per token or per sequence."""
+"""Importance ratios of N completion tokens in S sequences, per token or per sequence."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal
 import torch
 
 RatioLevel = Literal["token", "sequence", "geometric_mean"]
-MAX_LOG_RATIO = 20.0  # exp of more overflows into inf, and 0 * inf in the backward pass into NaN
+MAX_LOG_RATIO = 20.0  # a much larger ratio overflows: inf, and NaN (0 * inf) in the backward pass
 
 
 def importance_ratio(log_ratio_N: torch.Tensor, sequence_N: torch.Tensor, level: RatioLevel) -> torch.Tensor:
     """Ratio of two policies for each token, [N]; `log_ratio_N` is the difference of their log-probabilities.
 
     token: r_t (PPO, arXiv:1707.06347). sequence: the product over the token's sequence. geometric_mean: its
-    |o|-th root (GSPO, arXiv:2507.18071, eq. 7). `sequence_N` holds the number of each token's sequence, from 0.
+    |o|-th root (GSPO, arXiv:2507.18071, eq. 7). `sequence_N` is the index of each token's sequence.
     """
     if level != "token":
         log_ratio_N = _per_sequence(log_ratio_N, sequence_N, mean=level == "geometric_mean")[sequence_N]
@@ -22,7 +22,7 @@ def importance_ratio(log_ratio_N: torch.Tensor, sequence_N: torch.Tensor, level:
 
 
 def _per_sequence(values_N: torch.Tensor, sequence_N: torch.Tensor, mean: bool) -> torch.Tensor:
-    """Sum or mean of the values of each sequence, [S]."""
+    """Sum or average the values of each sequence, [S]."""
     count = int(sequence_N.max()) + 1 if len(sequence_N) else 0
     sums_S = values_N.new_zeros(count).index_add(0, sequence_N, values_N)
     return sums_S / torch.bincount(sequence_N, minlength=count) if mean else sums_S

@@ -1,4 +1,4 @@
-"""From token losses to the loss of an optimizer step, as a weight for every token."""
+"""Reduction of token losses to the loss of an optimizer step, as a weight per token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Reduction = Literal["sequence_mean", "token_mean", "constant"]
 
 
 def token_weights(lengths: Sequence[int], reduction: Reduction, constant: int) -> list[float]:
-    """Weight of each token of a sequence, for all sequences of one optimizer step, whatever their micro-batches.
+    """Weight of each token of a sequence, for all sequences of one optimizer step across its micro-batches.
 
     sequence_mean: mean over a sequence's tokens, then over sequences (GRPO, arXiv:2402.03300, eq. 3). token_mean: mean
     over all tokens (DAPO, arXiv:2503.14476). constant: sum over tokens divided by `constant`, then mean over

@@ -1,4 +1,4 @@
-"""Samples -> padding-free micro-batches. The only place where labels are shifted."""
+"""Samples to padding-free micro-batches; the only place where labels are shifted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The value function of PPO: a linear head on the policy's trunk, or on a trunk of its own."""
+"""The value function of PPO: a linear head on the policy's trunk, or on a separate trunk."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TRUNK, HEAD = "trunk.", "head."
 
 
 class Critic:
-    """Predicts the return from the state before each completion token; 0 everywhere at first."""
+    """Predicts the return from the state before each completion token; starts at 0 everywhere."""
 
     def __init__(self, trunk: Policy | None, hidden_size: int, device: torch.device) -> None:
-        """`trunk` None: the hidden states are the policy's, and gradients flow into it."""
+        """Without a `trunk` the hidden states are the policy's, and gradients flow into it."""
         self.trunk = trunk
         self.head = torch.nn.Linear(hidden_size, 1, device=device, dtype=torch.float32)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
     def values(self, policy_hidden_NH: torch.Tensor, tokens: PackedTokens) -> torch.Tensor:
-        """Value before each completion token, float32 [N]."""
+        """Compute the value before each predicted token, float32 [N]."""
         hidden_NH = policy_hidden_NH
         if self.trunk is not None:
             with self.trunk.autocast():
@@ -38,19 +38,19 @@ class Critic:
         return values_N
 
     def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """The critic's own parameters, without a trunk that is the policy's or an output head that it does not use."""
+        """Return the critic's own parameters: neither the policy's trunk nor an unused output head is among them."""
         own = [] if self.trunk is None else self.trunk.trunk_parameters()
         return [(TRUNK + name, p) for name, p in own] + [(HEAD + n, p) for n, p in self.head.named_parameters()]
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Inverse of `named_parameters`, of a checkpoint."""
+        """Load the tensors of a checkpoint, named as in `named_parameters`."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.copy_(tensors[name])
 
 
 def build_critic(config: Config, policy: Policy, folder: Path) -> Critic | None:
-    """The critic that is asked for; `folder` holds the model of a separate one."""
+    """Create the configured critic; `folder` holds the model of a separate one."""
     kind = config.policy_gradient.critic.kind
     if kind == "none":
         return None

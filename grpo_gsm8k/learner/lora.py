@@ -1,4 +1,4 @@
-"""LoRA and QLoRA through peft and bitsandbytes."""
+"""LoRA and QLoRA with peft and bitsandbytes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def wrap(model: Any, config: LoraConfig) -> PeftModel:
-    """A new adapter around `model` (LoRA, arXiv:2106.09685; with `rslora` scaled as in arXiv:2312.03732).
+    """Wrap `model` in a new adapter (LoRA, arXiv:2106.09685; `rslora` scales it as in arXiv:2312.03732).
 
-    Raises UserError when no layer has a name that `config.targets` lists.
+    Raises UserError if no layer has a name that `config.targets` lists.
     """
     targets: str | list[str] = "all-linear" if config.targets == ["all-linear"] else config.targets
     peft_config = PeftLoraConfig(
@@ -41,12 +41,12 @@ def wrap(model: Any, config: LoraConfig) -> PeftModel:
 
 
 def load(model: Any, folder: Path) -> PeftModel:
-    """The adapter of a checkpoint around `model`, to be trained on."""
+    """Wrap `model` in the adapter of a checkpoint, trainable."""
     return PeftModel.from_pretrained(model, folder, is_trainable=True)
 
 
 def nf4_config() -> BitsAndBytesConfig:
-    """4-bit NormalFloat with double quantisation (QLoRA, arXiv:2305.14314)."""
+    """Return the settings of 4-bit NormalFloat with double quantization (QLoRA, arXiv:2305.14314)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -56,7 +56,7 @@ def nf4_config() -> BitsAndBytesConfig:
 
 
 def merged_tensors(causal: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Weights of a model with adapters injected, each adapter added to its base, under the plain model's names."""
+    """Yield the weights of a model with injected adapters, each added to its base, by the plain model's names."""
     for name, p in causal.named_parameters():
         if ".lora_" in name:
             continue
@@ -69,7 +69,7 @@ def merged_tensors(causal: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """The adapter alone, as vLLM and peft read it: `adapter_model.safetensors` and `adapter_config.json`."""
+    """Write the adapter in the format of vLLM and peft: `adapter_model.safetensors` and `adapter_config.json`."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(model).items()}
     save_file(tensors, folder / "adapter_model.safetensors")
     config = model.peft_config["default"]

@@ -1,4 +1,4 @@
-"""The policy: a Hugging Face causal model in float32 whose attention understands packed sequences."""
+"""The policy: a Hugging Face causal language model in float32 with attention for packed sequences."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def packed_sdpa(
     layout: tuple[SharedPrompt, ...] | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention for prompts and completions that lie one after another in T, as `layout` says.
+    """Causal attention for prompts and completions concatenated along T, as `layout` lists them.
 
-    A completion attends to its prompt and to itself: what it would see if it were alone. No [T, T] mask exists, a
-    prompt is computed once for all of its completions, and a sequence's numbers do not depend on its neighbours.
+    A completion attends to its prompt and to itself, as if it were alone. No [T, T] mask is built, a prompt is computed
+    once for all of its completions, and the result for a sequence does not depend on its neighbors.
     query [1, heads, T, d], key and value [1, kv_heads, T, d] -> [1, T, heads, d].
     """
     assert attention_mask is None
@@ -57,7 +57,7 @@ def packed_sdpa(
 
 
 def _gathered(tensor: torch.Tensor, context: slice, rows: slice) -> torch.Tensor:
-    """Keys or values of a piece: those of the context before its own."""
+    """Concatenate the keys or values of the context with those of the rows."""
     if context.stop == context.start:
         return tensor[:, :, rows]
     return torch.cat([tensor[:, :, context], tensor[:, :, rows]], dim=2)
@@ -66,10 +66,10 @@ def _gathered(tensor: torch.Tensor, context: slice, rows: slice) -> torch.Tensor
 def _pieces(
     layout: tuple[SharedPrompt, ...], device: torch.device
 ) -> Iterator[tuple[slice, slice, torch.Tensor | None]]:
-    """Rows of T that attend together, the context they also see, and a mask where that is not simply causal."""
+    """Yield rows of T that attend together, their context, and a mask unless attention is plainly causal."""
     offset = 0
     for prompt, completions in layout:
-        alone = completions[0] if len(completions) == 1 else 0  # a prompt of one completion: one plain sequence
+        alone = completions[0] if len(completions) == 1 else 0  # a prompt with one completion is one plain sequence
         context = slice(offset, offset + prompt)
         yield slice(offset, offset + prompt + alone), slice(0, 0), None
         offset += prompt + alone
@@ -80,15 +80,15 @@ def _pieces(
                 offset += length
 
 
-# Out of compiled blocks: its pieces have other sizes in every micro-batch.
+# Kept out of compiled blocks: the sizes of its pieces differ in every micro-batch.
 AttentionInterface.register(PACKED_SDPA, torch.compiler.disable(packed_sdpa))
 
 
 class Policy:
-    """A causal language model with the two things that training needs: hidden states and the output head."""
+    """A causal language model that gives training access to hidden states and the output head."""
 
     def __init__(self, model: Any, compute_dtype: torch.dtype, is_adapter: bool = False) -> None:
-        """`model`: a Hugging Face causal model, or a peft model around one. Products run in `compute_dtype`."""
+        """`model` is a Hugging Face causal model or a peft model around one; products run in `compute_dtype`."""
         self.model = model
         self.is_adapter = is_adapter
         self._causal: Any = model.get_base_model() if self.is_adapter else model
@@ -97,18 +97,18 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self._device
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Compute precision of forward passes: bf16 autocast, or nothing in float32."""
+        """Return the context of forward passes: bf16 autocast, or nothing in float32."""
         if self._compute_dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self._compute_dtype)
 
     @contextlib.contextmanager
     def inference(self, exact: bool = False) -> Iterator[None]:
-        """No gradients and no dropout, in the compute precision; `exact`: in that of the weights."""
+        """Switch off gradients and dropout; `exact` uses the precision of the weights, not the compute precision."""
         self.model.eval()
         try:
             with torch.no_grad(), contextlib.nullcontext() if exact else self.autocast():
@@ -117,12 +117,12 @@ class Policy:
             self.model.train()
 
     def without_adapter(self) -> AbstractContextManager[None]:
-        """The base model under the adapter: the reference of a LoRA run. Raises for a model without one."""
+        """Switch the adapter off: its base is the reference of a LoRA run. Raises for a model without an adapter."""
         context: AbstractContextManager[None] = self.model.disable_adapter()
         return context
 
     def hidden_states(self, tokens: PackedTokens) -> torch.Tensor:
-        """Last hidden states [T, H] of the packed tokens."""
+        """Compute the last hidden states of the packed tokens, [T, H]."""
         output = self._causal.base_model(
             input_ids=tokens.input_ids_T[None],
             position_ids=tokens.position_ids_T[None],
@@ -145,20 +145,20 @@ class Policy:
         return weight
 
     def compile_blocks(self) -> None:
-        """Compile each transformer block, for any number of tokens."""
+        """Compile each transformer block with dynamic shapes."""
         for block in self._causal.base_model.layers:
             block.compile(dynamic=True)
 
     def trunk_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Trainable parameters below the output head."""
+        """Return the trainable parameters below the output head."""
         return [(name, p) for name, p in self._causal.base_model.named_parameters() if p.requires_grad]
 
     def named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Trainable parameters, each once (a tied head has the name of the embedding)."""
+        """Return the trainable parameters, each once (a tied head has the name of the embedding)."""
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
     def merged_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The weights that the policy acts with, under the names of the plain model: adapters added to their base."""
+        """Yield the effective weights by the names of the plain model: adapters are added to their base."""
         if self.is_adapter:
             from grpo_gsm8k.learner import lora
 
@@ -168,16 +168,16 @@ class Policy:
 
 
 def load_policy(folder: Path, config: LearnerConfig, adapter: Path | None = None) -> Policy:
-    """The policy to train, from a local folder: float32 master weights, or a frozen base with float32 adapters.
+    """Load the policy to train from a local folder: float32 masters, or a frozen base with float32 adapters.
 
-    `adapter`: the adapter of a checkpoint; otherwise `config.lora` makes a new one where it is enabled. Raises
+    `adapter` is that of a checkpoint; without one, `config.lora` creates a new adapter if it is enabled. Raises
     UserError for an architecture that cannot be trained.
     """
     if config.lora.enabled:
         from grpo_gsm8k.learner import lora  # peft takes seconds to import
 
-        quantised = {"quantization_config": lora.nf4_config(), "device_map": {"": config.device}}
-        base = _load(folder, config, getattr(torch, config.dtype), quantised if config.quantization == "nf4" else {})
+        quantized = {"quantization_config": lora.nf4_config(), "device_map": {"": config.device}}
+        base = _load(folder, config, getattr(torch, config.dtype), quantized if config.quantization == "nf4" else {})
         model = lora.wrap(base, config.lora) if adapter is None else lora.load(base, adapter)
     else:
         model = _load(folder, config, torch.float32, {})
@@ -193,29 +193,29 @@ def load_policy(folder: Path, config: LearnerConfig, adapter: Path | None = None
 
 
 def load_reference(folder: Path, config: LearnerConfig) -> Policy:
-    """A frozen model in the compute precision."""
+    """Load a frozen model in the compute precision."""
     dtype = getattr(torch, config.dtype)
     model = _load(folder, config, dtype, {})
     model.requires_grad_(False)
     return Policy(model, dtype)
 
 
-def _load(folder: Path, config: LearnerConfig, dtype: torch.dtype, quantised: dict[str, Any]) -> Any:
+def _load(folder: Path, config: LearnerConfig, dtype: torch.dtype, quantized: dict[str, Any]) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
         attn_implementation=PACKED_SDPA,
         use_safetensors=True,
-        **quantised,
+        **quantized,
     )
     if model.get_output_embeddings().bias is not None:
         raise UserError("model.path: models whose output head has a bias are not supported")
-    if not quantised:
+    if not quantized:
         model.to(config.device)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # bitsandbytes would repack the 4 bits for such CPUs at the first forward pass in evaluation mode: it raises
-            # where the width is not a multiple of 64, and `lora.merged_tensors` could not read the weights any more.
+            # On CPUs with bf16 instructions bitsandbytes repacks the 4 bits at the first forward pass in evaluation
+            # mode. That raises if the width is not a multiple of 64, and `lora.merged_tensors` could not read them.
             module.support_avx512bf16_for_cpu = False
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # the engine samples without dropout; the ratio compares like with like

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """One optimizer step. `grad_norm` is before clipping."""
+    """Outcome of one optimizer step; `grad_norm` is before clipping."""
 
     grad_norm: float
     skipped: bool
 
 
 class Optimizer:
-    """AdamW (arXiv:1711.05101), its state by parameter name, in 32 or 8 bits, on the device or the host."""
+    """AdamW (arXiv:1711.05101) with its state by parameter name, in 32 or 8 bits, on the device or the host."""
 
     def __init__(self, parameters: list[tuple[str, torch.nn.Parameter]], config: LearnerConfig) -> None:
-        """Weight decay is left out for vectors (norms, biases) and embeddings.
+        """Weight decay is not applied to vectors (norms, biases) and embeddings.
 
-        With `offload_optimizer` the step is done in the host's memory, on copies of the parameters.
+        With `offload_optimizer` the step runs in host memory, on copies of the parameters.
         """
         self._config = config
         self._named = parameters
@@ -79,24 +79,24 @@ class Optimizer:
             host.grad = None
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Flat state: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`; in 8 bits `/state1`, `/absmax1` and so on."""
+        """Return the state as flat tensors: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`; in 8 bits `/state1`, ..."""
         return {
-            # A tensor of its own: 8-bit states share their quantisation table, which safetensors refuses. In the host's
-            # memory: the device need not have room for the state twice.
+            # Copied, because 8-bit states share their quantization table, which safetensors refuses. On the host,
+            # because the device may not have room for the state twice.
             f"{name}/{key}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
             for name, p in self._stepped
             for key, value in self._adamw.state.get(p, {}).items()
         }
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Inverse of `state_tensors`; parameters that were never stepped have no state. Raises CheckpointError."""
+        """Load what `state_tensors` returned; parameters never stepped have no state. Raises CheckpointError."""
         known = {name for name, _ in self._stepped}
         by_name: dict[str, dict[str, torch.Tensor]] = {}
         for path, value in tensors.items():
             name, _, key = path.rpartition("/")
             by_name.setdefault(name, {})[key] = value
         if not set(by_name) <= known:
-            raise CheckpointError("the optimizer's state is of other parameters: resume with the same learner.lora")
+            raise CheckpointError("the optimizer state belongs to other parameters: resume with the same learner.lora")
         eight_bit = self._config.optimizer == "adamw_8bit"
         for name, p in self._stepped:
             state = by_name.get(name)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.data.tokens import Example
     from grpo_gsm8k.learner.batching import TokenSequence
     from grpo_gsm8k.learner.client import Client
-    from grpo_gsm8k.learner.sft import SftStats
+    from grpo_gsm8k.learner.sft_update import SftStats
     from grpo_gsm8k.learner.spec import LearnerSpec
 
 # Published versions stay in /dev/shm until the engine has loaded them; beyond this number, learning waits.

@@ -1,4 +1,4 @@
-"""What a learner process is started with; importable without torch."""
+"""Start parameters of a learner process; importable without torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LearnerSpec:
-    """`resume_step` None means: from the newest valid checkpoint of the run folder, if there is one."""
+    """Everything a learner process needs; without `resume_step` it continues from the newest valid checkpoint."""
 
     config: Config
     model_folder: Path

@@ -1,4 +1,4 @@
-"""Asynchronous validation: every item, greedy, pinned to one version, filed under that version."""
+"""Asynchronous validation: every item, greedy decoding, pinned to one version and recorded under it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Validation:
     def __init__(
         self, client: Client, task: Task, items: Sequence[Item], config: Config, updates: int, folder: Path
     ) -> None:
-        """`updates` is the length of the run; `folder` gets one Parquet file per validated version."""
+        """`updates` is the length of the run; one Parquet file per validated version goes into `folder`."""
         self.accuracy: dict[int, float] = {}  # by version
         self._client = client
         self._task = task
@@ -53,7 +53,7 @@ class Validation:
         return version % self._config.training.eval_every == 0 or version == self._updates
 
     def submit(self, version: int) -> None:
-        """Queue the validation of `version`."""
+        """Queue the requests of the validation of `version`."""
         self._pending[version] = _Pending(time.monotonic())
         for index, item in enumerate(self._items):
             self._client.queue(self._request(version, index, item))

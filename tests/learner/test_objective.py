@@ -82,10 +82,14 @@ def noisy(model: torch.nn.Module, seed: int, scale: float = 0.02) -> None:
 
 
 class Scene:
-    """Policy before and after some steps, reference, critic, and rollouts of a slightly different behaviour policy."""
+    """Policy before and after some steps, reference, critic, and rollouts of a slightly different behavior policy.
 
-    def __init__(self, folder: Path, config: Config) -> None:
+    With `tools`, about a third of the completion tokens are not the policy's own but a tool's output.
+    """
+
+    def __init__(self, folder: Path, config: Config, tools: bool = False) -> None:
         self.config = config
+        self.tools = tools
         policy = load_policy(folder, config.learner)
         reference = load_reference(folder, config.learner)
         noisy(reference.model, seed=3)
@@ -118,7 +122,11 @@ class Scene:
             logprobs, _, _ = derivation.forward(model, sample.prompt_ids.tolist(), sample.completion_ids.tolist(), 1.0)
         noise = 0.1 * rng.normal(size=len(logprobs))
         behaviour = (np.array([float(lp) for lp in logprobs]) + noise).astype(np.float32)
-        return replace(sample, behaviour_logprobs=behaviour, proximal_logprobs=behaviour)
+        mask = sample.mask
+        if self.tools:
+            mask = rng.random(len(mask)) > 0.33
+            mask[rng.integers(len(mask))] = True
+        return replace(sample, behaviour_logprobs=behaviour, proximal_logprobs=behaviour, mask=mask)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         critic = [] if self.models.critic is None else [p for _, p in self.models.critic.named_parameters()]
@@ -150,11 +158,11 @@ class Scene:
         objectives = []
         for sample, s in zip(self.samples, [s for group in scalars for s in group], strict=True):
             prompt, completion = sample.prompt_ids.tolist(), sample.completion_ids.tolist()
-            logprobs, entropies, states = derivation.forward(policy, prompt, completion, pg.temperature)
+            logprobs, entropies, states = own(sample, derivation.forward(policy, prompt, completion, pg.temperature))
             values = None
             if head is not None:
                 if trunk is not None:
-                    _, _, states = derivation.forward(trunk, prompt, completion, 1.0)
+                    _, _, states = own(sample, derivation.forward(trunk, prompt, completion, 1.0))
                 values = [state @ head[0] + head[1][0] for state in states]
             objectives.append(derivation.sequence_objective(s, logprobs, entropies, values, pg))
         loss = derivation.reduce_loss(objectives, pg)
@@ -167,14 +175,19 @@ class Scene:
     def _scalars(self, sample: Any, head: list[torch.Tensor] | None) -> derivation.Scalars:
         pg, prompt, completion = self.config.policy_gradient, sample.prompt_ids.tolist(), sample.completion_ids.tolist()
         with torch.no_grad():
-            before, _, states = derivation.forward(self.before, prompt, completion, pg.temperature)
-            reference, _, _ = derivation.forward(self.reference, prompt, completion, pg.temperature)
+            before, _, states = own(sample, derivation.forward(self.before, prompt, completion, pg.temperature))
+            reference, _, _ = own(sample, derivation.forward(self.reference, prompt, completion, pg.temperature))
             if self.critic_before is not None:
-                _, _, states = derivation.forward(self.critic_before, prompt, completion, 1.0)
+                _, _, states = own(sample, derivation.forward(self.critic_before, prompt, completion, 1.0))
             values = [0.0 if head is None else float(state @ head[0] + head[1][0]) for state in states]
-        behaviour = sample.behaviour_logprobs.astype(float).tolist()
+        behaviour = sample.behaviour_logprobs[sample.mask].astype(float).tolist()
         proximal = [float(lp) for lp in before] if pg.off_policy.proximal == "recomputed" else behaviour
         return derivation.Scalars(proximal, behaviour, [float(lp) for lp in reference], values)
+
+
+def own(sample: Any, columns: tuple[list, ...]) -> tuple[list, ...]:
+    """The entries of the tokens that the policy wrote itself."""
+    return tuple([value for value, kept in zip(column, sample.mask, strict=True) if kept] for column in columns)
 
 
 def _grad(tensor: torch.Tensor) -> torch.Tensor:
@@ -192,6 +205,19 @@ OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name
 @pytest.mark.parametrize("method", [*NAMED, *OTHERS])
 def test_loss_and_gradient_equal_the_derivation(random_model: Path, method: str) -> None:
     scene = Scene(random_model, small_config(*METHODS[method]))
+    loss, gradient = scene.ours()
+    derived_loss, derived = scene.derived()
+    assert loss == pytest.approx(derived_loss, rel=2e-5, abs=2e-6)
+    assert (gradient - derived).norm() / derived.norm() < 5e-5
+
+
+@pytest.mark.parametrize(
+    "method", ["grpo", "dapo", "gspo", "ppo_shared", "ppo_kl_reward", "whitened_kl_reward", "mask_geometric_mean"]
+)
+def test_tokens_outside_the_mask_are_context_only(random_model: Path, method: str) -> None:
+    """They are attended to, but in no log-probability, ratio, advantage, value or denominator."""
+    scene = Scene(random_model, small_config(*METHODS[method]), tools=True)
+    assert not all(sample.mask.all() for sample in scene.samples)
     loss, gradient = scene.ours()
     derived_loss, derived = scene.derived()
     assert loss == pytest.approx(derived_loss, rel=2e-5, abs=2e-6)

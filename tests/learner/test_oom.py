@@ -12,7 +12,7 @@ import torch
 
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import LabError, MemoryLimitError
-from grpo_gsm8k.learner import experience, sft, update
+from grpo_gsm8k.learner import experience, sft_update, update
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
@@ -22,7 +22,7 @@ from grpo_gsm8k.learner.sft_session import as_sequence
 from grpo_gsm8k.learner.update import Optimizers, microbatches, update_policy
 from grpo_gsm8k.learner.update_stats import UpdateStats
 from tests.learner.conftest import random_groups, random_rewards, small_config
-from tests.learner.test_sft import random_examples
+from tests.learner.test_sft_update import random_examples
 
 BUDGET = 120
 LR = 1e-4  # Adam divides by the gradient's size: where that is next to nothing, rounding becomes a fraction of this
@@ -132,15 +132,15 @@ def test_the_passes_before_an_update_too(random_model: Path, monkeypatch: pytest
 
 
 def test_fine_tuning_too(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(tokens: int, fail: bool) -> tuple[Weights, sft.SftStats, TokenBudget]:
+    def step(tokens: int, fail: bool) -> tuple[Weights, sft_update.SftStats, TokenBudget]:
         learner, budget = small_config().learner, TokenBudget(tokens)
         policy = load_policy(random_model, learner)
         samples = [as_sequence(e) for e in random_examples()]
         optimizer = Optimizer(policy.named_parameters(), learner)
         with monkeypatch.context() as patch:
             if fail:
-                patch.setattr(sft, "pack_tokens", failing_at(2, CPU, sft.pack_tokens))
-            stats = sft.fine_tune(policy, optimizer, samples, learner, 1e-3, lambda: None, budget)
+                patch.setattr(sft_update, "pack_tokens", failing_at(2, CPU, sft_update.pack_tokens))
+            stats = sft_update.fine_tune(policy, optimizer, samples, learner, 1e-3, lambda: None, budget)
         return {name: p.detach().clone() for name, p in policy.named_parameters()}, stats, budget
 
     found, stats, budget = step(100, fail=True)

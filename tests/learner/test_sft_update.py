@@ -14,8 +14,8 @@ from grpo_gsm8k.data.tokens import Example
 from grpo_gsm8k.learner.model import Policy, load_policy
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.schedules import lr_scale
-from grpo_gsm8k.learner.sft import SftStats, fine_tune
 from grpo_gsm8k.learner.sft_session import as_sequence
+from grpo_gsm8k.learner.sft_update import SftStats, fine_tune
 from grpo_gsm8k.models import EMBEDDED_TINY
 from tests.conftest import GSM8K
 from tests.learner.conftest import small_config
