@@ -22,7 +22,7 @@ class Critic:
     """Predicts the return from the state before each completion token; starts at 0 everywhere."""
 
     def __init__(self, trunk: Policy | None, hidden_size: int, device: torch.device) -> None:
-        """Without a `trunk` the hidden states are the policy's, and gradients flow into it."""
+        """`trunk` is that of a separate critic; None: use the policy's hidden states, with gradients into them."""
         self.trunk = trunk
         self.head = torch.nn.Linear(hidden_size, 1, device=device, dtype=torch.float32)
         torch.nn.init.zeros_(self.head.weight)

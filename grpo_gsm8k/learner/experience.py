@@ -1,4 +1,4 @@
-"""From a batch of rollouts to training data: other policies' log-probabilities, values, advantages."""
+"""Rollouts prepared for training: other policies' log-probabilities, values and advantages filled in."""
 
 from __future__ import annotations
 

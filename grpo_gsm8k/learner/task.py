@@ -41,7 +41,7 @@ class GradedCompletion:
 
     @property
     def graded(self) -> scoring.Graded:
-        """What the summary metrics are computed from."""
+        """The verdict in the form that summary metrics are computed from."""
         return scoring.Graded(self.item.problem.id, self.kind, len(self.completion.token_ids))
 
 
