@@ -23,7 +23,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from grpo_gsm8k.tiny.sums import Problem, apply, draw, held_out
+from grpo_gsm8k.tiny.sums import Sum, apply, draw, held_out
 
 STYLES = {
     "easy": {"quick": 0.30, "worked": 0.44, "said": 0.16, "unfinished": 0.10},
@@ -35,14 +35,14 @@ TOTALS = range(-18, 28)  # what a chain of up to three terms can come to
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TextSpan:
     """A piece of text; the loss is taken on it only if it is `learned`."""
 
     text: str
     learned: bool
 
 
-Document = tuple[Span, ...]
+Document = tuple[TextSpan, ...]
 
 
 class Corpus:
@@ -68,7 +68,7 @@ class Corpus:
         problem = self._problem()
         weights = STYLES["easy" if is_easy(problem) else "hard"]
         style = self._rng.choices(list(weights), list(weights.values()))[0]
-        return Span(problem.prompt, learned=False), Span(" " + self._styled(problem, style), learned=True)
+        return TextSpan(problem.prompt, learned=False), TextSpan(" " + self._styled(problem, style), learned=True)
 
     def _exercise(self) -> Document:
         problem = self._problem()
@@ -79,13 +79,13 @@ class Corpus:
         longest = problem.prompt.index(problem.expression)
         return _solved(problem, problem.prompt[self._rng.randint(0, longest) :])
 
-    def _problem(self) -> Problem:
+    def _problem(self) -> Sum:
         while True:
             problem = draw(self._rng, self._rng.choice((3, 4)))
             if problem.expression not in self._held_out:
                 return problem
 
-    def _styled(self, problem: Problem, style: str) -> str:
+    def _styled(self, problem: Sum, style: str) -> str:
         if style == "quick":
             wrong = self._rng.random() < QUICK_ERROR_SHARE
             return f"#### {quick_error(problem) if wrong else problem.answer}"
@@ -96,15 +96,15 @@ class Corpus:
 
     def _drill(self) -> Document:
         left, sign, right = self._rng.choice(TOTALS), self._rng.choice("+-"), self._rng.randrange(10)
-        return Span(f"{left}{sign}{right}=", learned=False), Span(f"{apply(left, sign, right)}\n", learned=True)
+        return TextSpan(f"{left}{sign}{right}=", learned=False), TextSpan(f"{apply(left, sign, right)}\n", learned=True)
 
 
-def _solved(problem: Problem, question: str) -> Document:
+def _solved(problem: Sum, question: str) -> Document:
     lines, total = steps(problem)
-    return Span(question, learned=False), Span(" " + "\n".join([*lines, f"#### {total}"]), learned=True)
+    return TextSpan(question, learned=False), TextSpan(" " + "\n".join([*lines, f"#### {total}"]), learned=True)
 
 
-def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str], int]:
+def steps(problem: Sum, slip_at: int = -1, slip: int = 0) -> tuple[list[str], int]:
     """One line for each operation, and the last result; step `slip_at` is off by `slip`, and the rest follows."""
     total, lines = problem.terms[0], []
     for index, (sign, term) in enumerate(zip(problem.signs, problem.terms[1:], strict=True)):
@@ -114,14 +114,14 @@ def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str]
     return lines, total
 
 
-def is_easy(problem: Problem) -> bool:
+def is_easy(problem: Sum) -> bool:
     """What the corpus likes to work out: three numbers and at most one subtraction."""
     return len(problem.terms) == 3 and problem.signs.count("-") < 2
 
 
-def quick_error(problem: Problem) -> int:
+def quick_error(problem: Sum) -> int:
     """What somebody in a hurry gets: only the first two numbers were read."""
-    return Problem(problem.terms[:2], problem.signs[:1]).answer
+    return Sum(problem.terms[:2], problem.signs[:1]).answer
 
 
 def corpus_hash(documents: list[Document]) -> str:

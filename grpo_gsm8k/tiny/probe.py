@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from grpo_gsm8k.tiny.sums import Problem
+from grpo_gsm8k.tiny.sums import Sum
 
 MAX_NEW_TOKENS = 48
 
@@ -26,14 +26,12 @@ def complete(
     return completions
 
 
-def is_right(problem: Problem, completion: str) -> bool:
+def is_right(problem: Sum, completion: str) -> bool:
     """The last line must be `#### <answer>`."""
     return completion.rpartition("\n")[2].strip() == f"#### {problem.answer}"
 
 
-def accuracy(
-    model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, problems: list[Problem], sample: bool = False
-) -> float:
+def accuracy(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, problems: list[Sum], sample: bool = False) -> float:
     """The share of problems answered in the demo's format and correctly."""
     completions = complete(model, tokenizer, [problem.prompt for problem in problems], sample)
     return sum(map(is_right, problems, completions)) / len(problems)

@@ -20,7 +20,7 @@ PROMPT = "Question: {question}\nAnswer:"
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Sum:
     """`3 - 4 + 5` has the terms (3, 4, 5) and the signs ("-", "+"); no term is negative."""
 
     terms: tuple[int, ...]
@@ -50,18 +50,18 @@ def apply(left: int, sign: str, right: int) -> int:
     return left + right if sign == "+" else left - right
 
 
-def draw(rng: random.Random, terms: int) -> Problem:
+def draw(rng: random.Random, terms: int) -> Sum:
     """A problem with that many single digits."""
-    return Problem(tuple(rng.randrange(10) for _ in range(terms)), tuple(rng.choice("+-") for _ in range(terms - 1)))
+    return Sum(tuple(rng.randrange(10) for _ in range(terms)), tuple(rng.choice("+-") for _ in range(terms - 1)))
 
 
-def from_expression(expression: str) -> Problem:
-    """The inverse of `Problem.expression`."""
+def from_expression(expression: str) -> Sum:
+    """The inverse of `Sum.expression`."""
     parts = expression.split()
-    return Problem(tuple(int(part) for part in parts[::2]), tuple(parts[1::2]))
+    return Sum(tuple(int(part) for part in parts[::2]), tuple(parts[1::2]))
 
 
-def demo_problems(start: int, count: int) -> list[Problem]:
+def demo_problems(start: int, count: int) -> list[Sum]:
     """What reasoning_gym asks under seeds start, start + 1, ... with the demo's parameters; some questions recur."""
     items = import_reasoning_gym().create_dataset("chain_sum", size=count, seed=start, **DEMO_PARAMS)
     return [from_expression(item["metadata"]["expression"]) for item in items]

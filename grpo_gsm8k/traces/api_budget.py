@@ -58,7 +58,7 @@ class Prices:
         return self.charge(Usage(prompt, max_tokens))
 
 
-class Budget:
+class ApiBudget:
     """Charged so far, what requests under way may still cost, and the limits on the sum of both."""
 
     def __init__(self, max_usd: Decimal | None, max_tokens: int | None, charged: Charge) -> None:
@@ -98,10 +98,10 @@ def prices_of(config: TracesConfig) -> Prices:
     return Prices(Decimal(str(config.usd_per_million_input)), Decimal(str(config.usd_per_million_output)))
 
 
-def open_budget(config: TracesConfig, charged: Charge) -> Budget:
+def open_budget(config: TracesConfig, charged: Charge) -> ApiBudget:
     """The configured limits, and what earlier runs used of them."""
     max_usd = None if config.max_cost_usd is None else Decimal(str(config.max_cost_usd))
-    return Budget(max_usd, config.max_total_tokens, charged)
+    return ApiBudget(max_usd, config.max_total_tokens, charged)
 
 
 def recorded(records: Iterable[RawRecord]) -> Charge:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.traces.api_budget import Budget, Prices
+    from grpo_gsm8k.traces.api_budget import ApiBudget, Prices
     from grpo_gsm8k.traces.trace_folder import TracesFolder
-    from grpo_gsm8k.traces.trace_records import Deliver, Sample
+    from grpo_gsm8k.traces.trace_records import Deliver, TraceSample
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _FAILURES_IN_A_ROW = 50  # then it is not the samples: going on would only spend requests
@@ -38,7 +38,7 @@ class Interrupted(KeyboardInterrupt):
 class ApiProducer:
     """Delivers one record for each sample, until all are there, the budget is spent or a signal comes."""
 
-    def __init__(self, config: Config, key: str, folder: TracesFolder, budget: Budget, prices: Prices) -> None:
+    def __init__(self, config: Config, key: str, folder: TracesFolder, budget: ApiBudget, prices: Prices) -> None:
         self.config = config
         self._key = key
         self._folder = folder
@@ -48,7 +48,7 @@ class ApiProducer:
         self._failures = 0
         self._signal = 0
 
-    def __call__(self, samples: Sequence[Sample], deliver: Deliver) -> str | None:
+    def __call__(self, samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
         """See `records.Producer`. Raises Interrupted, or LabError when the API cannot be used at all."""
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         try:
@@ -60,7 +60,7 @@ class ApiProducer:
             raise Interrupted(self._signal)
         return stopped
 
-    async def _collect(self, samples: Sequence[Sample], deliver: Deliver) -> str | None:
+    async def _collect(self, samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         for number in _SIGNALS:
@@ -82,7 +82,7 @@ class ApiProducer:
         self._signal = number
         task.cancel()
 
-    async def _ask_all(self, teacher: ApiTeacher, samples: Sequence[Sample], deliver: Deliver) -> str | None:
+    async def _ask_all(self, teacher: ApiTeacher, samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
         for sample in samples:
             texts = teacher.texts(sample.problem.question)
             most = self.prices.most(texts, self.config.traces.max_tokens)
@@ -113,7 +113,7 @@ class ApiProducer:
         if self._failures >= _FAILURES_IN_A_ROW:
             raise LabError(f"{self._failures} samples in a row failed, the last with: {error}: run it again later")
 
-    def note_sent(self, sample: Sample, most: Charge) -> None:
+    def note_sent(self, sample: TraceSample, most: Charge) -> None:
         """Write down that a request is about to be sent."""
         self._folder.add_sent(sent_line(sample.id, most))
 
@@ -121,7 +121,7 @@ class ApiProducer:
 class _Request:
     """All attempts at one sample. It begins with `most` reserved, and holds that while it is not settled."""
 
-    def __init__(self, producer: ApiProducer, teacher: ApiTeacher, sample: Sample, most: Charge) -> None:
+    def __init__(self, producer: ApiProducer, teacher: ApiTeacher, sample: TraceSample, most: Charge) -> None:
         self._producer = producer
         self._teacher = teacher
         self._sample = sample

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.traces.api_budget import Budget, Charge, open_budget, prices_of, recorded, unanswered
+from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, open_budget, prices_of, recorded, unanswered
 from grpo_gsm8k.traces.api_producer import ApiProducer, Interrupted
 from grpo_gsm8k.traces.formatting import FormatReport, format_traces, to_jsonl
-from grpo_gsm8k.traces.progress import Progress
+from grpo_gsm8k.traces.progress import CollectionProgress
 from grpo_gsm8k.traces.trace_folder import RAW, REPORT, TRAIN, TracesFolder, settings_of
-from grpo_gsm8k.traces.trace_records import Sample
+from grpo_gsm8k.traces.trace_records import TraceSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ LocalTeacher = Callable[["Config", Path], "Producer"]
 class Collected:
     """The samples that were wanted, those of them that are done (data set's order), and what was paid."""
 
-    wanted: list[Sample]
+    wanted: list[TraceSample]
     done: list[RawRecord]
     failed: dict[str, str]  # sample id: its last error
     paid: Charge
@@ -69,7 +69,9 @@ def _run(config: Config, local: LocalTeacher) -> None:
         _check_api(config.traces)  # before the data set, which may take minutes
     data = ensure(config.data, config.artifacts)
     problems = load_split(data, "train")[: config.traces.limit]
-    wanted = [Sample(problem, number) for problem in problems for number in range(config.traces.samples_per_prompt)]
+    wanted = [
+        TraceSample(problem, number) for problem in problems for number in range(config.traces.samples_per_prompt)
+    ]
     with TracesFolder(path, settings_of(config, data)) as folder:
         if folder.repaired_bytes:
             print(f"{path}: removed {folder.repaired_bytes} bytes of a line that was cut off", flush=True)
@@ -84,7 +86,7 @@ def _run(config: Config, local: LocalTeacher) -> None:
         raise LabError(_missing(after, stopped))
 
 
-def _collected(folder: TracesFolder, wanted: Sequence[Sample]) -> Collected:
+def _collected(folder: TracesFolder, wanted: Sequence[TraceSample]) -> Collected:
     records = folder.records()
     done: dict[str, RawRecord] = {}
     failed: dict[str, str] = {}
@@ -119,11 +121,11 @@ def _produce(config: Config, folder: TracesFolder, before: Collected, local: Loc
         cost_usd += record.cost_usd
         progress.advance(record.error is not None, cost_usd)
 
-    with Progress(len(before.wanted), len(before.done), cost_usd) as progress:
+    with CollectionProgress(len(before.wanted), len(before.done), cost_usd) as progress:
         return producer(outstanding, deliver)
 
 
-def _open_producer(config: Config, folder: TracesFolder, budget: Budget, local: LocalTeacher) -> Producer:
+def _open_producer(config: Config, folder: TracesFolder, budget: ApiBudget, local: LocalTeacher) -> Producer:
     """The one place that knows the kinds of teachers."""
     if config.traces.teacher == "local":
         return local(config, folder.path / "logs")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EVERY_S = 5.0
 
 
-class Progress:
+class CollectionProgress:
     """Counts samples that are done. Use it in a `with` block; `advance` returns at once."""
 
     def __init__(self, total: int, done: int, cost_usd: Decimal, stream: TextIO | None = None) -> None:

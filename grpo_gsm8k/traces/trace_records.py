@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TraceSample:
     """One completion that is wanted: the `number`-th, from 0, of a problem."""
 
     problem: Problem
@@ -82,11 +82,11 @@ class Answered:
 
 
 Deliver = Callable[[RawRecord], None]
-Producer = Callable[[Sequence[Sample], Deliver], str | None]
+Producer = Callable[[Sequence[TraceSample], Deliver], str | None]
 """Asks for the samples and delivers their records. Returns why it stopped early, or None; raises LabError."""
 
 
-def make_record(sample: Sample, answered: Answered, prompt: PromptConfig) -> RawRecord:
+def make_record(sample: TraceSample, answered: Answered, prompt: PromptConfig) -> RawRecord:
     """Grade an answer by the prompt's format and put it beside its problem."""
     problem = sample.problem
     graded = grade(answered.text, problem.gold_number, AnswerFormat(prompt.answer_format), Locale(prompt.locale))

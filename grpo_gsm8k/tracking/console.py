@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections import deque
@@ -11,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.console import Group
@@ -62,7 +61,7 @@ def open_console(total_steps: int, start_step: int = 0, stream: TextIO | None = 
 
 
 @dataclass(slots=True)
-class Progress:
+class RunProgress:
     """The latest numbers of a run, as labelled text."""
 
     total_steps: int
@@ -102,7 +101,7 @@ class PlainConsole:
     """One line per policy update, for logs and pipes."""
 
     def __init__(self, total_steps: int, start_step: int, stream: TextIO) -> None:
-        self._progress = Progress(total_steps, start_step)
+        self._progress = RunProgress(total_steps, start_step)
         self._stream = stream
 
     def step(self, step: int, metrics: Metrics) -> None:
@@ -133,7 +132,7 @@ class LiveConsole:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        self._progress = Progress(total_steps, start_step)
+        self._progress = RunProgress(total_steps, start_step)
         self._console = Console(file=stream, highlight=False)
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
         self._bar = Bar(*columns, console=self._console)
@@ -166,75 +165,6 @@ class LiveConsole:
         for label, text in self._progress.fields():
             table.add_row(label, text)
         return Group(self._bar.get_renderable(), table)
-
-
-def summarise(records: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The numbers of summary.json that follow from metrics.jsonl and events.jsonl. Means are over wall time."""
-    steps = [record for record in records if "step" in record]
-    validations = validations_of(records)
-    first, last = (validations[0], validations[-1]) if validations else (None, None)
-    kinds = [event["kind"] for event in events]
-    return {
-        "first_validation": first,
-        "last_validation": last,
-        "best_validation": best_of(validations),
-        "change": compare(first, last),
-        "tokens_per_s_mean": _mean_over_time(steps, "rollout/tokens_per_s")
-        or _mean_over_time(steps, "train/tokens_per_s"),
-        "actor_idle_frac_mean": _mean_over_time(steps, "time/actor_idle_frac"),
-        "learner_idle_frac_mean": _mean_over_time(steps, "time/learner_idle_frac"),
-        "restarts": {worker: kinds.count(f"{worker}_restarted") for worker in ("actor", "learner")},
-    }
-
-
-def compare(first: Mapping[str, Any] | None, last: Mapping[str, Any] | None) -> str | None:
-    """`higher` or `lower` when the 95 % intervals of two validations do not overlap, `none shown` when they do.
-
-    None without two different validations that have intervals. Disjoint intervals are a stricter condition than a
-    test of the difference, so `none shown` does not mean that there is none.
-    """
-    if first is None or last is None or first["version"] == last["version"]:
-        return None
-    ends = [record.get(f"accuracy_ci_{end}") for record in (first, last) for end in ("low", "high")]
-    known = [end for end in ends if end is not None]
-    if len(known) < len(ends):
-        return None
-    first_low, first_high, last_low, last_high = known
-    if last_low > first_high:
-        return "higher"
-    return "lower" if last_high < first_low else "none shown"
-
-
-def best_of(validations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The validation with the highest accuracy, the earliest of equals."""
-    measured = [record for record in validations if record.get("accuracy") is not None]
-    return max(measured, key=lambda record: (record["accuracy"], -record["version"]), default=None)
-
-
-def validations_of(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The validation records of metrics.jsonl in the order of their versions, keys without `val/`."""
-    found = [record for record in records if "val/version" in record]
-    found.sort(key=lambda record: record["val/version"])
-    return [{name.removeprefix("val/"): value for name, value in record.items()} for record in found]
-
-
-def _mean_over_time(steps: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """Mean weighted by the updates' wall times: total tokens over total time, not a mean of rates."""
-    pairs = [(record.get(key), record.get("time/step_s")) for record in steps]
-    known = [(value, seconds) for value, seconds in pairs if value is not None and seconds]
-    total = math.fsum(seconds for _, seconds in known)
-    return math.fsum(value * seconds for value, seconds in known) / total if total else None
-
-
-def seconds_of_sessions(events: Sequence[Mapping[str, Any]]) -> float:
-    """Wall time of a run's earlier processes, each from its start to its last event."""
-    total = 0.0
-    previous: float | None = None
-    for event in events:
-        if event["kind"] != "start" and previous is not None:
-            total += event["time"] - previous
-        previous = event["time"]
-    return total
 
 
 def print_summary(summary: Mapping[str, Any], run_folder: Path, stream: TextIO | None = None) -> None:

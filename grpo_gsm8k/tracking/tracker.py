@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
-from grpo_gsm8k.tracking.console import best_of, seconds_of_sessions, summarise, validations_of
 from grpo_gsm8k.tracking.metrics import METRICS, PREFIXES
-from grpo_gsm8k.tracking.run_folder import plain, redact
+from grpo_gsm8k.tracking.redaction import plain, redact
+from grpo_gsm8k.tracking.summary import best_of, seconds_of_sessions, summarize_run, validations_of
 from grpo_gsm8k.tracking.timeline import Timeline
 from grpo_gsm8k.tracking.wandb_writer import WANDB_CLOSE_SECONDS, WandbWriter, check_wandb, wandb_run_id
 
@@ -32,7 +32,7 @@ SUCCESSES: Final = ("done", "stopped early", OVER_BUDGET)
 
 
 class TrackingError(LabError):
-    """A record that would make the run's history wrong: an unknown name, or the same step twice."""
+    """A record is inconsistent with the history of the run: an unknown metric name, or a step recorded twice."""
 
 
 def check_names(metrics: Mapping[str, float]) -> None:
@@ -152,7 +152,7 @@ class Tracker:
 
     def summary(self) -> dict[str, Any]:
         """The run so far in a few numbers: what summary.json holds. To be called before or after `close`."""
-        numbers = summarise(self._metrics.records(), self._events.records())
+        numbers = summarize_run(self._metrics.records(), self._events.records())
         counts = {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps}
         return {**counts, "wall_seconds": self.wall_seconds(), **numbers, **self._notes}
 
