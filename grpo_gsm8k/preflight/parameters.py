@@ -136,7 +136,7 @@ def folder_of_config(config: Config) -> Path:
         return EMBEDDED_TINY
     if Path(path).is_dir():
         if not (Path(path) / "config.json").is_file():
-            raise UserError(f"model.path={path} has no config.json: name a Hugging Face model folder")
+            raise UserError(f"model.path={path} has no config.json: use a Hugging Face model folder")
         return Path(path)
     if ":" in path or path.count("/") != 1:
         return resolve_model(path, revision, config.artifacts)
@@ -148,7 +148,7 @@ def folder_of_config(config: Config) -> Path:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path={path}: its config.json is neither reachable on the hub nor cached ({reason}): check the "
-            "network and the id, or name a local folder"
+            "network and the id, or use a local folder"
         ) from None
 
 

@@ -49,7 +49,7 @@ DAMAGES = {
     "truncated": (lambda f: truncate(f / "model/weights.bin"), r"model/weights.bin: 99999 bytes instead of 100000"),
     "missing": (lambda f: (f / "state.json").unlink(), r"state.json: missing"),
     "extra": (lambda f: (f / "model/evil.pkl").write_bytes(b"x"), r"model/evil.pkl: not listed"),
-    "symlink": (lambda f: symlink_instead(f / "model/weights.bin"), r"model/weights.bin: no regular file"),
+    "symlink": (lambda f: symlink_instead(f / "model/weights.bin"), r"model/weights.bin: not a regular file"),
     "linked folder": (lambda f: (f / "linked").symlink_to("/usr"), r"linked: not listed"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), r"no manifest.json"),
     "manifest torn": (lambda f: os.truncate(f / "manifest.json", 40), r"manifest.json is damaged"),
@@ -71,7 +71,7 @@ def test_verify_names_file_and_reason(tmp_path: Path, name: str) -> None:
 
 
 def test_verify_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="incomplete or not ours"):
+    with pytest.raises(IntegrityError, match="it is incomplete"):
         checksums.verify(tmp_path / "nothing")
 
 
