@@ -1,4 +1,4 @@
-"""How good the model is on questions it has not seen: used to describe a freshly trained one."""
+"""Accuracy of a newly trained model on held-out questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_NEW_TOKENS = 48
 def complete(
     model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, prompts: list[str], sample: bool, batch_size: int = 128
 ) -> list[str]:
-    """One completion for each prompt, cut at <eos>; greedy, or sampled at temperature 1."""
+    """Return one completion per prompt, cut at <eos>; greedy, or sampled at temperature 1."""
     model.eval()
     options = {"temperature": 1.0, "top_k": 0} if sample else {}
     completions: list[str] = []
@@ -27,11 +27,11 @@ def complete(
 
 
 def is_right(problem: Sum, completion: str) -> bool:
-    """The last line must be `#### <answer>`."""
+    """Return whether the last line is `#### <answer>`."""
     return completion.rpartition("\n")[2].strip() == f"#### {problem.answer}"
 
 
 def accuracy(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, problems: list[Sum], sample: bool = False) -> float:
-    """The share of problems answered in the demo's format and correctly."""
+    """Return the fraction of problems answered correctly and in the demo's format."""
     completions = complete(model, tokenizer, [problem.prompt for problem in problems], sample)
     return sum(map(is_right, problems, completions)) / len(problems)

@@ -28,7 +28,7 @@ def test_a_charge_is_exact_and_survives_the_file() -> None:
     assert charge == Charge(1_234_574, Decimal("0.3456817"))
     made = record(0, usage=usage, cost_usd=charge.usd)
     assert from_json(to_json(made), "here") == made
-    with pytest.raises(LabError, match="here: not a record"):
+    with pytest.raises(LabError, match="here is not a record"):
         from_json({"id": "x"}, "here")
 
 

@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "EVERY_S", 0.01)
+    monkeypatch.setattr(progress, "PLAIN_LINE_S", 0.01)
     out = io.StringIO()
     with progress.CollectionProgress(10, 4, Decimal("0.1"), out) as shown:
         shown.advance(False, Decimal("0.25"))
