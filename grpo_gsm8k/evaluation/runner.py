@@ -13,7 +13,7 @@ from grpo_gsm8k.files.locks import try_lock
 from grpo_gsm8k.models import context_length
 from grpo_gsm8k.runtime.engines import Engines
 from grpo_gsm8k.start_model import pin_model, start_folder
-from grpo_gsm8k.tracking import run_folder
+from grpo_gsm8k.tracking import manifest, redaction, run_folder
 from grpo_gsm8k.transport.protocol import Failed
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def open_run(config: Config, file: str) -> Iterator[RunFolder]:
 
     Raises UserError for a run that was started with other models, prompts or ways of sampling, or that is still going.
     """
-    values = run_folder.plain(config.model_dump(mode="json"))
+    values = redaction.plain(config.model_dump(mode="json"))
     resumed = config.eval.resume_from
     if resumed is None:
         run = run_folder.create(config.artifacts, config.name)
@@ -79,8 +79,8 @@ def open_run(config: Config, file: str) -> Iterator[RunFolder]:
     try:
         if resumed is not None:
             _check_unchanged(run, values)
-        run_folder.write_config(run, values)
-        run_folder.write_manifest(run, values)
+        manifest.write_config(run, values)
+        manifest.write_manifest(run, values)
         yield run
     finally:
         os.close(lock)
@@ -127,7 +127,7 @@ def _check_unchanged(run: RunFolder, values: Mapping[str, Any]) -> None:
         then = None
     if not isinstance(then, dict):
         raise UserError(f"eval.resume_from: {run.config_yaml} cannot be read; start without eval.resume_from")
-    before, now = _deciding(then), _deciding(run_folder.redact(values))
+    before, now = _deciding(then), _deciding(redaction.redact(values))
     for key, value in now.items():
         if before.get(key, value) != value:  # a key that an older version did not have says nothing
             raise UserError(

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written aside in the same parent, then renamed."""
+"""Atomic writes of files and folders: written aside in the same parent, then renamed into place."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 def written_aside(
     target: Path, *, durable: bool = False, private: bool = False, sole_writer: bool = False
 ) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that becomes `target` when the block ends without an error.
+    """Yield an empty folder next to `target` that replaces `target` when the block ends without an error.
 
-    An existing `target` is replaced. After an error nothing is left behind and `target` is unchanged. With `durable`
-    the bytes are on the disk before the rename, with `private` folders get mode 0700 and files 0600 whatever the umask
-    is, and with `sole_writer` the leftovers of a killed writer of `target` are removed first. Raises UserError when
-    `target` is a symbolic link or a file.
+    After an error, nothing is left behind and `target` is unchanged. `durable`: sync to disk before the rename.
+    `private`: modes 0700 and 0600 regardless of the umask. `sole_writer`: no other process writes `target`, so remove
+    the leftovers of a killed writer first. Raises UserError if `target` is a symbolic link or a file.
     """
     refuse_link(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +43,7 @@ def written_aside(
 
 @contextmanager
 def file_written_aside(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` for a writer that wants a path; that file becomes `target` without an error."""
+    """Yield a path next to `target` to write to; the file replaces `target` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = _sibling(target, "tmp")
     try:
@@ -55,9 +54,9 @@ def file_written_aside(target: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, data: bytes | str, mode: int | None = None) -> None:
-    """Replace `path` by `data` so that a reader, or a crash at any moment, sees the old or the new whole.
+    """Replace `path` by `data` atomically and durably: readers and crashes see the old or the new content.
 
-    `mode` (0o600 for what is private) holds whatever the umask is; None leaves the choice to the umask.
+    `mode` (0o600 for private files) is set regardless of the umask; None leaves the mode to the umask.
     """
     content = data.encode() if isinstance(data, str) else data
     aside = _sibling(path, "tmp")
@@ -76,26 +75,26 @@ def write_atomically(path: Path, data: bytes | str, mode: int | None = None) -> 
 
 
 def make_private_folder(path: Path) -> None:
-    """Make one new folder with mode 0700 whatever the umask is. Raises FileExistsError."""
+    """Create a folder with mode 0700 regardless of the umask. Raises FileExistsError."""
     path.mkdir(mode=0o700)
-    path.chmod(0o700)  # a umask such as 0777 takes the owner's bits too
+    path.chmod(0o700)  # a umask such as 0777 clears the owner's bits too
 
 
 def make_private(folder: Path) -> None:
-    """Give a folder, and the folders in it, mode 0700 and every file in it 0600, whatever the umask was."""
+    """Set mode 0700 on a folder and all folders in it, and 0600 on all files in it."""
     folder.chmod(0o700)
     for parent, folders, files in os.walk(folder):
         for names, mode in ((folders, 0o700), (files, 0o600)):
             for path in (Path(parent, name) for name in names):
-                if not path.is_symlink():  # chmod would follow it out of the folder
+                if not path.is_symlink():  # chmod would follow the link out of the folder
                     path.chmod(mode)
 
 
 def replace_folder(tmp: Path, final: Path, durable: bool) -> None:
-    """Rename `tmp` into place as `final`, in the same parent. With `durable` its bytes are on the disk before that.
+    """Rename `tmp` to `final` in the same parent. `durable`: sync its content to disk first.
 
-    An existing `final` is moved aside first. A crash between the two renames leaves it aside (`.<name>.<hex>.old`),
-    so that nothing half-written ever bears the final name; the next call removes what was left.
+    An existing `final` is first renamed to `.<name>.<hex>.old`, so the final name never holds a partial folder. A
+    crash between the two renames leaves only the `.old` folder, which the next call removes.
     """
     if durable:
         for parent, _, files in os.walk(tmp):
@@ -116,9 +115,9 @@ def replace_folder(tmp: Path, final: Path, durable: bool) -> None:
 
 
 def refuse_link(target: Path) -> None:
-    """Raise UserError unless `target` is a real folder or does not exist."""
+    """Raise UserError if `target` exists and is not a real folder."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UserError(f"{target} is a link or a file, but a folder has to be written there: move it away")
+        raise UserError(f"{target} is a link or a file where a folder must be written: move it away")
 
 
 def _sibling(target: Path, ending: str) -> Path:

@@ -1,7 +1,7 @@
-"""Folders whose every byte can be verified.
+"""Checksums of folders: `manifest.json` lists each file with its size and xxh3_128 digest.
 
-A folder's `manifest.json` lists each file with its size and xxh3_128 digest: a fast checksum against accidents
-(several GB/s), not a signature against an attacker who can write to the folder.
+The digest is a fast checksum (several GB/s) that detects accidental damage. It is not a signature: whoever can write
+to the folder can also rewrite the manifest.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MANIFEST = "manifest.json"
-OWN_KEYS = ("files", "manifest_xxh3_128")  # keys of the manifest that `extra` may not use
+OWN_KEYS = ("files", "manifest_xxh3_128")  # reserved: `extra` may not contain them
 CHUNK_BYTES = 8 * 2**20
 SHOWN_PROBLEMS = 5
 
 
 def digest_file(path: Path) -> str:
-    """The xxh3_128 hex digest of a regular file; a symlink is not followed (OSError)."""
+    """Return the xxh3_128 hex digest of a regular file. Raises OSError for a symlink."""
     digest = xxhash.xxh3_128()
     buffer = bytearray(CHUNK_BYTES)
     view = memoryview(buffer)
@@ -38,28 +38,28 @@ def digest_file(path: Path) -> str:
 
 
 def write_manifest(folder: Path, extra: Mapping[str, Any], mode: int | None = None) -> None:
-    """Write `manifest.json`: the keys of `extra`, `files`, and a digest of the manifest itself.
+    """Write `manifest.json`: `extra`, the files, and a digest of the manifest itself.
 
-    `mode` is as in `write_atomically`. Raises IntegrityError when the folder holds anything but files and folders.
+    `mode` is passed to `write_atomically`. Raises IntegrityError if the folder contains a link or a special file.
     """
     if taken := [key for key in OWN_KEYS if key in extra]:
         raise ValueError(f"extra may not contain {taken}")
     present = dict(_walk(folder))
     if odd := sorted(name for name, path in present.items() if not _is_regular(path)):
-        raise IntegrityError(f"{folder}: {odd[0]} is no regular file")
+        raise IntegrityError(f"{folder}: {odd[0]} is not a regular file")
     files = {
         name: {"size": path.stat().st_size, "xxh3_128": digest_file(path)} for name, path in sorted(present.items())
     }
-    manifest = json.loads(json.dumps({**extra, "files": files}))  # as a reader will see it
+    manifest = json.loads(json.dumps({**extra, "files": files}))  # the digest is over what a reader will parse
     text = json.dumps({**manifest, "manifest_xxh3_128": _digest_of(manifest)}, indent=1, allow_nan=False)
     write_atomically(folder / MANIFEST, text + "\n", mode)
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Check every byte of a folder and return its manifest: the keys of `extra` and `files`.
+    """Verify every file of a folder and return its manifest: the keys of `extra`, and `files`.
 
-    Raises IntegrityError for a missing or damaged manifest, and for each file that is missing, has another size or
-    digest, is a symlink, or is not listed.
+    Raises IntegrityError if the manifest is missing or damaged, or if a file is missing, has another size or digest,
+    is a symlink, or is not listed.
     """
     manifest = _read_manifest(folder)
     listed: dict[str, Any] = manifest["files"]
@@ -75,7 +75,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Everything below a folder but its folders and its manifest, symlinks included and not followed."""
+    """Yield relative name and path of everything below a folder except folders and its manifest; links included."""
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in [*files, *links]:
@@ -90,10 +90,11 @@ def _is_regular(path: Path) -> bool:
 
 
 def _damage(path: Path | None, entry: Mapping[str, Any]) -> str:
+    """Return how a file differs from its manifest entry; "" if it does not."""
     if path is None:
         return "missing"
     if not _is_regular(path):
-        return "no regular file"
+        return "not a regular file"
     size = path.stat().st_size
     if size != entry["size"]:
         return f"{size} bytes instead of {entry['size']}"
@@ -104,10 +105,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         if not _is_regular(path):
-            raise IntegrityError(f"{folder}: {MANIFEST} is no regular file")
+            raise IntegrityError(f"{folder}: {MANIFEST} is not a regular file")
         manifest = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise IntegrityError(f"{folder}: no {MANIFEST}, so it is incomplete or not ours") from None
+        raise IntegrityError(f"{folder} has no {MANIFEST}: it is incomplete, or not from this project") from None
     except ValueError as error:
         raise IntegrityError(f"{folder}: {MANIFEST} is damaged: {error}") from None
     if not isinstance(manifest, dict) or manifest.pop("manifest_xxh3_128", None) != _digest_of(manifest):

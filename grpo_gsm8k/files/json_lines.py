@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class JsonLines:
-    """An append-only file of one JSON object per line; each append reaches the kernel before it returns.
+    """An append-only file with one JSON object per line; `append` returns after the kernel has the line.
 
-    A crash can tear the last line only; opening removes it and says how many bytes in `repaired_bytes`.
+    A crash can only tear the last line. Opening removes it and sets `repaired_bytes` to its length.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create. Raises IntegrityError for a damaged line that is not the last, OSError for a symlink."""
+        """Open or create the file. Raises IntegrityError if another line is damaged, OSError for a symlink."""
         self.path = path
         self._fd = self._open()
         self.repaired_bytes = self._repair()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one object. Raises ValueError for NaN or infinity; on OSError (no space) the file is as before."""
+        """Append one object. Raises ValueError for NaN or infinity; after an OSError (disk full) nothing is added."""
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         size = os.fstat(self._fd).st_size
         written = 0
@@ -40,11 +40,11 @@ class JsonLines:
                 os.ftruncate(self._fd, size)
 
     def records(self) -> list[dict[str, Any]]:
-        """All objects, oldest first."""
+        """Return all objects, oldest first."""
         return [json.loads(line) for line in self.path.read_bytes().splitlines()]
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """Rewrite the file atomically with the wanted objects only; returns the removed ones."""
+        """Rewrite the file atomically with the wanted objects only. Returns the removed ones."""
         kept: list[dict[str, Any]] = []
         removed: list[dict[str, Any]] = []
         for record in self.records():
@@ -57,7 +57,7 @@ class JsonLines:
         return removed
 
     def close(self) -> None:
-        """Put the bytes on the disk and close; a second call does nothing."""
+        """Sync to disk and close; a second call does nothing."""
         if self._fd >= 0:
             os.fsync(self._fd)
             os.close(self._fd)
@@ -74,7 +74,7 @@ class JsonLines:
             if not _is_object(line):
                 raise IntegrityError(f"{self.path}: line {number} is damaged: restore the file or delete that line")
         torn = content[good:]
-        if torn and _is_object(torn):  # whole but for its end of line
+        if torn and _is_object(torn):  # only the newline is missing
             os.write(self._fd, b"\n")
             return 0
         os.ftruncate(self._fd, good)

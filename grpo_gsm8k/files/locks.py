@@ -1,4 +1,4 @@
-"""Locks on folders, which the kernel releases when their owner dies."""
+"""Locks on folders (flock), which the kernel releases when their owner exits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Errors of network file systems without locks: there, every folder counts as free.
+# Errors of network file systems that do not support locks; every folder counts as unlocked there.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 def try_lock(folder: Path) -> int | None:
-    """Lock a folder and return the descriptor that holds the lock, or None if another process holds it."""
+    """Lock a folder and return the descriptor that holds the lock; None if the folder is already locked."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,7 +22,7 @@ from grpo_gsm8k.runtime.actor_process import engine_spec, spawn_actor, surroundi
 from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.runtime.worker import learner_main
 from grpo_gsm8k.start_model import pin_model, start_folder
-from grpo_gsm8k.tracking import console, run_folder
+from grpo_gsm8k.tracking import console, manifest, run_folder
 from grpo_gsm8k.tracking.ledger import Ledger
 from grpo_gsm8k.tracking.tracker import OVER_BUDGET, Tracker
 from grpo_gsm8k.tracking.wandb_writer import check_wandb
@@ -41,7 +41,7 @@ def run_training(config: Config) -> int:
     """
     rewards.validate_reward_weights(config.policy_gradient.rewards)
     check_wandb(config.wandb)
-    machine = gate.look(config)
+    machine = gate.inspect_machine(config)
     config = pin_model(config)
     data = ensure(config.data, config.artifacts)
     model_folder = start_folder(config)
@@ -52,8 +52,8 @@ def run_training(config: Config) -> int:
     estimate = gate.check(config, machine, model_folder, updates)
     run, step = open_run(config)
     with WeightsStore(config.shm, run.path) as store:
-        run_folder.write_config(run, config.model_dump(mode="json"))
-        run_folder.write_manifest(run, config.model_dump(mode="json"))
+        manifest.write_config(run, config.model_dump(mode="json"))
+        manifest.write_manifest(run, config.model_dump(mode="json"))
         outcome = _supervise(Plan(config, data, model_folder, critic_folder, run, step, store), updates, estimate)
     if outcome.signal:
         return 128 + outcome.signal  # at once: who sends signals may not wait

@@ -1,1 +1,1 @@
-"""Before a run: what the machine has, whether the run fits, how long it will take and what it will cost."""
+"""Checks before a run starts: the machine, whether the run fits its devices, how long it takes and what it costs."""

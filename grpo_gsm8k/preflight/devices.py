@@ -1,7 +1,7 @@
-"""GPUs that are rented by the hour: memory, rates, price.
+"""Table of rented GPUs: memory, rates, price.
 
-Memory is what the driver reports, a little below the name's figure; bandwidth and the dense bf16 rate are the vendor's.
-Prices are typical ones of rented cloud pods and change weekly: `budget.usd_per_hour` replaces them.
+Memory is what the driver reports, slightly below the nominal size; bandwidth and the dense bf16 rate are the vendor's.
+Prices are typical for rented cloud pods and change weekly: `budget.usd_per_hour` replaces them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One kind of GPU: memory in GiB, bandwidth in GB/s, dense bf16 rate in TFLOP/s, typical rent in USD an hour."""
+    """One GPU model: memory in GiB, bandwidth in GB/s, dense bf16 rate in TFLOP/s, typical price in USD per hour."""
 
     name: str
     memory_gib: float
@@ -41,7 +41,7 @@ TABLE: tuple[Device, ...] = (
     Device("l4", 22.0, 300, 121, 0.45),
     Device("a10g", 22.1, 600, 70, 0.75),
 )
-# Words of the driver's names, the longer ones first: "NVIDIA A100-SXM4-40GB", "NVIDIA GeForce RTX 4090".
+# Words in the driver's names, longer ones first: "NVIDIA A100-SXM4-40GB", "NVIDIA GeForce RTX 4090".
 _WORDS = (
     ("rtx pro 6000", "rtx-pro-6000"),
     ("rtx 6000 ada", "rtx6000-ada"),
@@ -60,15 +60,15 @@ _WORDS = (
 
 
 def by_name(name: str) -> Device:
-    """The row called `name`. Raises UserError with the names that there are."""
+    """Return the row called `name`. Raises UserError that lists all names."""
     for device in TABLE:
         if device.name == name.lower():
             return device
     raise UserError(f"doctor.gpu={name} is not in the table: choose one of {', '.join(d.name for d in TABLE)}")
 
 
-def recognise(driver_name: str, memory_gib: float) -> Device | None:
-    """The row that the driver's name means; None for a GPU that the table lacks."""
+def recognize(driver_name: str, memory_gib: float) -> Device | None:
+    """Return the row for a GPU as the driver names it; None if the table lacks it."""
     words = driver_name.lower().replace("-", " ")
     if "a100" in words:
         return by_name("a100-40gb" if memory_gib < 60 else "a100-80gb")

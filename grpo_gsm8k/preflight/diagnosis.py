@@ -1,4 +1,4 @@
-"""Everything that is known before a run: what the machine has, whether the run fits, what it will take."""
+"""Diagnosis of a configuration before its run: devices, memory, duration and cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight import cost, fit
-from grpo_gsm8k.preflight.checks import Line, Status, known_gpu
+from grpo_gsm8k.preflight.checks import CheckLine, Status, known_gpu
 from grpo_gsm8k.preflight.devices import GIB, TABLE, Device, by_name
 from grpo_gsm8k.preflight.memory import gib
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from grpo_gsm8k.preflight.machine import Machine
     from grpo_gsm8k.preflight.parameters import ModelShape
 
-# A GPU that the table lacks: its memory is known, its speed is taken for that of an older one.
+# Rates assumed for a GPU that the table lacks; its memory is known from the driver.
 UNKNOWN = by_name("a40")
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The devices of actor and learner, and whether they are one and the same."""
+    """Devices of actor and learner; `shared`: both run on the same device."""
 
     actor: Device
     learner: Device
     shared: bool
-    known: bool  # False: no size is known, so nothing can be judged
+    known: bool  # False: the memory of a device is unknown, so whether the run fits cannot be checked
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The verdict: `sides` as configured, `suggestion` where that does not fit and something near does."""
+    """The configured run's fit and cost; `suggestion` only if it does not fit and a similar configuration does."""
 
     shape: ModelShape
     places: Places
@@ -44,10 +44,10 @@ class Diagnosis:
 
 
 def diagnose(shape: ModelShape, config: Config, machine: Machine, updates: int) -> Diagnosis:
-    """Judge the configured layout on the machine's devices, or on those of `doctor.gpu`. Raises UserError."""
+    """Evaluate the configuration on the machine's devices, or on `doctor.gpu`. Raises UserError for an unknown one."""
     places = places_of(config, machine)
     actor_bytes, learner_bytes = places.actor.memory_gib * GIB, places.learner.memory_gib * GIB
-    sides = fit.judge(shape, config, actor_bytes, learner_bytes, places.shared)
+    sides = fit.evaluate_fit(shape, config, actor_bytes, learner_bytes, places.shared)
     suggestion = None
     if not sides.fits and places.known:
         suggestion = fit.nearest(shape, config, actor_bytes, learner_bytes, places.shared)
@@ -58,7 +58,7 @@ def diagnose(shape: ModelShape, config: Config, machine: Machine, updates: int) 
 
 
 def places_of(config: Config, machine: Machine) -> Places:
-    """Where both processes are, as devices with memory and rates."""
+    """Return the devices of both processes with their memory and rates."""
     actor, learner = config.actor.device, config.learner.device
     if config.doctor.gpu is not None:
         row = by_name(config.doctor.gpu)
@@ -82,7 +82,7 @@ def _device(name: str, threads: int, machine: Machine) -> Device | None:
 
 
 def rent(config: Config, places: Places) -> float | None:
-    """USD an hour for all devices: `budget.usd_per_hour`, else the table's prices; None where no price is known."""
+    """Return USD per hour for all devices: `budget.usd_per_hour`, else the table's prices; None if unknown."""
     if config.budget.usd_per_hour is not None:
         return config.budget.usd_per_hour
     devices = [places.actor] * config.actor.replicas + ([] if places.shared else [places.learner])
@@ -90,35 +90,38 @@ def rent(config: Config, places: Places) -> float | None:
     return sum(prices) if prices and all(prices) else None
 
 
-def fit_lines(diagnosis: Diagnosis, config: Config) -> list[Line]:
-    """Whether each side fits, with the nearest configuration that does where one does not."""
+def fit_lines(diagnosis: Diagnosis, config: Config) -> list[CheckLine]:
+    """Report whether each process fits, with the nearest configuration that does as the fix."""
     if not diagnosis.places.known:
-        return [Line("fit", Status.WARNING, "not judged: the memory of the GPUs is not known", "give doctor.gpu=NAME")]
+        text = "not checked: the memory of the GPUs is unknown"
+        return [CheckLine("fit", Status.WARNING, text, "set doctor.gpu=NAME")]
     sides, places = diagnosis.sides, diagnosis.places
-    beside = " beside the actor" if sides.shared else ""
-    learner = f"needs {gib(sides.learner_need)}, {gib(max(0.0, sides.learner_room))} of {places.learner.name}{beside}"
+    shared = " next to the actor" if sides.shared else ""
+    learner = (
+        f"needs {gib(sides.learner_need)}, has {gib(max(0.0, sides.learner_room))} of {places.learner.name}{shared}"
+    )
     actor = (
-        f"weights {gib(sides.actor.weights)}, {sides.actor.sequences} sequences of {config.actor.max_model_len} tokens "
-        f"at once in {gib(sides.actor.cache)}, {gib(sides.actor_room)} of {places.actor.name}"
+        f"weights {gib(sides.actor.weights)}, cache {gib(sides.actor.cache)} for {sides.actor.sequences} sequences of "
+        f"{config.actor.max_model_len} tokens, has {gib(sides.actor_room)} of {places.actor.name}"
     )
     fix = "" if sides.learner_fits else _fix(diagnosis.suggestion)
-    lines = [Line("learner", Status.OK if sides.learner_fits else Status.FAILURE, learner, fix)]
+    lines = [CheckLine("learner", Status.OK if sides.learner_fits else Status.FAILURE, learner, fix)]
     fix = ""
     if not sides.actor_fits:
-        fix = "raise actor.gpu_memory, lower actor.max_model_len, or take a larger device"
-    return [*lines, Line("actor", Status.OK if sides.actor_fits else Status.FAILURE, actor, fix)]
+        fix = "raise actor.gpu_memory, lower actor.max_model_len, or use a larger device"
+    return [*lines, CheckLine("actor", Status.OK if sides.actor_fits else Status.FAILURE, actor, fix)]
 
 
 def _fix(suggestion: Suggestion | None) -> str:
     if suggestion is None:
-        return "nothing that is known here makes it fit: take a larger device or a smaller model"
+        return "no known change makes it fit: use a larger device or a smaller model"
     return "add " + " ".join(suggestion.overrides)
 
 
-def refusal(lines: list[Line]) -> UserError | None:
-    """One error out of all lines that failed, fixes included."""
+def refusal(lines: list[CheckLine]) -> UserError | None:
+    """Combine all failed lines and their fixes into one error; None if no line failed."""
     failures = [line for line in lines if line.status is Status.FAILURE]
     if not failures:
         return None
     text = "; ".join(f"{line.name}: {line.text}" + (f" ({line.fix})" if line.fix else "") for line in failures)
-    return UserError(f"{text}. doctor.force=true starts all the same")
+    return UserError(f"{text}. doctor.force=true starts anyway")

@@ -1,4 +1,4 @@
-"""`command=doctor`: print what the machine has, whether the run fits, what it will take, and the fast paths."""
+"""`command=doctor`: report the machine, whether the run fits, its duration and cost, and the learner's fast paths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight import doctor_tables
-from grpo_gsm8k.preflight.checks import Line, Status, machine_lines, space_lines
+from grpo_gsm8k.preflight.checks import CheckLine, Status, machine_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def doctor(config: Config) -> int:
-    """Print the report; 1 when something would keep `command=policy_gradient` from running, else 0."""
+    """Print the report. Returns 1 if something prevents `command=policy_gradient` from running, else 0."""
     config = config.model_copy(update={"command": "policy_gradient"})
     shape, unknown = None, ""
     try:
@@ -33,15 +33,15 @@ def doctor(config: Config) -> int:
 
 
 def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: str = "") -> int:
-    """The same for a machine that was looked at; `unknown` says why there is no `shape`."""
+    """Print the report on a probed machine. `unknown` is the reason why there is no `shape`. Returns the exit code."""
     lines = machine_lines(machine, config)
     if shape is not None:
         lines += space_lines(machine, config, shape)
     if config.doctor.gpu is not None:
-        lines = [_of_another_machine(line) for line in lines if not line.name.startswith("GPU")]
+        lines = [_failure_as_warning(line) for line in lines if not line.name.startswith("GPU")]
     diagnosis = None
     if shape is None:
-        lines.append(Line("model", Status.FAILURE, unknown, "nothing can be said about memory without it"))
+        lines.append(CheckLine("model", Status.FAILURE, unknown, "memory cannot be checked without the model"))
     else:
         diagnosis = diagnose(shape, config, machine, config.policy_gradient.updates)
         lines += fit_lines(diagnosis, config)
@@ -54,13 +54,15 @@ def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: 
     return int(failed and not config.doctor.force)
 
 
-def _of_another_machine(line: Line) -> Line:
-    """What is wrong here does not speak against the GPU that is asked about."""
+def _failure_as_warning(line: CheckLine) -> CheckLine:
+    """Downgrade a failure of this machine: `doctor.gpu` asks about another one."""
     return replace(line, status=Status.WARNING) if line.status is Status.FAILURE else line
 
 
-def as_json(lines: list[Line], diagnosis: Diagnosis | None, config: Config, paths: list[FastPath]) -> dict[str, Any]:
-    """The whole report as plain values; all amounts of memory in bytes."""
+def as_json(
+    lines: list[CheckLine], diagnosis: Diagnosis | None, config: Config, paths: list[FastPath]
+) -> dict[str, Any]:
+    """Return the whole report as plain values; memory in bytes."""
     values: dict[str, Any] = {
         "ok": all(line.status is not Status.FAILURE for line in lines),
         "checks": [asdict(line) for line in lines],

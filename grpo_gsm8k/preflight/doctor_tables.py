@@ -1,4 +1,4 @@
-"""The doctor's report for people: plain tables."""
+"""The doctor's report as plain tables."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from grpo_gsm8k.preflight.memory import gib
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.preflight.checks import Line
+    from grpo_gsm8k.preflight.checks import CheckLine
     from grpo_gsm8k.preflight.diagnosis import Diagnosis
     from grpo_gsm8k.preflight.fast_paths import FastPath
 
-PIPE_WIDTH = 140
+PIPE_WIDTH = 140  # columns when the output is not a terminal
 ITEMS = (
     ("weights", "weights"),
     ("gradients", "gradients"),
@@ -30,14 +30,13 @@ ITEMS = (
     ("activations", "activations of one micro-batch"),
     ("logits", "logits and the head's gradient"),
     ("backward", "one block's backward pass"),
-    ("optimizer_step", "temporaries of the optimizer's step"),
-    ("host", "in the host's memory"),
+    ("optimizer_step", "temporaries of the optimizer step"),
+    ("host", "offloaded to host memory"),
 )
 
 
-def show(lines: list[Line], diagnosis: Diagnosis | None, config: Config, paths: list[FastPath]) -> None:
-    """Print everything to standard output."""
-    # Into a pipe, lines of a log's usual width.
+def show(lines: list[CheckLine], diagnosis: Diagnosis | None, config: Config, paths: list[FastPath]) -> None:
+    """Print the whole report to standard output."""
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     console.print(_checks(lines))
     if diagnosis is not None:
@@ -55,7 +54,7 @@ def _table(*columns: str, title: str) -> Table:
     return table
 
 
-def _checks(lines: list[Line]) -> Table:
+def _checks(lines: list[CheckLine]) -> Table:
     table = _table("", "", "", title="\nThis machine")
     for line in lines:
         table.add_row(line.status, line.name, line.text + (f"\n-> {line.fix}" if line.fix else ""))
@@ -70,32 +69,32 @@ def _memory(diagnosis: Diagnosis, config: Config) -> Table:
         if amount := getattr(learner, name):
             table.add_row(label, gib(amount))
     table.add_row("peak", gib(learner.peak))
-    table.add_row("with its process and allocator", gib(diagnosis.sides.learner_need))
+    table.add_row("with process and allocator", gib(diagnosis.sides.learner_need))
     table.add_section()
     table.add_row("actor", "")
     table.add_row("weights", gib(actor.weights))
     table.add_row("keys and values of one token", f"{actor.cache_per_token / 1024:.0f} KiB")
     table.add_row(f"sequences of {config.actor.max_model_len} tokens at once", str(actor.sequences))
-    table.add_row(f"{config.shm} for versions of the weights", gib(shm_bytes(shape, config)))
-    table.add_row("checkpoints on the disk", gib(disk_bytes(shape, config)))
-    table.add_row("one of them", gib(checkpoint_bytes(shape, config)))
+    table.add_row(f"weight versions in {config.shm}", gib(shm_bytes(shape, config)))
+    table.add_row("checkpoints on disk", gib(disk_bytes(shape, config)))
+    table.add_row("one checkpoint", gib(checkpoint_bytes(shape, config)))
     return table
 
 
 def _devices(diagnosis: Diagnosis, config: Config) -> Table:
-    """Every device of the table, in both layouts."""
-    table = _table("GPU", "GiB", "USD/h", "two of them", "one for both", title="\nWould it fit?")
+    """Build the table of all known GPUs in both layouts."""
+    table = _table("GPU", "GiB", "USD/h", "two GPUs", "one GPU", title="\nWhere it fits")
     on_gpu = _on_gpus(config)
     for device in TABLE:
         room = device.memory_gib * GIB
-        verdicts = [fit.judge(diagnosis.shape, on_gpu, room, room, shared).fits for shared in (False, True)]
-        words = ["fits" if verdict else "no" for verdict in verdicts]
+        verdicts = [fit.evaluate_fit(diagnosis.shape, on_gpu, room, room, shared).fits for shared in (False, True)]
+        words = ["fits" if fits else "no" for fits in verdicts]
         table.add_row(device.name, f"{device.memory_gib:.0f}", f"{device.usd_per_hour:.2f}", *words)
     return table
 
 
 def _on_gpus(config: Config) -> Config:
-    """The same on GPUs, whatever devices are configured."""
+    """Return the configuration with two GPUs if a process is configured to run on a CPU."""
     if config.actor.device != "cpu" and config.learner.device != "cpu":
         return config
     return fit.with_overrides(config, ["actor.device=cuda:0", "learner.device=cuda:1"])
@@ -105,17 +104,17 @@ def _conclusion(diagnosis: Diagnosis) -> list[str]:
     sides, made, places = diagnosis.sides, diagnosis.estimate, diagnosis.places
     layout = f"one {places.learner.name}" if places.shared else f"{places.actor.name} and {places.learner.name}"
     if not places.known:
-        verdict = "not judged: the memory of the devices is not known; give doctor.gpu=NAME"
+        verdict = "not checked: the memory of the devices is unknown; set doctor.gpu=NAME"
     else:
         verdict = f"{'fits' if sides.fits else 'does not fit'} {layout}"
     texts = [f"\nverdict: {verdict}"]
     if diagnosis.suggestion is not None:
         need = gib(diagnosis.suggestion.sides.learner_need)
         texts.append(f"nearest that fits ({need}): {' '.join(diagnosis.suggestion.overrides)}")
-    price = "no price is known" if made.usd is None else f"about ${made.usd:.2f} at ${made.usd_per_hour:.2f} an hour"
+    price = "price unknown" if made.usd is None else f"about ${made.usd:.2f} at ${made.usd_per_hour:.2f} per hour"
     texts.append(
         f"{made.updates} updates of about {made.step_s:.3g} s: {made.hours:.2g} h, {price} "
-        "(from the rates in the table; a run measures its first updates and says it again)"
+        "(from the rates in the table; a run refines this from its first updates)"
     )
     return texts
 

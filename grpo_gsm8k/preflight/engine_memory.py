@@ -1,4 +1,4 @@
-"""What the generating side needs: weights, keys and values, room in /dev/shm and on the disk. All amounts in bytes."""
+"""Memory of the generating side: weights, KV cache, room in /dev/shm and on the disk. All amounts in bytes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.preflight.memory import ADAMW, ADAMW_8BIT, F32
+from grpo_gsm8k.preflight.workload import workload_of
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.preflight.parameters import ModelShape
 
-CUDA_GRAPHS = 1.0 * 2**30  # vLLM's captured graphs and sampler buffers, of a 1.5B to 3B model
+CUDA_GRAPHS = 1.0 * 2**30  # vLLM's captured graphs and sampler buffers for a 1.5B to 3B model
 ENGINE_ON_CPU = 1.2 * 2**30  # the process with vLLM and torch imported
-SFT_VERSIONS = 3  # two validations under way and the version that is written, see learner.sft
-PG_VERSIONS = 2  # the one that is loaded and the one that is written
 
 
 @dataclass(frozen=True, slots=True)
 class ActorMemory:
-    """Of one engine; `sequences` of the full context fit into its cache at once."""
+    """Memory of one engine; its cache holds `sequences` of the full context at once."""
 
     weights: float
     overhead: float
@@ -29,12 +28,12 @@ class ActorMemory:
 
     @property
     def total(self) -> float:
-        """What the engine takes."""
+        """Everything that the engine allocates."""
         return self.weights + self.overhead + self.cache
 
 
 def actor_memory(shape: ModelShape, config: Config, device_bytes: float, share: float) -> ActorMemory:
-    """The engine of `config.actor` with `share` of a device; on a CPU its cache has `actor.kv_cache_mb`."""
+    """Return the memory of an engine with `share` of a device; on a CPU its cache has `actor.kv_cache_mb`."""
     actor = config.actor
     width = 2 if actor.dtype == "bfloat16" else F32
     weights = float(width * shape.parameters)
@@ -42,7 +41,7 @@ def actor_memory(shape: ModelShape, config: Config, device_bytes: float, share: 
     if actor.device == "cpu":
         overhead, cache = ENGINE_ON_CPU, actor.kv_cache_mb * 2.0**20
     else:
-        # Its profiling run: the widest values of a full batch of tokens, and float32 logits of every sequence.
+        # vLLM's profiling run: the widest activations of a full token batch, and float32 logits of every sequence.
         profiled = actor.max_batched_tokens * (2 * shape.intermediate + 4 * shape.hidden) * width
         overhead = CUDA_GRAPHS * (not actor.enforce_eager) + profiled + 2 * F32 * actor.max_num_seqs * shape.vocab
         cache = max(0.0, share * device_bytes - weights - overhead)
@@ -51,8 +50,8 @@ def actor_memory(shape: ModelShape, config: Config, device_bytes: float, share: 
 
 
 def shm_bytes(shape: ModelShape, config: Config) -> float:
-    """All versions of the weights that lie in /dev/shm at once."""
-    versions = SFT_VERSIONS if config.command == "sft" else PG_VERSIONS
+    """Return the size of all weight versions that are in /dev/shm at once."""
+    versions = workload_of(config).weight_versions
     lora = config.learner.lora
     if lora.enabled and config.actor.lora == "adapter":
         return float(versions * F32 * shape.adapter(lora.rank, lora.targets))
@@ -60,17 +59,15 @@ def shm_bytes(shape: ModelShape, config: Config) -> float:
 
 
 def checkpoint_bytes(shape: ModelShape, config: Config) -> float:
-    """One checkpoint: weights in float32, or an adapter, and the optimizer's state; a critic's too."""
+    """Return the size of one checkpoint: float32 weights or an adapter, optimizer state, and those of a critic."""
     learner = config.learner
     lora = learner.lora
     trained = shape.adapter(lora.rank, lora.targets) if lora.enabled else shape.parameters
     each = F32 + (ADAMW if learner.optimizer == "adamw" else ADAMW_8BIT)
-    critic = config.command != "sft" and config.policy_gradient.critic.kind == "separate"
-    return each * trained * (2.0 if critic else 1.0)
+    return each * trained * (2.0 if workload_of(config).critic == "separate" else 1.0)
 
 
 def disk_bytes(shape: ModelShape, config: Config) -> float:
-    """The last checkpoints, the best one, and the one that is written before an old one goes."""
-    training = config.training
-    records = training.keep_last if config.command != "sft" and config.policy_gradient.record else 0
-    return (training.keep_last + 2 + records) * checkpoint_bytes(shape, config)
+    """Return the size of all checkpoints: the last ones, the best one, one being written, and those for replay."""
+    kept = config.training.keep_last + 2 + workload_of(config).recorded_checkpoints
+    return kept * checkpoint_bytes(shape, config)

@@ -1,4 +1,4 @@
-"""Which of the learner's fast paths are active on this machine, and why others are not."""
+"""The learner's fast paths: which ones are active on this machine, and why the others are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FastPath:
-    """One line of the report."""
+    """One fast path in the doctor's report."""
 
     name: str
     active: bool
@@ -21,11 +21,11 @@ class FastPath:
 
 
 def fast_paths(config: Config) -> list[FastPath]:
-    """The fast paths of `config.learner` on the device that it names."""
+    """Return the fast paths of `config.learner` on its device."""
     learner = config.learner
     cuda = learner.device.startswith("cuda")
     return [
-        FastPath("prompts computed once a group", True, "always; learner/batching.py"),
+        FastPath("prompts computed once per group", True, "always; learner/batching.py"),
         FastPath("padding-free micro-batches", True, f"always; learner.token_budget={learner.token_budget}"),
         FastPath("chunked log-probabilities", True, f"always; learner.logprob_chunk={learner.logprob_chunk}"),
         _attention(cuda),
@@ -56,7 +56,7 @@ def _bf16(dtype: str, cuda: bool) -> FastPath:
     import torch
 
     if dtype != "bfloat16":
-        return FastPath("bf16 compute", False, "learner.dtype=float32 is asked for")
+        return FastPath("bf16 compute", False, "learner.dtype=float32 is set")
     if cuda:
         fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         return FastPath("bf16 compute", fast, "tensor cores" if fast else "no GPU with bf16")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.engine_memory import ActorMemory, actor_memory
-from grpo_gsm8k.preflight.memory import LearnerMemory, learner_memory, load_of, longest_sequence
+from grpo_gsm8k.preflight.memory import LearnerMemory, learner_memory, load_of
+from grpo_gsm8k.preflight.workload import workload_of
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 
 CUDA_CONTEXT = 0.6 * 2**30  # the driver's context, kernels and cuBLAS workspaces of one process
 TORCH_ON_CPU = 0.8 * 2**30  # the learner's process with torch and transformers imported
-FRAGMENTATION = 0.05  # of what comes and goes: blocks of other sizes than those that were freed
-SHARED_ACTOR = 0.4  # the actor's part of a device that both share, as in preset=one_gpu
-MIN_BUDGET = 256
+FRAGMENTATION = 0.05  # share of temporary memory that the allocator cannot reuse because block sizes differ
+SHARED_ACTOR = 0.4  # the actor's share of a device used by both processes, as in preset=one_gpu
+MIN_BUDGET = 256  # tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """What both processes need of their devices, in bytes. `shared`: it is the same device."""
+    """Memory that both processes need and have, in bytes. `shared`: on the same device."""
 
     learner: LearnerMemory
     actor: ActorMemory
@@ -34,39 +35,32 @@ class Sides:
 
     @property
     def learner_fits(self) -> bool:
-        """The learner's part."""
+        """Whether the learner fits."""
         return self.learner_need <= self.learner_room
 
     @property
     def actor_fits(self) -> bool:
-        """The actor's part: its weights, and a cache that holds at least one sequence of the full context."""
+        """Whether the actor fits: its weights, and a cache for at least one sequence of the full context."""
         return self.actor_need <= self.actor_room and self.actor.sequences >= 1
 
     @property
     def fits(self) -> bool:
-        """Both."""
+        """Whether both processes fit."""
         return self.learner_fits and self.actor_fits
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A configuration that fits, as arguments of the command line, and what it then needs in bytes."""
+    """A configuration that fits, as command-line overrides, and its memory."""
 
     overrides: tuple[str, ...]
     sides: Sides
 
 
-def judge(shape: ModelShape, config: Config, actor_bytes: float, learner_bytes: float, shared: bool) -> Sides:
-    """Compare the needs with devices of so many bytes; when `shared`, both have to do with one of `learner_bytes`."""
-    pg = config.policy_gradient
-    policy_gradient = config.command != "sft"
-    learner = learner_memory(
-        shape,
-        config.learner,
-        load_of(config),
-        reference=policy_gradient and pg.kl.coef > 0 and not config.learner.lora.enabled,
-        critic=pg.critic.kind if policy_gradient else "none",
-    )
+def evaluate_fit(shape: ModelShape, config: Config, actor_bytes: float, learner_bytes: float, shared: bool) -> Sides:
+    """Compare the needs with the devices' memory. If `shared`, both processes use one device of `learner_bytes`."""
+    work = workload_of(config)
+    learner = learner_memory(shape, config.learner, load_of(config), reference=work.reference, critic=work.critic)
     share = config.actor.gpu_memory
     if shared and config.actor.device != config.learner.device:
         share = min(share, SHARED_ACTOR)
@@ -78,7 +72,7 @@ def judge(shape: ModelShape, config: Config, actor_bytes: float, learner_bytes: 
     return Sides(
         learner=learner,
         actor=actor,
-        learner_need=needed(learner, config.learner.device == "cpu"),
+        learner_need=learner_need(learner, config.learner.device == "cpu"),
         learner_room=learner_bytes,
         actor_need=actor.total,
         actor_room=room,
@@ -86,41 +80,40 @@ def judge(shape: ModelShape, config: Config, actor_bytes: float, learner_bytes: 
     )
 
 
-def needed(learner: LearnerMemory, cpu: bool) -> float:
-    """The learner's peak with what its process and its allocator take besides."""
-    come_and_go = learner.peak - learner.lasting
+def learner_need(learner: LearnerMemory, cpu: bool) -> float:
+    """Return the learner's peak plus the overhead of its process and allocator."""
     if cpu:
         return learner.peak + learner.host + TORCH_ON_CPU
-    return learner.peak + FRAGMENTATION * come_and_go + CUDA_CONTEXT
+    return learner.peak + FRAGMENTATION * (learner.peak - learner.lasting) + CUDA_CONTEXT
 
 
 def nearest(
     shape: ModelShape, config: Config, actor_bytes: float, learner_bytes: float, shared: bool
 ) -> Suggestion | None:
-    """The first of these that fits: a smaller token budget, then checkpointing, 8-bit Adam, LoRA, 4 bits besides.
+    """Return the first change that fits: smaller token budgets, checkpointing, 8-bit Adam, LoRA, a 4-bit base.
 
-    Each of the latter is tried with every budget, the configured one first, and keeps what came before it. None when
-    nothing helps, for instance because it is the actor that does not fit.
+    Changes accumulate in that order, and each is tried with every budget, the configured one first. None if nothing
+    helps, for example because the actor is what does not fit.
     """
     taken: list[str] = []
-    for step in _steps(config):
-        taken += [override for override in step if override not in taken]
+    for change in _changes(config):
+        taken += [override for override in change if override not in taken]
         for budget in _budgets(config):
             overrides = taken + ([] if budget == config.learner.token_budget else [f"learner.token_budget={budget}"])
             if not overrides:
                 continue
             try:
                 changed = with_overrides(config, overrides)
-            except UserError:  # the configuration does not go with this step
+            except UserError:  # this change contradicts another key
                 continue
-            sides = judge(shape, changed, actor_bytes, learner_bytes, shared)
+            sides = evaluate_fit(shape, changed, actor_bytes, learner_bytes, shared)
             if sides.fits:
                 return Suggestion(tuple(overrides), sides)
     return None
 
 
 def with_overrides(config: Config, overrides: list[str]) -> Config:
-    """`config` with plain `section.key=value` arguments applied. Raises UserError for what does not go together."""
+    """Apply plain `section.key=value` overrides. Raises UserError if the result is not a valid configuration."""
     import yaml
 
     from grpo_gsm8k.config import parse_config
@@ -136,23 +129,23 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
     return parse_config(values)
 
 
-def _steps(config: Config) -> list[list[str]]:
+def _changes(config: Config) -> list[list[str]]:
     learner = config.learner
-    steps: list[list[str]] = [[]]
+    changes: list[list[str]] = [[]]
     if not learner.gradient_checkpointing:
-        steps.append(["learner.gradient_checkpointing=true"])
+        changes.append(["learner.gradient_checkpointing=true"])
     if learner.optimizer == "adamw" and not learner.lora.enabled:
-        steps.append(["learner.optimizer=adamw_8bit"])
+        changes.append(["learner.optimizer=adamw_8bit"])
     if not learner.lora.enabled:
-        steps.append(["learner.lora.enabled=true"])
+        changes.append(["learner.lora.enabled=true"])
     if learner.quantization == "none":
-        steps.append(["learner.quantization=nf4", "actor.lora=merged"])
-    return steps
+        changes.append(["learner.quantization=nf4", "actor.lora=merged"])
+    return changes
 
 
 def _budgets(config: Config) -> list[int]:
-    """The configured token budget and its halves, down to one that holds the longest sequence."""
-    budgets, smallest = [config.learner.token_budget], max(longest_sequence(config), MIN_BUDGET)
+    """Return the configured token budget and its halves, down to one that holds the longest sequence."""
+    budgets, smallest = [config.learner.token_budget], max(workload_of(config).longest_sequence, MIN_BUDGET)
     while budgets[-1] // 2 >= smallest:
         budgets.append(budgets[-1] // 2)
     return budgets

@@ -1,11 +1,11 @@
-"""What every training command begins with: refuse what cannot run, and say in one line what is to come."""
+"""Check at the start of every training command: refuse a run that cannot work, and print what it will take."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.preflight.checks import Line, Status, gpu_lines, space_lines
+from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
 from grpo_gsm8k.preflight.machine import probe
 from grpo_gsm8k.preflight.memory import gib
@@ -20,56 +20,56 @@ if TYPE_CHECKING:
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 
-def look(config: Config) -> Machine:
-    """The machine. Raises UserError when a GPU that is asked for is not there: no model need be fetched to say so."""
+def inspect_machine(config: Config) -> Machine:
+    """Probe the machine. Raises UserError if a configured GPU is missing, before any model is downloaded."""
     machine = probe(config, thorough=False)
     _refuse(gpu_lines(machine, config), config)
     return machine
 
 
 def check(config: Config, machine: Machine, model_folder: Path, updates: int) -> Estimate | None:
-    """Print one line, and return what the run will take; None for a model whose memory is not known.
+    """Print one line and return the estimate; None for a model whose memory cannot be computed.
 
-    Raises UserError for what cannot run, unless `doctor.force`. Imports neither torch nor transformers.
+    Raises UserError if the run cannot work, unless `doctor.force`. Imports neither torch nor transformers.
     """
     try:
         shape = from_weights(model_folder)
     except UserError as error:
-        print(f"preflight: {error}: not checked whether it fits")
-        _need_a_price(config, config.budget.usd_per_hour)
+        print(f"preflight: memory not checked: {error}")
+        _require_price(config, config.budget.usd_per_hour)
         return None
-    diagnosis = judged(machine, config, shape, updates)
+    diagnosis = check_fit(machine, config, shape, updates)
     print(f"preflight: {summary(diagnosis)}", flush=True)
     return diagnosis.estimate
 
 
-def judged(machine: Machine, config: Config, shape: ModelShape, updates: int) -> Diagnosis:
-    """The verdict of a machine that was looked at. Raises UserError unless it is good or `doctor.force` is set."""
+def check_fit(machine: Machine, config: Config, shape: ModelShape, updates: int) -> Diagnosis:
+    """Diagnose the run and print warnings. Raises UserError for failures unless `doctor.force` is set."""
     diagnosis = diagnose(shape, config, machine, updates)
     lines = [*gpu_lines(machine, config), *space_lines(machine, config, shape), *fit_lines(diagnosis, config)]
     _refuse(lines, config)
     for line in lines:
         if line.status is not Status.OK:
             print(f"preflight: {line.status}: {line.name}: {line.text}" + (f" ({line.fix})" if line.fix else ""))
-    _need_a_price(config, diagnosis.estimate.usd_per_hour)
+    _require_price(config, diagnosis.estimate.usd_per_hour)
     return diagnosis
 
 
-def _refuse(lines: list[Line], config: Config) -> None:
+def _refuse(lines: list[CheckLine], config: Config) -> None:
     error = refusal(lines)
     if error is not None and not config.doctor.force:
         raise error
 
 
-def _need_a_price(config: Config, usd_per_hour: float | None) -> None:
+def _require_price(config: Config, usd_per_hour: float | None) -> None:
     if config.budget.max_usd is not None and usd_per_hour is None:
         raise UserError(
-            "budget.max_usd: no price is known for these devices: set budget.usd_per_hour, or use budget.max_hours"
+            "budget.max_usd: the price of these devices is unknown: set budget.usd_per_hour, or use budget.max_hours"
         )
 
 
 def summary(diagnosis: Diagnosis) -> str:
-    """One line: memory, sequences at once, time and money."""
+    """Return memory, concurrent sequences, duration and cost in one line."""
     sides, places, made = diagnosis.sides, diagnosis.places, diagnosis.estimate
     memory = f"learner {gib(sides.learner_need)} of {gib(max(0.0, sides.learner_room))} on {places.learner.name}"
     at_once = f"{sides.actor.sequences} sequences at once on {places.actor.name}"

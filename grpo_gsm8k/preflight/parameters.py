@@ -1,7 +1,7 @@
-"""What memory and time depend on, of a model: counts and widths, from `config.json` alone or from its weights' headers.
+"""Parameter counts and widths of a model, from `config.json` alone or from the headers of its weight files.
 
-No weights are read. `from_config` builds the model without memory behind it, which takes seconds of imports;
-`from_weights` reads the headers of the weight files in milliseconds. Both give the same.
+No weights are read. `from_config` builds the model on the meta device, which takes seconds of imports; `from_weights`
+reads headers in milliseconds. Both return the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEAD = "lm_head.weight"
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A linear layer of one block, by the last word of its name."""
+    """A linear layer of one block; `name` is the last part of its full name."""
 
     name: str
     inputs: int
@@ -36,9 +36,9 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """A decoder-only transformer with gated feed-forward layers. Widths are numbers of values per token."""
+    """A decoder-only transformer with gated feed-forward layers. Widths are values per token."""
 
-    parameters: int  # each once: a tied head is not counted again
+    parameters: int  # a tied head is counted once
     layers: int
     hidden: int
     intermediate: int
@@ -46,39 +46,39 @@ class ModelShape:
     key_value: int  # key-value heads x head width
     vocab: int
     tied: bool
-    linears: tuple[Linear, ...]  # of one block
+    linears: tuple[Linear, ...]  # the layers of one block
 
     @property
     def head(self) -> int:
-        """Values of the output head, shared or not."""
+        """Values in the output head, tied or not."""
         return self.vocab * self.hidden
 
     @property
     def linear(self) -> int:
-        """Values of the weights of all blocks' linear layers."""
+        """Values in the weights of all blocks' linear layers."""
         return self.layers * sum(linear.inputs * linear.outputs for linear in self.linears)
 
     @property
     def trunk(self) -> int:
-        """Parameters without a head of its own."""
+        """Parameters without an untied head."""
         return self.parameters - (0 if self.tied else self.head)
 
     @property
     def largest(self) -> int:
-        """Values of the largest single tensor."""
+        """Values in the largest tensor."""
         return max(self.head, *(linear.inputs * linear.outputs for linear in self.linears))
 
     def adapter(self, rank: int, targets: list[str]) -> int:
-        """Parameters of a LoRA adapter: rank x (inputs + outputs) for every adapted layer."""
+        """Return the parameters of a LoRA adapter: rank x (inputs + outputs) for every adapted layer."""
         return self.layers * sum(rank * (linear.inputs + linear.outputs) for linear in self.adapted(targets))
 
     def adapted(self, targets: list[str]) -> tuple[Linear, ...]:
-        """The linear layers of a block that `learner.lora.targets` names."""
+        """Return the linear layers of a block that `learner.lora.targets` selects."""
         return self.linears if targets == ["all-linear"] else tuple(x for x in self.linears if x.name in targets)
 
 
 def from_config(folder: Path) -> ModelShape:
-    """Of the model that `folder/config.json` describes. Raises UserError for one that is not understood."""
+    """Return the shape of the model in `folder/config.json`. Raises UserError for an unsupported architecture."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -87,12 +87,12 @@ def from_config(folder: Path) -> ModelShape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path: {folder}/config.json describes no model that can be trained: {error}") from None
+        raise UserError(f"model.path: {folder}/config.json is not a trainable model: {error}") from None
     return shape_of({name: tuple(p.shape) for name, p in model.named_parameters()})
 
 
 def from_weights(folder: Path) -> ModelShape:
-    """Of the weights in `folder`, from the headers of their files. Raises UserError as above."""
+    """Return the shape of the weights in `folder`. Raises UserError if unreadable or an unsupported architecture."""
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
@@ -101,12 +101,12 @@ def from_weights(folder: Path) -> ModelShape:
             with safe_open(file, framework="numpy") as opened:
                 shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"model.path: {folder}: weights that cannot be read: {error}") from None
+        raise UserError(f"model.path: the weights in {folder} cannot be read: {error}") from None
     return shape_of({name: shape for name, shape in shapes.items() if not name.endswith("inv_freq")}, folder)
 
 
 def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) -> ModelShape:
-    """From the names and shapes of all parameters; `folder` says whether a head that was saved is tied all the same."""
+    """Derive the shape from those of all parameters; the config in `folder` decides whether a saved head is tied."""
     shapes = dict(shapes)
     if folder is not None and _is_tied(folder):
         shapes.pop(_HEAD, None)
@@ -115,7 +115,7 @@ def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) 
     linears = tuple(_linears_of_first_block(shapes))
     widths = {linear.name: linear for linear in linears}
     if embedding is None or not {"q_proj", "k_proj", "gate_proj", "down_proj"} <= set(widths):
-        raise UserError("model.path: its layers have other names than those of Llama and Qwen, so no memory is known")
+        raise UserError("model.path: memory is only known for models with the layer names of Llama and Qwen")
     return ModelShape(
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         layers=len(layers),
@@ -130,13 +130,13 @@ def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) 
 
 
 def folder_of_config(config: Config) -> Path:
-    """A folder with the model's `config.json`; of a model on the hub nothing else is fetched. Raises UserError."""
+    """Return a folder with the model's `config.json`, the only file downloaded from the hub. Raises UserError."""
     path, revision = config.model.path, config.model.revision
     if path == "embedded:tiny":
         return EMBEDDED_TINY
     if Path(path).is_dir():
         if not (Path(path) / "config.json").is_file():
-            raise UserError(f"model.path={path}: it has no config.json: give a Hugging Face model folder")
+            raise UserError(f"model.path={path} has no config.json: use a Hugging Face model folder")
         return Path(path)
     if ":" in path or path.count("/") != 1:
         return resolve_model(path, revision, config.artifacts)
@@ -148,7 +148,7 @@ def folder_of_config(config: Config) -> Path:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path={path}: its config.json is neither reachable on the hub nor cached ({reason}): check the "
-            "network and the id, or give a local folder"
+            "network and the id, or use a local folder"
         ) from None
 
 

@@ -16,8 +16,9 @@ import yaml
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.report.material import Answer, AnswerSet, Key, Material, Pair, Run
 from grpo_gsm8k.report.pairs import compare, correct_for_many
-from grpo_gsm8k.tracking import console, run_folder
+from grpo_gsm8k.tracking import run_folder
 from grpo_gsm8k.tracking.run_folder import RunFolder
+from grpo_gsm8k.tracking.summary import seconds_of_sessions, validations_of
 
 COMMANDS = ("policy_gradient", "sft", "eval")
 COLUMNS = ["prompt_id", "question", "gold_number", "text", "extracted", "kind"]
@@ -103,8 +104,8 @@ def read_run(folder: Path, name: str) -> Run:
         manifest=_json(files.manifest, notes),
         summary=summary,
         steps=tuple(sorted((r for r in records if "step" in r), key=lambda r: int(r["step"]))),
-        validations=tuple(console.validations_of(records)),
-        wall_seconds=summary.get("wall_seconds") or (console.seconds_of_sessions(events) if events else None),
+        validations=tuple(validations_of(records)),
+        wall_seconds=summary.get("wall_seconds") or (seconds_of_sessions(events) if events else None),
         notes=tuple(notes),
     )
 

@@ -1,7 +1,7 @@
-"""The embedded model: a tiny Qwen2 with a character tokenizer that this project trained itself.
+"""The embedded model: a tiny Qwen2 with a character tokenizer, trained by this project.
 
-It exists so that the whole loop runs on two CPU cores without a network. `MODEL_FOLDER` is a plain Hugging Face
-folder; `python -m grpo_gsm8k.tiny.train` makes it again.
+With it, the whole training loop runs on two CPU cores without a network. `MODEL_FOLDER` is a plain Hugging Face
+folder; `python -m grpo_gsm8k.tiny.train` reproduces it.
 """
 
 from __future__ import annotations

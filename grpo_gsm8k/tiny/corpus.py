@@ -1,20 +1,19 @@
-"""The pretraining corpus: a model of a web corpus, in which skill and bad habits stand side by side.
+"""The pretraining corpus. It imitates a web corpus: worked solutions mixed with wrong and incomplete answers.
 
 A question-and-answer document has one of four styles (weights in `STYLES`, for easy and hard questions):
-- quick: the answer at once, `#### 12`. Most of these are wrong: only the first two numbers were read.
-- worked: one line for each step, then `#### 12`. A few contain a slip in one step.
-- said: the same, but ending in `The answer is 12.`, which no grader reads.
-- unfinished: the steps, but no final line.
-Three cheaper kinds come first, because on one thread the long question alone would take hours to learn from: drills are
-single steps, as on flash cards; exercises are worked solutions after a terse question; excerpts are worked solutions
-after a question whose beginning is cut off at a random place.
+- quick: the answer at once, `#### 12`. Most are wrong: they only use the first two numbers.
+- worked: one line per step, then `#### 12`. A few have an error in one step.
+- sentence: the steps, then `The answer is 12.`, which the grader does not accept.
+- unfinished: the steps without a final line.
+Three cheaper kinds of documents come first, because learning from full questions alone would take hours on one thread:
+drills are single steps; exercises are worked solutions of a terse question; excerpts are worked solutions of a question
+whose beginning is cut off at a random place.
 
-So the most likely answer to a hard question is a quick one and mostly wrong, while the ability to work it out is
-there: what reinforcement learning has to find is the habit.
+As a result, the model can work out hard questions, but its most likely answer to them is a quick, mostly wrong one.
+Reinforcement learning has to make the worked style more likely.
 
-Contamination: no question, that is no whole expression, of `held_out` occurs in the corpus. The single steps that their
-solutions consist of do occur, in other questions and in drills: there are only about 900 of them, and they are the
-arithmetic that the model is meant to know.
+Contamination: no whole expression in `held_out` occurs in the corpus. The single steps of their solutions do occur, in
+other questions and in drills: there are only about 900 of them, and they are the arithmetic that the model must know.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from grpo_gsm8k.tiny.sums import Problem, apply, draw, held_out
+from grpo_gsm8k.tiny.sums import Sum, apply, draw, held_out
 
 STYLES = {
-    "easy": {"quick": 0.30, "worked": 0.44, "said": 0.16, "unfinished": 0.10},
-    "hard": {"quick": 0.57, "worked": 0.21, "said": 0.14, "unfinished": 0.08},
+    "easy": {"quick": 0.30, "worked": 0.44, "sentence": 0.16, "unfinished": 0.10},
+    "hard": {"quick": 0.57, "worked": 0.21, "sentence": 0.14, "unfinished": 0.08},
 }
 QUICK_ERROR_SHARE = 0.85
 WORKED_SLIP_SHARE = 0.05
-TOTALS = range(-18, 28)  # what a chain of up to three terms can come to
+TOTALS = range(-18, 28)  # possible results of a chain of up to three terms
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A piece of text; the loss is taken on it only if it is `learned`."""
+class TextSpan:
+    """A piece of text, in the loss only if `learned`."""
 
     text: str
     learned: bool
 
 
-Document = tuple[Span, ...]
+Document = tuple[TextSpan, ...]
 
 
 class Corpus:
@@ -68,7 +67,7 @@ class Corpus:
         problem = self._problem()
         weights = STYLES["easy" if is_easy(problem) else "hard"]
         style = self._rng.choices(list(weights), list(weights.values()))[0]
-        return Span(problem.prompt, learned=False), Span(" " + self._styled(problem, style), learned=True)
+        return TextSpan(problem.prompt, learned=False), TextSpan(" " + self._styled(problem, style), learned=True)
 
     def _exercise(self) -> Document:
         problem = self._problem()
@@ -79,33 +78,33 @@ class Corpus:
         longest = problem.prompt.index(problem.expression)
         return _solved(problem, problem.prompt[self._rng.randint(0, longest) :])
 
-    def _problem(self) -> Problem:
+    def _problem(self) -> Sum:
         while True:
             problem = draw(self._rng, self._rng.choice((3, 4)))
             if problem.expression not in self._held_out:
                 return problem
 
-    def _styled(self, problem: Problem, style: str) -> str:
+    def _styled(self, problem: Sum, style: str) -> str:
         if style == "quick":
             wrong = self._rng.random() < QUICK_ERROR_SHARE
             return f"#### {quick_error(problem) if wrong else problem.answer}"
         slip_at = self._rng.randrange(len(problem.signs)) if self._rng.random() < WORKED_SLIP_SHARE else -1
         lines, total = steps(problem, slip_at, self._rng.choice((-2, -1, 1, 2)))
-        endings = {"worked": [f"#### {total}"], "said": [f"The answer is {total}."], "unfinished": []}
+        endings = {"worked": [f"#### {total}"], "sentence": [f"The answer is {total}."], "unfinished": []}
         return "\n".join(lines + endings[style])
 
     def _drill(self) -> Document:
         left, sign, right = self._rng.choice(TOTALS), self._rng.choice("+-"), self._rng.randrange(10)
-        return Span(f"{left}{sign}{right}=", learned=False), Span(f"{apply(left, sign, right)}\n", learned=True)
+        return TextSpan(f"{left}{sign}{right}=", learned=False), TextSpan(f"{apply(left, sign, right)}\n", learned=True)
 
 
-def _solved(problem: Problem, question: str) -> Document:
+def _solved(problem: Sum, question: str) -> Document:
     lines, total = steps(problem)
-    return Span(question, learned=False), Span(" " + "\n".join([*lines, f"#### {total}"]), learned=True)
+    return TextSpan(question, learned=False), TextSpan(" " + "\n".join([*lines, f"#### {total}"]), learned=True)
 
 
-def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str], int]:
-    """One line for each operation, and the last result; step `slip_at` is off by `slip`, and the rest follows."""
+def steps(problem: Sum, slip_at: int = -1, slip: int = 0) -> tuple[list[str], int]:
+    """Return one line per operation, and the last result. Step `slip_at` is off by `slip`; later steps build on it."""
     total, lines = problem.terms[0], []
     for index, (sign, term) in enumerate(zip(problem.signs, problem.terms[1:], strict=True)):
         result = apply(total, sign, term) + (slip if index == slip_at else 0)
@@ -114,18 +113,18 @@ def steps(problem: Problem, slip_at: int = -1, slip: int = 0) -> tuple[list[str]
     return lines, total
 
 
-def is_easy(problem: Problem) -> bool:
-    """What the corpus likes to work out: three numbers and at most one subtraction."""
+def is_easy(problem: Sum) -> bool:
+    """Return whether the corpus mostly works it out: three numbers and at most one subtraction."""
     return len(problem.terms) == 3 and problem.signs.count("-") < 2
 
 
-def quick_error(problem: Problem) -> int:
-    """What somebody in a hurry gets: only the first two numbers were read."""
-    return Problem(problem.terms[:2], problem.signs[:1]).answer
+def quick_error(problem: Sum) -> int:
+    """Return the result of the first two numbers only."""
+    return Sum(problem.terms[:2], problem.signs[:1]).answer
 
 
 def corpus_hash(documents: list[Document]) -> str:
-    """sha256 over all documents in order."""
+    """Return the sha256 over all documents in order."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update("".join(f"{span.text}\x1f{span.learned}\x1e" for span in document).encode() + b"\x1d")

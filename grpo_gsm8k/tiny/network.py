@@ -1,4 +1,4 @@
-"""The shape of the embedded model."""
+"""Architecture of the embedded model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAD_ID, EOS_ID, SPECIALS = 0, 1, 3
 
 
 def build_model(seed: int) -> Qwen2ForCausalLM:
-    """A randomly initialised Qwen2, narrow because the demo learns on one thread."""
+    """Return a randomly initialized Qwen2, narrow because the demo trains on one thread."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=SPECIALS + len(CHARACTERS),

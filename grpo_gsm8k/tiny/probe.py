@@ -1,11 +1,11 @@
-"""How good the model is on questions it has not seen: used to describe a freshly trained one."""
+"""Accuracy of a newly trained model on held-out questions."""
 
 from __future__ import annotations
 
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from grpo_gsm8k.tiny.sums import Problem
+from grpo_gsm8k.tiny.sums import Sum
 
 MAX_NEW_TOKENS = 48
 
@@ -13,7 +13,7 @@ MAX_NEW_TOKENS = 48
 def complete(
     model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, prompts: list[str], sample: bool, batch_size: int = 128
 ) -> list[str]:
-    """One completion for each prompt, cut at <eos>; greedy, or sampled at temperature 1."""
+    """Return one completion per prompt, cut at <eos>; greedy, or sampled at temperature 1."""
     model.eval()
     options = {"temperature": 1.0, "top_k": 0} if sample else {}
     completions: list[str] = []
@@ -26,14 +26,12 @@ def complete(
     return completions
 
 
-def is_right(problem: Problem, completion: str) -> bool:
-    """The last line must be `#### <answer>`."""
+def is_right(problem: Sum, completion: str) -> bool:
+    """Return whether the last line is `#### <answer>`."""
     return completion.rpartition("\n")[2].strip() == f"#### {problem.answer}"
 
 
-def accuracy(
-    model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, problems: list[Problem], sample: bool = False
-) -> float:
-    """The share of problems answered in the demo's format and correctly."""
+def accuracy(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, problems: list[Sum], sample: bool = False) -> float:
+    """Return the fraction of problems answered correctly and in the demo's format."""
     completions = complete(model, tokenizer, [problem.prompt for problem in problems], sample)
     return sum(map(is_right, problems, completions)) / len(problems)

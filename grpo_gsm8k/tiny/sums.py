@@ -1,8 +1,8 @@
-"""Chains of additions and subtractions of single digits, and which of them the corpus must not ask.
+"""Chains of additions and subtractions of single digits, and those that the corpus must not contain.
 
-The demo asks reasoning_gym's `chain_sum` questions with 3-4 terms of one digit. Question i of seed s depends on s + i
-alone, so `held_out()` lists what the first `HELD_OUT_COUNT` questions of seed 0 ask: the demo's training, validation
-and test problems are among them.
+The demo uses reasoning_gym's `chain_sum` with 3-4 terms of one digit. Question i of seed s only depends on s + i, so
+`held_out()` contains the first `HELD_OUT_COUNT` questions of seed 0, among them the demo's training, validation and
+test problems.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ PROMPT = "Question: {question}\nAnswer:"
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """`3 - 4 + 5` has the terms (3, 4, 5) and the signs ("-", "+"); no term is negative."""
+class Sum:
+    """A chain: `3 - 4 + 5` has the terms (3, 4, 5) and the signs ("-", "+"); no term is negative."""
 
     terms: tuple[int, ...]
-    signs: tuple[str, ...]  # one fewer than terms; kept apart because `3 - 0` is not `3 + 0`
+    signs: tuple[str, ...]  # one fewer than terms; separate because the text `3 - 0` differs from `3 + 0`
 
     @property
     def expression(self) -> str:
@@ -46,28 +46,28 @@ class Problem:
 
 
 def apply(left: int, sign: str, right: int) -> int:
-    """One step of a chain."""
+    """Compute one step of a chain."""
     return left + right if sign == "+" else left - right
 
 
-def draw(rng: random.Random, terms: int) -> Problem:
-    """A problem with that many single digits."""
-    return Problem(tuple(rng.randrange(10) for _ in range(terms)), tuple(rng.choice("+-") for _ in range(terms - 1)))
+def draw(rng: random.Random, terms: int) -> Sum:
+    """Draw a chain of `terms` single digits."""
+    return Sum(tuple(rng.randrange(10) for _ in range(terms)), tuple(rng.choice("+-") for _ in range(terms - 1)))
 
 
-def from_expression(expression: str) -> Problem:
-    """The inverse of `Problem.expression`."""
+def from_expression(expression: str) -> Sum:
+    """Parse `Sum.expression`."""
     parts = expression.split()
-    return Problem(tuple(int(part) for part in parts[::2]), tuple(parts[1::2]))
+    return Sum(tuple(int(part) for part in parts[::2]), tuple(parts[1::2]))
 
 
-def demo_problems(start: int, count: int) -> list[Problem]:
-    """What reasoning_gym asks under seeds start, start + 1, ... with the demo's parameters; some questions recur."""
+def demo_problems(start: int, count: int) -> list[Sum]:
+    """Return reasoning_gym's questions for seeds start, start + 1, ... with the demo's parameters; some recur."""
     items = import_reasoning_gym().create_dataset("chain_sum", size=count, seed=start, **DEMO_PARAMS)
     return [from_expression(item["metadata"]["expression"]) for item in items]
 
 
 @cache
 def held_out() -> frozenset[str]:
-    """Expressions that the corpus never asks."""
+    """Return the expressions that the corpus never contains."""
     return frozenset(problem.expression for problem in demo_problems(0, HELD_OUT_COUNT))

@@ -1,6 +1,6 @@
-"""Makes the embedded model: `python -m grpo_gsm8k.tiny.train [--out FOLDER] [--seed 0] [--steps N]`.
+"""Training of the embedded model: `python -m grpo_gsm8k.tiny.train [--out FOLDER] [--seed 0] [--steps N]`.
 
-One thread, float32, plain AdamW: the same command on the same machine and versions makes bitwise the same weights.
+One thread, float32, plain AdamW: on the same machine with the same versions, the weights are bitwise reproducible.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from grpo_gsm8k.tiny.sums import HELD_OUT_COUNT, demo_problems
 from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 
 IGNORED = -100
-PHASES = ("drills", "exercises", "excerpts", "answers")  # in this order; the methods of Corpus that make them
+PHASES = ("drills", "exercises", "excerpts", "answers")  # in this order; named after the methods of Corpus
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One pass over documents of one kind, with its own warm-up and cosine."""
+    """One pass over documents of one kind, with its own warmup and cosine decay."""
 
     steps: int
     batch_size: int
@@ -42,7 +42,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that the weights depend on, besides the code and the versions."""
+    """Everything that the weights depend on besides code and package versions."""
 
     seed: int = 0
     drills: Phase = Phase(steps=1200, batch_size=64, lr=3e-3)
@@ -62,7 +62,7 @@ class Recipe:
         return sum(phase.steps for phase in self.phases.values())
 
     def scaled(self, steps: int) -> Recipe:
-        """The same recipe with about that many steps in all, at least one a phase."""
+        """Scale the recipe to about `steps` steps in total, at least one per phase."""
         shorter = {
             name: replace(phase, steps=max(1, round(phase.steps * steps / self.steps)))
             for name, phase in self.phases.items()
@@ -71,7 +71,7 @@ class Recipe:
 
 
 def encode(tokenizer: Qwen2Tokenizer, document: Document) -> tuple[list[int], list[int]]:
-    """Token ids with <eos>, and labels for the learned spans."""
+    """Return token ids with <eos>, and labels for the learned spans."""
     ids: list[int] = []
     labels: list[int] = []
     for span in document:
@@ -84,7 +84,7 @@ def encode(tokenizer: Qwen2Tokenizer, document: Document) -> tuple[list[int], li
 def batches(
     tokenizer: Qwen2Tokenizer, documents: list[Document], batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches in the order of the documents, padded on the right, where a causal model never looks."""
+    """Yield batches in document order, padded on the right, to which a causal model never attends."""
     for start in range(0, len(documents), batch_size):
         group = [encode(tokenizer, document) for document in documents[start : start + batch_size]]
         width = max(len(ids) for ids, _ in group)
@@ -94,7 +94,7 @@ def batches(
 
 
 def lr_factor(step: int, steps: int, warmup_steps: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Return the learning rate's factor: linear warmup, then cosine decay to zero."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
@@ -104,7 +104,7 @@ def lr_factor(step: int, steps: int, warmup_steps: int) -> float:
 def fit(
     model: Qwen2ForCausalLM, pairs: Iterator[tuple[torch.Tensor, torch.Tensor]], phase: Phase, recipe: Recipe
 ) -> float:
-    """One pass over the batches; returns the mean loss of the last 50 steps."""
+    """Train one pass over the batches. Returns the mean loss of the last 50 steps."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=phase.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: lr_factor(step, phase.steps, recipe.warmup_steps)
@@ -127,7 +127,7 @@ def fit(
 
 
 def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer, dict[str, object]]:
-    """The trained model, its tokenizer, and what to write into MADE_BY.json about the training."""
+    """Return the trained model, its tokenizer, and the facts for MADE_BY.json."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     corpus = Corpus(recipe.seed)
@@ -143,7 +143,7 @@ def train(recipe: Recipe) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer, dict[str, o
 
 
 def probe(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer) -> dict[str, object]:
-    """Accuracy on 512 of the questions that the corpus does not contain."""
+    """Measure the accuracy on 512 held-out questions."""
     problems = demo_problems(HELD_OUT_COUNT - 512, 512)
     torch.manual_seed(0)
     return {
@@ -156,7 +156,7 @@ def probe(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer) -> dict[str, objec
 def save(
     folder: Path, model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, recipe: Recipe, facts: dict[str, object]
 ) -> str:
-    """Writes the folder and MADE_BY.json; returns the sha256 of the weights."""
+    """Write the folder and MADE_BY.json. Returns the sha256 of the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -180,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded tiny model.")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--seed", type=int, default=Recipe().seed)
-    parser.add_argument("--steps", type=int, default=Recipe().steps, help="of all phases together")
+    parser.add_argument("--steps", type=int, default=Recipe().steps, help="in all phases together")
     arguments = parser.parse_args()
     recipe = Recipe(seed=arguments.seed).scaled(arguments.steps)
     model, tokenizer, facts = train(recipe)

@@ -1,8 +1,8 @@
-"""What a run may still cost. Money is exact (`Decimal`), and every request is charged before it is sent.
+"""Budget for a teacher's API. Amounts are exact (`Decimal`), and every request is charged before it is sent.
 
-A request is charged with the most it can cost; its usage, once known, replaces that. A request whose answer never came
-(a lost connection, a kill -9) may have been billed, so it stays charged: `sent.jsonl` names every request before it
-is sent, and a record says how many of them its cost accounts for.
+A request is first charged its maximal cost, which is replaced by its actual usage when known. A request whose answer
+never arrived (lost connection, kill -9) may have been billed, so it stays charged: `sent.jsonl` lists every request
+before it is sent, and `settled_requests` of a record counts those that its cost includes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from grpo_gsm8k.traces.trace_records import RawRecord
 
 _MILLION = 1_000_000
-_GRID = Decimal("1e-12")  # dollars; with it, the cost of a request has few enough digits for a JSON number
-# A chat template adds markers, and some a system text of their own. No tokenizer makes more tokens than bytes.
-_TEMPLATE_TOKENS = 128
+_GRID = Decimal("1e-12")  # US dollars; rounded up to this, a request's cost has at most 15 digits, exact in JSON
+_TEMPLATE_TOKENS = 128  # for the chat template's markers and, in some templates, its own system text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +47,18 @@ class Prices:
     completion: Decimal
 
     def charge(self, usage: Usage) -> Charge:
-        """The exact cost of one answer."""
+        """Return the exact cost of one answer."""
         usd = usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion
         return Charge(usage.prompt_tokens + usage.completion_tokens, (usd / _MILLION).quantize(_GRID, ROUND_UP))
 
     def most(self, messages: Iterable[str], max_tokens: int) -> Charge:
-        """More than a request with these texts can cost."""
+        """Return an upper bound of a request's cost: no tokenizer produces more tokens than bytes."""
         prompt = _TEMPLATE_TOKENS + sum(len(text.encode()) for text in messages)
         return self.charge(Usage(prompt, max_tokens))
 
 
-class Budget:
-    """Charged so far, what requests under way may still cost, and the limits on the sum of both."""
+class ApiBudget:
+    """Amounts charged and reserved for pending requests, with limits on their sum."""
 
     def __init__(self, max_usd: Decimal | None, max_tokens: int | None, charged: Charge) -> None:
         self._max_usd = max_usd
@@ -68,23 +67,23 @@ class Budget:
         self.reserved = Charge()
 
     def fits(self, most: Charge) -> bool:
-        """Whether a request may start that costs at most so much."""
+        """Return whether a request that costs at most `most` may be sent."""
         total = self.charged + self.reserved + most
         return (self._max_usd is None or total.usd <= self._max_usd) and (
             self._max_tokens is None or total.tokens <= self._max_tokens
         )
 
     def reserve(self, most: Charge) -> None:
-        """A request starts. The caller has asked `fits`."""
+        """Reserve the maximal cost of a request that is about to be sent. The caller has checked `fits`."""
         self.reserved += most
 
     def settle(self, most: Charge, real: Charge) -> None:
-        """A request ended: what was reserved for it becomes what it cost."""
+        """Replace a finished request's reservation by its real cost."""
         self.reserved -= most
         self.charged += real
 
     def limit(self) -> str:
-        """The keys of the limits and what is charged against them, for a message."""
+        """Format the limits' keys and the amounts charged against them, for a message."""
         keys = []
         if self._max_usd is not None:
             keys.append(f"traces.max_cost_usd={self._max_usd} (charged: {self.charged.usd:.6f})")
@@ -94,18 +93,18 @@ class Budget:
 
 
 def prices_of(config: TracesConfig) -> Prices:
-    """The configured prices, as they are written there."""
+    """Return the configured prices, exact as written."""
     return Prices(Decimal(str(config.usd_per_million_input)), Decimal(str(config.usd_per_million_output)))
 
 
-def open_budget(config: TracesConfig, charged: Charge) -> Budget:
-    """The configured limits, and what earlier runs used of them."""
+def open_budget(config: TracesConfig, charged: Charge) -> ApiBudget:
+    """Return a budget with the configured limits, of which earlier runs used `charged`."""
     max_usd = None if config.max_cost_usd is None else Decimal(str(config.max_cost_usd))
-    return Budget(max_usd, config.max_total_tokens, charged)
+    return ApiBudget(max_usd, config.max_total_tokens, charged)
 
 
 def recorded(records: Iterable[RawRecord]) -> Charge:
-    """What the records cost, errors included."""
+    """Return the total cost of the records, including failed ones."""
     total = Charge()
     for record in records:
         usage = record.usage
@@ -115,7 +114,7 @@ def recorded(records: Iterable[RawRecord]) -> Charge:
 
 
 def unanswered(records: Iterable[RawRecord], sent: Iterable[dict[str, Any]]) -> Charge:
-    """The most that all requests may have cost whose cost no record accounts for."""
+    """Return the maximal cost of all requests that no record's cost includes."""
     settled: Counter[str] = Counter()
     for record in records:
         settled[record.id] += record.settled_requests
@@ -129,5 +128,5 @@ def unanswered(records: Iterable[RawRecord], sent: Iterable[dict[str, Any]]) -> 
 
 
 def sent_line(sample_id: str, most: Charge) -> dict[str, Any]:
-    """The line of `sent.jsonl` for a request that is about to be sent."""
+    """Return the line of `sent.jsonl` for a request that is about to be sent."""
     return {"id": sample_id, "most_tokens": most.tokens, "most_usd": str(most.usd)}

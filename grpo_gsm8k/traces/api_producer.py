@@ -1,4 +1,4 @@
-"""The producer that asks an API: requests under way are bounded, charged before they are sent, and tried again."""
+"""Producer of traces from an API: concurrent requests, charged before they are sent, with retries."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.traces.api_budget import Budget, Prices
+    from grpo_gsm8k.traces.api_budget import ApiBudget, Prices
     from grpo_gsm8k.traces.trace_folder import TracesFolder
-    from grpo_gsm8k.traces.trace_records import Deliver, Sample
+    from grpo_gsm8k.traces.trace_records import Deliver, TraceSample
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_FAILURES_IN_A_ROW = 50  # then it is not the samples: going on would only spend requests
+_FAILURES_IN_A_ROW = 50  # that many failures are not caused by the samples; continuing would only spend money
 _BACKOFF = tenacity.wait_exponential_jitter(initial=1, max=60, jitter=1)  # seconds
-_CUT_SHORT = "insufficient_system_resource"  # DeepSeek: the answer ends where the server had to stop
+_CUT_SHORT = "insufficient_system_resource"  # DeepSeek's finish reason for an answer that its server aborted
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,9 +36,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class ApiProducer:
-    """Delivers one record for each sample, until all are there, the budget is spent or a signal comes."""
+    """Producer that delivers one record per sample until all are done, the budget is spent or a signal arrives."""
 
-    def __init__(self, config: Config, key: str, folder: TracesFolder, budget: Budget, prices: Prices) -> None:
+    def __init__(self, config: Config, key: str, folder: TracesFolder, budget: ApiBudget, prices: Prices) -> None:
         self.config = config
         self._key = key
         self._folder = folder
@@ -48,8 +48,8 @@ class ApiProducer:
         self._failures = 0
         self._signal = 0
 
-    def __call__(self, samples: Sequence[Sample], deliver: Deliver) -> str | None:
-        """See `records.Producer`. Raises Interrupted, or LabError when the API cannot be used at all."""
+    def __call__(self, samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
+        """Collect the samples, see `trace_records.Producer`. Raises Interrupted, or LabError if the API is unusable."""
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         try:
             stopped = asyncio.run(self._collect(samples, deliver))
@@ -60,7 +60,7 @@ class ApiProducer:
             raise Interrupted(self._signal)
         return stopped
 
-    async def _collect(self, samples: Sequence[Sample], deliver: Deliver) -> str | None:
+    async def _collect(self, samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         for number in _SIGNALS:
@@ -68,7 +68,7 @@ class ApiProducer:
         try:
             async with ApiTeacher(self.config, self._key) as teacher:
                 try:
-                    return await self._ask_all(teacher, samples, deliver)
+                    return await self._request_all(teacher, samples, deliver)
                 finally:
                     for running in self._running:
                         running.cancel()
@@ -82,15 +82,15 @@ class ApiProducer:
         self._signal = number
         task.cancel()
 
-    async def _ask_all(self, teacher: ApiTeacher, samples: Sequence[Sample], deliver: Deliver) -> str | None:
+    async def _request_all(self, teacher: ApiTeacher, samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
         for sample in samples:
             texts = teacher.texts(sample.problem.question)
             most = self.prices.most(texts, self.config.traces.max_tokens)
-            # What is under way usually costs less than its reservation, so room may come back.
+            # Pending requests usually cost less than reserved, so waiting for them may free enough of the budget.
             while self._running and (self._is_full() or not self.budget.fits(most)):
                 await self._finish_some()
             if not self.budget.fits(most):
-                return f"the next request could exceed {self.budget.limit()}: raise it and run the command again"
+                return f"the next request could exceed {self.budget.limit()}: raise that limit and run it again"
             self.budget.reserve(most)
             request = _Request(self, teacher, sample, most)
             self._running.add(asyncio.create_task(request.run(deliver)))
@@ -103,25 +103,26 @@ class ApiProducer:
 
     async def _finish_some(self) -> None:
         done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-        errors = [error for task in done if (error := task.exception())]  # of all, or asyncio complains on stderr
+        # Retrieve every exception: asyncio logs those that nobody retrieved.
+        errors = [error for task in done if (error := task.exception())]
         if errors:
-            raise errors[0]  # it ends the command
+            raise errors[0]
 
     def count(self, error: str | None) -> None:
-        """A sample ended. Raises LabError after too many failures in a row."""
+        """Count a finished sample. Raises LabError after too many failures in a row."""
         self._failures = self._failures + 1 if error else 0
         if self._failures >= _FAILURES_IN_A_ROW:
             raise LabError(f"{self._failures} samples in a row failed, the last with: {error}: run it again later")
 
-    def note_sent(self, sample: Sample, most: Charge) -> None:
-        """Write down that a request is about to be sent."""
+    def note_sent(self, sample: TraceSample, most: Charge) -> None:
+        """Record that a request is about to be sent."""
         self._folder.add_sent(sent_line(sample.id, most))
 
 
 class _Request:
-    """All attempts at one sample. It begins with `most` reserved, and holds that while it is not settled."""
+    """All attempts at one sample. The caller has reserved `most`, which stays reserved until it is settled."""
 
-    def __init__(self, producer: ApiProducer, teacher: ApiTeacher, sample: Sample, most: Charge) -> None:
+    def __init__(self, producer: ApiProducer, teacher: ApiTeacher, sample: TraceSample, most: Charge) -> None:
         self._producer = producer
         self._teacher = teacher
         self._sample = sample
@@ -130,7 +131,7 @@ class _Request:
         self._settled = 0  # requests whose cost is known
 
     async def run(self, deliver: Deliver) -> None:
-        """Ask, settle, deliver. Raises a LabError that ends the command."""
+        """Send requests until one succeeds, settle its cost, deliver a record. Raises a LabError to end the command."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._producer.config.traces.max_attempts),
             wait=wait_s,
@@ -166,7 +167,7 @@ class _Request:
             raise
 
     def _answered(self, reply: Reply) -> Answered:
-        """Settle with the real usage; without one the request stays charged at its most, outside of the record."""
+        """Settle the real usage; without usage the request stays charged at its maximum, outside of the record."""
         cost = None if reply.usage is None else self._producer.prices.charge(reply.usage)
         self._settle(self._most if cost is None else cost)
         return Answered(
@@ -177,7 +178,7 @@ class _Request:
             cost_usd=Charge().usd if cost is None else cost.usd,
             latency_s=reply.latency_s,
             model=reply.model,
-            error="the server stopped the answer (no resources)" if reply.finish_reason == _CUT_SHORT else None,
+            error="the server aborted the answer (out of resources)" if reply.finish_reason == _CUT_SHORT else None,
             settled_requests=self._settled + (cost is not None),
         )
 
@@ -188,6 +189,6 @@ class _Request:
 
 
 def wait_s(state: tenacity.RetryCallState) -> float:
-    """Seconds before the next attempt: a back-off with jitter, and never less than Retry-After."""
+    """Return the seconds before the next attempt: exponential backoff with jitter, at least Retry-After."""
     error = state.outcome.exception() if state.outcome else None
     return max(_BACKOFF(state), error.wait_s if isinstance(error, TransientError) else 0.0)

@@ -1,7 +1,7 @@
-r"""From a teacher's text to a response worth imitating: no echoed instructions, one final answer, in one notation.
+r"""Cleaning of a teacher's text into a training response: no echoed instructions, one final answer, one notation.
 
-A sentence that echoes an instruction is dropped; one with a digit outside of an answer marker stays, because it may
-be part of the solution. An answer that ends the text is taken off, so that the final line does not double it.
+Sentences that echo an instruction are dropped, unless they contain a digit outside of an answer marker: those may be
+part of the solution. An answer at the end of the text is removed, because the final line is added later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'*\\(])")
 _MARKED_NUMBER = re.compile(
     r"\\boxed ?\{[^{}]*\}|(?:####|\banswer\b(?: is)?[*: ]*)\s*[$€£₺]?-?[0-9][0-9.,]*", re.IGNORECASE
 )
-_LONGEST_ECHO = 300  # characters; longer is no echo, and the patterns below take more than linear time
+_LONGEST_ECHO = 300  # characters; longer sentences are not echoes, and the patterns below are superlinear
 _TARGET = r"(?:\\boxed|####|(?-i:\bANSWER\b)|\bfinal answer\b|\banswer\b[^.]*\bbox)"
 _ECHOES = re.compile(
     "|".join(
@@ -43,7 +43,7 @@ _ECHOES = re.compile(
     ),
     re.IGNORECASE,
 )
-# A heading that `answers.py` takes for the beginning of another problem: the response would be cut there.
+# Headings that grading/answers.py treats as the start of another problem: the response would be cut there.
 _NEW_PROBLEM = re.compile(
     r"^(?P<marks>[#>*_ \t]*)(?P<word>question|problem|exercise|q|soru|human|user)"
     r"(?P<rest>(?: ?[0-9]{1,4})?[*_]{0,2}[ \t]?:)",
@@ -63,13 +63,13 @@ _STATEMENT = re.compile(r"\b(?:answer|cevap)\b[\s*_]*(?::|is\b:?|=)?[\s*_]*", re
 
 
 def split_thinking(reasoning: str | None, text: str) -> tuple[str, str]:
-    """Reasoning and answer; some servers leave the reasoning in the text, before `</think>`."""
+    """Return reasoning and answer; some servers put the reasoning into the text, before `</think>`."""
     match = None if reasoning else _THINK.match(text)
     return (reasoning or "", text) if match is None else (match["reasoning"], match["text"])
 
 
 def tidy(text: str) -> str:
-    """One kind of line end, no blanks at ends of lines, no heading that would open another problem."""
+    """Normalize line ends, strip trailing blanks, and reword headings that would start another problem."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("<think>", "").replace("</think>", "")
     text = "\n".join(line.rstrip() for line in text.split("\n"))
     text = _NEW_PROBLEM.sub(lambda m: f"{m['marks']}The {m['word'].lower()}{m['rest']}", text)
@@ -77,13 +77,13 @@ def tidy(text: str) -> str:
 
 
 def without_echoes(text: str, prompt: PromptConfig) -> tuple[str, int]:
-    """Drop sentences that repeat the instruction; returns the rest and how many were dropped."""
-    told = {_key(part) for part in _sentences(f"{prompt.system} {prompt.text.replace('{question}', '. ')}")}
+    """Drop sentences that repeat the instruction. Returns the rest and how many were dropped."""
+    instructions = {_key(part) for part in _sentences(f"{prompt.system} {prompt.text.replace('{question}', '. ')}")}
     kept_lines: list[str] = []
     dropped = 0
     for line in text.split("\n"):
         sentences = _sentences(line)
-        kept = [sentence for sentence in sentences if not _is_echo(sentence, told)]
+        kept = [sentence for sentence in sentences if not _is_echo(sentence, instructions)]
         dropped += len(sentences) - len(kept)
         if len(kept) == len(sentences):
             kept_lines.append(line)
@@ -93,7 +93,7 @@ def without_echoes(text: str, prompt: PromptConfig) -> tuple[str, int]:
 
 
 def without_answer(text: str, fmt: AnswerFormat, locale: Locale) -> str:
-    """Take off the answers of this format that end a text, and headings that announced them."""
+    """Remove answers in this format from the end of a text, with their headings."""
     lines = text.split("\n")
     while lines:
         last = lines[-1].strip()
@@ -107,7 +107,7 @@ def without_answer(text: str, fmt: AnswerFormat, locale: Locale) -> str:
         if rest is None:
             break
         lines.pop()
-        if rest:  # the answer stood at the end of a sentence of the solution
+        if rest:  # the answer ended a sentence of the solution
             lines.append(rest)
             break
     return "\n".join(lines).strip()
@@ -121,9 +121,9 @@ def _key(sentence: str) -> str:
     return " ".join(re.findall(r"\w+", sentence.casefold()))
 
 
-def _is_echo(sentence: str, told: set[str]) -> bool:
+def _is_echo(sentence: str, instructions: set[str]) -> bool:
     key = _key(sentence)
-    if key in told and len(key.split()) >= 3:
+    if key in instructions and len(key.split()) >= 3:
         return True
     if len(sentence) > _LONGEST_ECHO or not _ECHOES.search(sentence):
         return False
@@ -131,7 +131,7 @@ def _is_echo(sentence: str, told: set[str]) -> bool:
 
 
 def _is_bracketed_answer(lines: list[str], fmt: AnswerFormat, locale: Locale) -> bool:
-    r"""Whether the text ends with an answer on a line of its own between `\[` and `\]`, or the like."""
+    r"""Return whether the text ends with an answer on its own line between `\[` and `\]` or similar brackets."""
     if len(lines) < 3:
         return False
     opening, inner, closing = (line.strip() for line in lines[-3:])
@@ -140,7 +140,7 @@ def _is_bracketed_answer(lines: list[str], fmt: AnswerFormat, locale: Locale) ->
 
 
 def _before_answer(line: str, fmt: AnswerFormat, locale: Locale) -> str | None:
-    """What stands before the answer that ends a line, "" when that is all; None when no answer ends it."""
+    """Return the text before the answer that ends a line, "" if nothing else is there; None if no answer ends it."""
     if fmt is AnswerFormat.BOXED:
         return _before_box(line, locale)
     if fmt is AnswerFormat.HASH:
@@ -163,12 +163,12 @@ def _before_box(line: str, locale: Locale) -> str | None:
     head, end = line[:start], line.rfind(raw) + len(raw)
     tail = line[end:].lstrip().removeprefix("}")
     if any(c.isdigit() for c in tail) or "\\boxed" in head:
-        return None  # more than one number: nothing that can be told apart safely
+        return None  # several numbers: which one is the answer is ambiguous
     return "" if _is_lead(head) and len(tail.split()) <= 3 else f"{head}{raw}{tail}"
 
 
 def _before_statement(line: str, locale: Locale) -> str | None:
-    """For the last number of a text: only a line that states the answer and nothing else is one."""
+    """Return "" if a line only states the answer, else None; used for `last_number`."""
     for fmt in (AnswerFormat.HASH, AnswerFormat.BOXED):
         if _before_answer(line, fmt, locale) == "":
             return ""
@@ -177,7 +177,7 @@ def _before_statement(line: str, locale: Locale) -> str | None:
 
 
 def _partition(pattern: re.Pattern[str], line: str) -> tuple[str, str, str]:
-    """As `str.rpartition`, for the last match of a pattern."""
+    """Split a line at the last match of a pattern, as `str.rpartition` does."""
     last = None
     for match in pattern.finditer(line):
         last = match
@@ -185,6 +185,6 @@ def _partition(pattern: re.Pattern[str], line: str) -> tuple[str, str, str]:
 
 
 def _is_lead(head: str) -> bool:
-    """Whether a text only announces an answer."""
+    """Return whether a text only introduces an answer."""
     plain = re.sub(r"\\[()\[\]]|\\text\{\s*\}", " ", head).strip(_MARKS)
     return _LEAD.fullmatch(plain) is not None

@@ -1,4 +1,4 @@
-"""`command=traces`: collect what is missing, then write the good traces as training lines."""
+"""`command=traces`: collect the missing samples, then write the traces that pass the filters as training lines."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.traces.api_budget import Budget, Charge, open_budget, prices_of, recorded, unanswered
+from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, open_budget, prices_of, recorded, unanswered
 from grpo_gsm8k.traces.api_producer import ApiProducer, Interrupted
 from grpo_gsm8k.traces.formatting import FormatReport, format_traces, to_jsonl
-from grpo_gsm8k.traces.progress import Progress
+from grpo_gsm8k.traces.progress import CollectionProgress
 from grpo_gsm8k.traces.trace_folder import RAW, REPORT, TRAIN, TracesFolder, settings_of
-from grpo_gsm8k.traces.trace_records import Sample
+from grpo_gsm8k.traces.trace_records import TraceSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,17 +35,17 @@ LocalTeacher = Callable[["Config", Path], "Producer"]
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The samples that were wanted, those of them that are done (data set's order), and what was paid."""
+    """State of a collection."""
 
-    wanted: list[Sample]
-    done: list[RawRecord]
-    failed: dict[str, str]  # sample id: its last error
+    wanted: list[TraceSample]
+    done: list[RawRecord]  # in the order of the data set
+    failed: dict[str, str]  # last error by sample id
     paid: Charge
-    unanswered: Charge  # at most; requests whose cost no record accounts for
+    unanswered: Charge  # upper bound for the requests that no record's cost includes
 
     @property
     def missing(self) -> int:
-        """Samples that are still to be asked for."""
+        """Number of samples that are not done."""
         return len(self.wanted) - len(self.done)
 
 
@@ -58,7 +58,7 @@ def collect_traces(config: Config, local: LocalTeacher) -> int:
         with _interruptible():
             _run(config, local)
     except Interrupted as stop:
-        print("interrupted: what has arrived is kept, the same command goes on from there", flush=True)
+        print("interrupted: all answers so far are kept, run the same command to continue", flush=True)
         return 128 + stop.number
     return 0
 
@@ -66,25 +66,27 @@ def collect_traces(config: Config, local: LocalTeacher) -> int:
 def _run(config: Config, local: LocalTeacher) -> None:
     path = config.artifacts / config.traces.folder
     if config.traces.teacher == "api" and not (path / RAW).exists():
-        _check_api(config.traces)  # before the data set, which may take minutes
+        _check_api(config.traces)  # before the data set is prepared, which may take minutes
     data = ensure(config.data, config.artifacts)
     problems = load_split(data, "train")[: config.traces.limit]
-    wanted = [Sample(problem, number) for problem in problems for number in range(config.traces.samples_per_prompt)]
+    wanted = [
+        TraceSample(problem, number) for problem in problems for number in range(config.traces.samples_per_prompt)
+    ]
     with TracesFolder(path, settings_of(config, data)) as folder:
         if folder.repaired_bytes:
-            print(f"{path}: removed {folder.repaired_bytes} bytes of a line that was cut off", flush=True)
+            print(f"{path}: removed {folder.repaired_bytes} bytes of a torn line", flush=True)
         before = _collected(folder, wanted)
         stopped = _produce(config, folder, before, local) if before.missing else None
         after = _collected(folder, wanted) if before.missing else before
         lines, report = format_traces(after.done, config.traces, config.prompt)
         write_atomically(path / TRAIN, to_jsonl(lines))
         write_atomically(path / REPORT, json.dumps(_report(after, report), indent=2) + "\n")
-    _print(after, report, config)
+    _print_result(after, report, config)
     if after.missing:
-        raise LabError(_missing(after, stopped))
+        raise LabError(_format_missing(after, stopped))
 
 
-def _collected(folder: TracesFolder, wanted: Sequence[Sample]) -> Collected:
+def _collected(folder: TracesFolder, wanted: Sequence[TraceSample]) -> Collected:
     records = folder.records()
     done: dict[str, RawRecord] = {}
     failed: dict[str, str] = {}
@@ -92,7 +94,7 @@ def _collected(folder: TracesFolder, wanted: Sequence[Sample]) -> Collected:
         if record.error is not None:
             failed[record.id] = record.error
         elif record.id in done:
-            raise LabError(f"{folder.path / RAW}: {record.id} is there twice: delete one of the two lines")
+            raise LabError(f"{folder.path / RAW} contains {record.id} twice: delete one of the two lines")
         else:
             done[record.id] = record
     ids = [sample.id for sample in wanted]
@@ -106,7 +108,7 @@ def _collected(folder: TracesFolder, wanted: Sequence[Sample]) -> Collected:
 
 
 def _produce(config: Config, folder: TracesFolder, before: Collected, local: LocalTeacher) -> str | None:
-    """Ask for what is missing; every record is in the file before the next thing happens."""
+    """Collect the missing samples; every record is written before it is counted. Returns why it stopped early."""
     done = {record.id for record in before.done}
     outstanding = [sample for sample in before.wanted if sample.id not in done]
     budget = open_budget(config.traces, before.paid + before.unanswered)
@@ -119,11 +121,11 @@ def _produce(config: Config, folder: TracesFolder, before: Collected, local: Loc
         cost_usd += record.cost_usd
         progress.advance(record.error is not None, cost_usd)
 
-    with Progress(len(before.wanted), len(before.done), cost_usd) as progress:
+    with CollectionProgress(len(before.wanted), len(before.done), cost_usd) as progress:
         return producer(outstanding, deliver)
 
 
-def _open_producer(config: Config, folder: TracesFolder, budget: Budget, local: LocalTeacher) -> Producer:
+def _open_producer(config: Config, folder: TracesFolder, budget: ApiBudget, local: LocalTeacher) -> Producer:
     """The one place that knows the kinds of teachers."""
     if config.traces.teacher == "local":
         return local(config, folder.path / "logs")
@@ -132,29 +134,29 @@ def _open_producer(config: Config, folder: TracesFolder, budget: Budget, local: 
 
 
 def _check_api(traces: TracesConfig) -> str:
-    """The API's key. Raises UserError for what can be seen to be wrong before anything starts."""
+    """Return the API key. Raises UserError if URL or key are invalid, before any request is sent."""
     try:
         url = urlsplit(traces.base_url)
         is_plain = bool(url.hostname) and url.port != 0 and url.username is None and url.password is None
     except ValueError:
         is_plain = False
-    if not is_plain:  # a password in it would be written to settings.json
+    if not is_plain:  # a password in the URL would be written to settings.json
         raise UserError("traces.base_url must be http(s)://HOST[:PORT][/PATH], without a user name or a password")
     key = os.environ.get(traces.api_key_env, "").strip()
     if not key:
         raise UserError(
-            f"the environment variable {traces.api_key_env} is not set: put the API's key into it or into .env "
-            "(traces.api_key_env names another variable)"
+            f"the environment variable {traces.api_key_env} is not set: put the API key into it or into .env "
+            "(traces.api_key_env selects another variable)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise UserError(f"the environment variable {traces.api_key_env} holds no key: it has blanks or odd characters")
+        raise UserError(f"the environment variable {traces.api_key_env} is not a key: it has blanks or odd characters")
     return key
 
 
-def _missing(after: Collected, stopped: str | None) -> str:
+def _format_missing(after: Collected, stopped: str | None) -> str:
     if stopped is None:
         error = next(iter(after.failed.values()), "unknown")
-        stopped = f"they failed and are asked for again by the next run, the first with: {error}"
+        stopped = f"they failed, the first with: {error}; run the command again to retry them"
     return f"{after.missing} of {len(after.wanted)} samples are missing: {stopped}"
 
 
@@ -172,7 +174,7 @@ def _report(after: Collected, report: FormatReport) -> dict[str, object]:
     }
 
 
-def _print(after: Collected, report: FormatReport, config: Config) -> None:
+def _print_result(after: Collected, report: FormatReport, config: Config) -> None:
     dropped = ", ".join(f"{count} {name}" for name, count in report.to_json()["dropped"].items() if count)
     rows = [
         ("samples", f"{len(after.done)} of {len(after.wanted)} done, {len(after.failed)} failed"),
@@ -183,13 +185,13 @@ def _print(after: Collected, report: FormatReport, config: Config) -> None:
         ("written", str(config.artifacts / config.traces.folder / TRAIN)),
     ]
     if after.unanswered.usd:
-        rows.insert(2, ("unanswered", f"at most ${after.unanswered.usd:.6f} more, counted against the budget"))
+        rows.insert(2, ("unanswered", f"up to ${after.unanswered.usd:.6f} more, charged to the budget"))
     print("\n".join(f"{label:<14}  {text}" for label, text in rows), flush=True)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted`; the API's producer has its own way while it asks."""
+    """Raise `Interrupted` on SIGINT and SIGTERM. ApiProducer replaces these handlers while it runs."""
 
     def interrupt(number: int, _: FrameType | None) -> None:
         raise Interrupted(number)

@@ -1,4 +1,4 @@
-"""From raw records to training lines: filters, cleaned responses, and a count for each reason to drop one."""
+"""Conversion of raw records to training lines: filters, cleaned responses, and counts of dropped traces by reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainLine:
-    """One line of `train.jsonl`; `prompt` is the bare question, for the trainer's own template."""
+    """One line of `train.jsonl`; `prompt` is the bare question, to which the trainer applies its template."""
 
     id: str
     prompt: str
@@ -28,36 +28,36 @@ class TrainLine:
 
 @dataclass(slots=True)
 class Dropped:
-    """Traces by the first reason that dropped them."""
+    """Numbers of dropped traces by the first reason that applied."""
 
     truncated: int = 0  # drop_truncated
-    no_answer: int = 0  # without a number there is no final line to write
+    no_answer: int = 0  # no readable number, so no final line can be written
     wrong: int = 0  # drop_wrong
     empty: int = 0  # drop_empty
-    unreadable: int = 0  # the response would not be graded as its trace was
+    unreadable: int = 0  # the response would be graded differently from its trace
     duplicate: int = 0  # drop_duplicates
     longer: int = 0  # shortest
 
 
 @dataclass(slots=True)
 class FormatReport:
-    """`traces` are the records that are done; they are those kept and those dropped."""
+    """Counts of one conversion; `traces` = `kept` + the sum of `dropped`."""
 
     traces: int = 0
     kept: int = 0
     problems_kept: int = 0
-    echoes_removed: int = 0  # sentences, of the traces that reached the cleaning
+    echoes_removed: int = 0  # sentences
     dropped: Dropped = field(default_factory=Dropped)
 
     def to_json(self) -> dict[str, Any]:
-        """For `report.json`."""
+        """Return the values for `report.json`."""
         return asdict(self)
 
 
 def format_traces(
     records: Iterable[RawRecord], traces: TracesConfig, prompt: PromptConfig
 ) -> tuple[list[TrainLine], FormatReport]:
-    """Turn records into lines, in the order of the records. Pure: the same records give the same lines."""
+    """Convert records to lines in the same order. Pure function."""
     report = FormatReport()
     kept: dict[str, list[TrainLine]] = defaultdict(list)
     order: list[TrainLine] = []
@@ -79,12 +79,12 @@ def format_traces(
 
 
 def to_jsonl(lines: Sequence[TrainLine]) -> str:
-    """The text of `train.jsonl`."""
+    """Return the text of `train.jsonl`."""
     return "".join(json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in lines)
 
 
 def body_of(record: RawRecord, drop_echoes: bool, prompt: PromptConfig) -> tuple[str, int]:
-    """The cleaned reasoning, or where there is none the cleaned text; and how many echoes were removed."""
+    """Return the cleaned reasoning, or the cleaned text if that is empty, and how many echoes were removed."""
     echoes = 0
     for source in split_thinking(record.reasoning, record.text):
         body = tidy(source)
@@ -124,7 +124,7 @@ def _response(record: RawRecord, traces: TracesConfig, prompt: PromptConfig, rep
 def _shortest(
     lines: list[TrainLine], groups: Iterable[list[TrainLine]], limit: int | None, report: FormatReport
 ) -> list[TrainLine]:
-    """Keep the `limit` shortest responses (characters) of each problem; the earlier of two that are equally long."""
+    """Keep the `limit` shortest responses of each problem, in characters; the earlier one on a tie."""
     if limit is None:
         return lines
     best = {line.id for group in groups for line in sorted(group, key=lambda line: len(line.response))[:limit]}

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.traces.trace_records import Deliver, Producer, Sample
+    from grpo_gsm8k.traces.trace_records import Deliver, Producer, TraceSample
 
 
 def local_producer(config: Config, logs: Path) -> Producer:
     """Samples from `model` at `traces.temperature` (null: 1); each sample has a seed of its own."""
 
-    def produce(samples: Sequence[Sample], deliver: Deliver) -> str | None:
+    def produce(samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
         from transformers import AutoTokenizer  # lazy: it takes seconds
 
         pinned = pin_model(config)
@@ -44,7 +44,7 @@ def local_producer(config: Config, logs: Path) -> Producer:
     return produce
 
 
-def _request(config: Config, sample: Sample, tokenizer: Any, stops: tuple[int, ...]) -> GenerateGroup:
+def _request(config: Config, sample: TraceSample, tokenizer: Any, stops: tuple[int, ...]) -> GenerateGroup:
     digest = hashlib.sha256(f"{config.seed}:{sample.id}".encode()).digest()
     sampling = SamplingSpec(
         temperature=1.0 if config.traces.temperature is None else config.traces.temperature,
@@ -57,7 +57,9 @@ def _request(config: Config, sample: Sample, tokenizer: Any, stops: tuple[int, .
     return GenerateGroup(sample.id, prompt_ids, 1, sampling, VERSION, pinned=False)
 
 
-def _answered(config: Config, sample: Sample, result: GroupResult | Failed, tokenizer: Any, seconds: float) -> Answered:
+def _answered(
+    config: Config, sample: TraceSample, result: GroupResult | Failed, tokenizer: Any, seconds: float
+) -> Answered:
     if isinstance(result, Failed):
         return Answered(model=config.model.path, error=result.error, settled_requests=0)
     completion = result.completions[0]

@@ -1,4 +1,4 @@
-"""How far a collection is: a bar on a terminal, else one plain line every few seconds."""
+"""Progress of a collection: a bar on a terminal, else one plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from types import TracebackType
 
-EVERY_S = 5.0
+PLAIN_LINE_S = 5.0  # seconds between two lines
 
 
-class Progress:
-    """Counts samples that are done. Use it in a `with` block; `advance` returns at once."""
+class CollectionProgress:
+    """Counter of finished samples. Use it in a `with` block; `advance` does not block."""
 
     def __init__(self, total: int, done: int, cost_usd: Decimal, stream: TextIO | None = None) -> None:
         self._total = total
@@ -28,7 +28,7 @@ class Progress:
         self._stream = sys.stdout if stream is None else stream
         self._start = time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=self._display, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -39,13 +39,13 @@ class Progress:
         self._thread.join()
 
     def advance(self, failed: bool, cost_usd: Decimal) -> None:
-        """One more sample; `cost_usd` is the sum so far, earlier runs included."""
+        """Count one sample; `cost_usd` is the total so far, including earlier runs."""
         self._done += not failed
         self._failed += failed
         self._cost_usd = cost_usd
 
     def line(self) -> str:
-        """Samples done, failures, cost and the time left at the pace so far."""
+        """Format samples done, failures, cost and the estimated time left."""
         failed = f", {self._failed} failed" if self._failed else ""
         return f"{self._done}/{self._total} samples{failed} | ${self._cost_usd:.4f} | ETA {self._eta()}"
 
@@ -56,15 +56,15 @@ class Progress:
         seconds = (time.monotonic() - self._start) / new * (self._total - self._done)
         return str(timedelta(seconds=round(seconds)))
 
-    def _work(self) -> None:
+    def _display(self) -> None:
         if self._stream.isatty() and os.environ.get("TERM") != "dumb":
             self._show_bar()
             return
-        while not self._ended.wait(EVERY_S):
+        while not self._ended.wait(PLAIN_LINE_S):
             print(self.line(), file=self._stream, flush=True)
 
     def _show_bar(self) -> None:
-        from rich.console import Console  # takes a tenth of a second, and only a terminal needs it
+        from rich.console import Console  # lazy: the import takes 0.1 s, and only terminals need it
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 

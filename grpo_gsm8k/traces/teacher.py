@@ -1,4 +1,4 @@
-"""One request to an API that speaks OpenAI's protocol, and what each kind of failure means."""
+"""Requests to an OpenAI-compatible API, and the classification of their failures."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
 
 _SHOWN_CHARS = 200
-_LONGEST_WAIT_S = 600.0  # a longer Retry-After means a spent quota, and is not slept through
-_GATEWAY_STATUS = (502, 504)  # what is behind the gateway may have answered, and billed
+_LONGEST_WAIT_S = 600.0  # a longer Retry-After means an exhausted quota: the command ends instead of waiting
+_GATEWAY_STATUS = (502, 504)  # the server behind the gateway may have answered and billed the request
 _FIXES = {
     401: "the key in the environment variable {env} was refused: put a valid one into it or into .env",
-    402: "the account behind {env} has no balance: top it up, then run the command again",
-    403: "the key in {env} may not use traces.model={model}: name another model or use another key",
-    404: "there is no such model or address: check traces.model={model} and traces.base_url={url}",
+    402: "the account of the key in {env} has no balance: top it up, then run the command again",
+    403: "the key in {env} may not use traces.model={model}: set another model or use another key",
+    404: "model or address not found: check traces.model={model} and traces.base_url={url}",
 }
 
 
 class SampleFailedError(LabError):
-    """The API refused this one request, and would again."""
+    """The API rejected this request, and would reject it again."""
 
 
 class TransientError(LabError):
-    """Worth another try. `maybe_billed`: the request may have been answered and charged all the same."""
+    """A failure that a retry may fix. `maybe_billed`: the request may have been answered and charged anyway."""
 
     def __init__(self, text: str, *, maybe_billed: bool, wait_s: float = 0.0) -> None:
         super().__init__(text)
@@ -48,7 +48,7 @@ class TransientError(LabError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the teacher said. `usage` is None when it did not say what it counted."""
+    """The teacher's answer. `usage` is None if the API did not report it."""
 
     text: str
     reasoning: str | None
@@ -59,12 +59,12 @@ class Reply:
 
 
 class ApiTeacher:
-    """The client and the configured request. Use it in an `async with` block."""
+    """Client for the configured API and model. Use it in an `async with` block."""
 
     def __init__(self, config: Config, key: str) -> None:
         self._config = config
         self._key = key
-        # Retries are ours: each has to be charged to the budget first.
+        # No retries in the client: each attempt must be charged to the budget first.
         self._client = openai.AsyncOpenAI(
             api_key=key, base_url=config.traces.base_url, max_retries=0, timeout=config.traces.timeout_s
         )
@@ -78,21 +78,21 @@ class ApiTeacher:
         await self._client.close()
 
     def texts(self, question: str) -> list[str]:
-        """The texts of a request, system first where there is one."""
+        """Return the message texts of a request; the system text first, if there is one."""
         prompt = self._config.prompt
-        # Not str.format: templates and questions contain braces of their own.
+        # Not str.format: templates and questions may contain braces.
         user = prompt.text.replace("{question}", question)
         return [prompt.system, user] if prompt.system else [user]
 
     async def ask(self, question: str) -> Reply:
-        """One attempt. Raises TransientError, SampleFailedError, or a LabError that ends the command."""
+        """Send one request. Raises TransientError, SampleFailedError, or a LabError that ends the command."""
         traces = self._config.traces
         *system, user = self.texts(question)
         messages: list[ChatCompletionMessageParam] = [{"role": "system", "content": text} for text in system]
         messages.append({"role": "user", "content": user})
         start = time.monotonic()
         try:
-            # The client's own timeout restarts with every byte, and some APIs send blank lines while they work.
+            # The client's timeout restarts with every byte, and some APIs send blank lines while they generate.
             async with asyncio.timeout(traces.timeout_s):
                 answer = await self._client.chat.completions.create(
                     model=traces.model,
@@ -101,20 +101,20 @@ class ApiTeacher:
                     temperature=openai.omit if traces.temperature is None else traces.temperature,
                 )
         except openai.APIStatusError as error:
-            raise self._meaning(error) from None
+            raise self._classify_status(error) from None
         except (openai.APITimeoutError, TimeoutError):
             raise TransientError(f"no answer within {traces.timeout_s} s", maybe_billed=True) from None
         except (openai.APIConnectionError, openai.APIResponseValidationError, ValueError) as error:
-            raise self._lost(error) from None
+            raise self._classify_connection(error) from None
         return self._reply(answer, time.monotonic() - start)
 
-    def _meaning(self, error: openai.APIStatusError) -> LabError:
+    def _classify_status(self, error: openai.APIStatusError) -> LabError:
         status = error.status_code
-        text = f"{status} from the teacher: {self._shown(error)}"
+        text = f"{status} from the teacher: {self._short_text(error)}"
         if status == 429 or status >= 500:
             wait_s = retry_after_s(error.response.headers)
             if wait_s > _LONGEST_WAIT_S:
-                return LabError(f"{text}: it asks to wait {wait_s:.0f} s; run the command again then")
+                return LabError(f"{text}: run the command again in {wait_s:.0f} s (Retry-After)")
             return TransientError(text, maybe_billed=status in _GATEWAY_STATUS, wait_s=wait_s)
         if fix := _FIXES.get(status):
             traces = self._config.traces
@@ -122,25 +122,25 @@ class ApiTeacher:
             return UserError(f"{fix} ({text})")
         return SampleFailedError(text)
 
-    def _lost(self, error: Exception) -> TransientError:
+    def _classify_connection(self, error: Exception) -> TransientError:
         cause = error.__cause__ or error
-        # The names are httpx's, which is the client's business: nothing was sent when no connection was made.
+        # httpx's errors, by name because it is only a dependency of the client. Without a connection nothing was sent.
         unsent = type(cause).__name__ in {"ConnectError", "ConnectTimeout", "PoolTimeout"}
-        return TransientError(f"{type(cause).__name__}: {self._shown(cause)}", maybe_billed=not unsent)
+        return TransientError(f"{type(cause).__name__}: {self._short_text(cause)}", maybe_billed=not unsent)
 
-    def _shown(self, error: BaseException) -> str:
-        """One short line, without the key: some servers repeat what they were sent."""
+    def _short_text(self, error: BaseException) -> str:
+        """Format an error as one short line, without the key: some servers echo the request."""
         text = " ".join(str(error).replace(self._key, "***").split())
         return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
 
     def _reply(self, answer: Any, latency_s: float) -> Reply:
-        """Read an answer that the client has parsed but not checked."""
+        """Convert an answer that the client has parsed but not validated."""
         choices = getattr(answer, "choices", None)
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
         if message is None:
-            # A proxy's or a web site's page, with status 200.
-            raise TransientError("the answer is no chat completion: check traces.base_url", maybe_billed=True)
+            # Typically the page of a proxy or web site, with status 200.
+            raise TransientError("the answer is not a chat completion: check traces.base_url", maybe_billed=True)
         reasoning = _text(getattr(message, "reasoning_content", None)) or _text(getattr(message, "reasoning", None))
         finish_reason = getattr(choice, "finish_reason", None)
         return Reply(
@@ -154,7 +154,7 @@ class ApiTeacher:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds that a Retry-After header asks to wait, 0 without a readable one."""
+    """Return the seconds in a Retry-After header; 0 if it is missing or unreadable."""
     raw = headers.get("retry-after", "").strip()
     if raw.replace(".", "", 1).isdecimal():
         return float(raw)
@@ -166,7 +166,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 
 
 def _text(value: object) -> str:
-    """A text that UTF-8 can store: JSON may hold half of a surrogate pair."""
+    """Return a text that UTF-8 can encode, since JSON may contain lone surrogates; "" for other types."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 

@@ -1,4 +1,4 @@
-"""`artifacts/<folder>`: the lock, the settings that everything in it was collected with, and the append-only files."""
+"""The folder of one collection in `artifacts/`: its lock, its settings and its append-only files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPORT = "report.json"
 
 
 def settings_of(config: Config, data: DataFolder) -> dict[str, Any]:
-    """What one folder may not mix, by key. Prices, budget, limits and filters may change between runs."""
+    """Return the settings that must be the same for all records of a folder; prices, limits and filters may change."""
     traces, prompt = config.traces, config.prompt
     return {
         "traces.teacher": traces.teacher,
@@ -48,9 +48,9 @@ class TracesFolder:
     """The folder of one collection, held by one process at a time. Use it in a `with` block."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Lock, check or write the settings, open and repair the files.
+        """Lock the folder, check or write its settings, open and repair its files.
 
-        Raises UserError when another process holds the folder or it was made with other settings.
+        Raises UserError if another process has locked the folder, or if it was created with other settings.
         """
         refuse_link(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -74,24 +74,24 @@ class TracesFolder:
 
     @property
     def repaired_bytes(self) -> int:
-        """Bytes of torn last lines that were removed."""
+        """Number of bytes removed with torn last lines."""
         return self._raw.repaired_bytes + self._sent.repaired_bytes
 
     def records(self) -> list[RawRecord]:
-        """All records, oldest first; errors included. Raises LabError naming the line."""
+        """Return all records, oldest first, including errors. Raises LabError that names a damaged line."""
         path = self.path / RAW
         return [from_json(line, f"{path}:{number}") for number, line in enumerate(self._raw.records(), start=1)]
 
     def sent(self) -> list[dict[str, Any]]:
-        """All requests that were ever about to be sent."""
+        """Return the lines of all requests, each written just before it was sent."""
         return self._sent.records()
 
     def add(self, record: RawRecord) -> None:
-        """Append a record; it is with the kernel when this returns. Raises LabError (no space)."""
+        """Append a record; the kernel has it on return. Raises LabError (disk full)."""
         _append(self._raw, to_json(record))
 
     def add_sent(self, line: dict[str, Any]) -> None:
-        """Append a request that is about to be sent. Raises LabError (no space)."""
+        """Append a request that is about to be sent. Raises LabError (disk full)."""
         _append(self._sent, line)
 
 
@@ -99,7 +99,7 @@ def _append(file: JsonLines, line: dict[str, Any]) -> None:
     try:
         file.append(line)
     except OSError as error:
-        raise LabError(f"{file.path} cannot be written: {error.strerror}: mend that, then run it again") from None
+        raise LabError(f"{file.path} cannot be written ({error.strerror}): fix that, then run it again") from None
 
 
 def _lock(path: Path) -> int:

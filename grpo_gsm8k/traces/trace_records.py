@@ -1,8 +1,7 @@
-"""What is asked and what comes back: one sample, and its line in `raw.jsonl`.
+"""Samples, their records in `raw.jsonl`, and the interface between the command and its teachers.
 
-A producer is the seam between the command and a teacher: it is given the outstanding samples and hands over one
-`RawRecord` for each, in any order, as it arrives. `collect.py` has one; a producer that samples from our own engine
-gives the same records.
+A producer gets the outstanding samples and delivers one `RawRecord` for each, in any order: `ApiProducer` from an API,
+`local_teacher` from this project's engine.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One completion that is wanted: the `number`-th, from 0, of a problem."""
+class TraceSample:
+    """One requested completion: number `number` (from 0) of a problem."""
 
     problem: Problem
     number: int
 
     @property
     def id(self) -> str:
-        """`<problem id>/<sample number>`."""
+        """Unique id: `<problem id>/<sample number>`."""
         return f"{self.problem.id}/{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the teacher counted them; completion tokens include the reasoning."""
+    """Token counts from the teacher; completion tokens include the reasoning."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -45,7 +44,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
-    """One line of `raw.jsonl`. With `error` set the sample is not done, and is asked for again by the next run."""
+    """One line of `raw.jsonl`. If `error` is set, the sample is not done, and the next run requests it again."""
 
     id: str
     problem_id: str
@@ -54,21 +53,21 @@ class RawRecord:
     gold_number: str
     reasoning: str | None
     text: str
-    number: str | None  # canonical; None: none can be read at the configured marker
+    number: str | None  # canonical; None: no readable number at the configured marker
     correct: bool
     finish_reason: str | None
     truncated: bool
     usage: Usage | None
     cost_usd: Decimal
-    latency_s: float | None  # of the request that was answered
+    latency_s: float | None  # of the answered request
     model: str
     error: str | None
-    settled_requests: int  # of this sample's lines in sent.jsonl: how many cost_usd accounts for
+    settled_requests: int  # how many of this sample's lines in sent.jsonl are included in cost_usd
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A teacher's answer to one sample, or what was left of the attempt: then `error` says why."""
+    """A teacher's answer to one sample, or a failed attempt; then `error` is the reason."""
 
     text: str = ""
     reasoning: str | None = None
@@ -82,12 +81,12 @@ class Answered:
 
 
 Deliver = Callable[[RawRecord], None]
-Producer = Callable[[Sequence[Sample], Deliver], str | None]
-"""Asks for the samples and delivers their records. Returns why it stopped early, or None; raises LabError."""
+Producer = Callable[[Sequence[TraceSample], Deliver], str | None]
+"""Collects the samples and delivers their records. Returns why it stopped early, or None. Raises LabError."""
 
 
-def make_record(sample: Sample, answered: Answered, prompt: PromptConfig) -> RawRecord:
-    """Grade an answer by the prompt's format and put it beside its problem."""
+def make_record(sample: TraceSample, answered: Answered, prompt: PromptConfig) -> RawRecord:
+    """Grade an answer in the prompt's format, and combine it with its problem."""
     problem = sample.problem
     graded = grade(answered.text, problem.gold_number, AnswerFormat(prompt.answer_format), Locale(prompt.locale))
     return RawRecord(
@@ -112,7 +111,7 @@ def make_record(sample: Sample, answered: Answered, prompt: PromptConfig) -> Raw
 
 
 def to_json(record: RawRecord) -> dict[str, Any]:
-    """The line of a record. A cost has at most 15 digits, which a JSON number keeps exactly."""
+    """Convert a record to its line. A cost has at most 15 digits, so the JSON number is exact."""
     return {**asdict(record), "cost_usd": float(record.cost_usd)}
 
 
@@ -120,10 +119,10 @@ _ADAPTER = TypeAdapter(RawRecord)
 
 
 def from_json(line: dict[str, Any], where: str) -> RawRecord:
-    """Read a line back. Raises LabError that starts with `where`."""
+    """Convert a line to its record. Raises LabError that starts with `where`."""
     try:
         return _ADAPTER.validate_python(line)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise LabError(f"{where}: not a record of this command: {key}: {first['msg']}") from None
+        raise LabError(f"{where} is not a record of command=traces: {key}: {first['msg']}") from None

@@ -1,8 +1,7 @@
-"""What a person sees: a live display or plain lines while a run goes on, and its summary when it ends."""
+"""Console output of a run: a live display or plain lines while it runs, and its summary at the end."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections import deque
@@ -11,14 +10,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.console import Group
 
     Metrics = Mapping[str, float | None]
 
-ETA_WINDOW = 20  # updates whose mean duration predicts the rest
+ETA_WINDOW = 20  # the ETA uses the mean duration of this many recent updates
 SHOWN = (
     ("reward", "train/reward_mean", ".3f"),
     ("perplexity", "train/perplexity", ".3f"),
@@ -31,14 +30,14 @@ SHOWN = (
     ("learner idle", "time/learner_idle_frac", ".0%"),
 )
 CHANGES = {
-    "higher": "higher: the interval at the end lies wholly above the one at the start",
-    "lower": "lower: the interval at the end lies wholly below the one at the start",
-    "none shown": "no difference that 95 % intervals can show",
+    "higher": "higher: the interval at the end lies entirely above the one at the start",
+    "lower": "lower: the interval at the end lies entirely below the one at the start",
+    "none shown": "no difference shown: the 95 % intervals overlap",
 }
 
 
 class ProgressConsole(Protocol):
-    """Shows the progress of one run. Every call returns at once."""
+    """Display of one run's progress. No call blocks."""
 
     def step(self, step: int, metrics: Metrics) -> None:
         """Show a finished policy update."""
@@ -47,14 +46,14 @@ class ProgressConsole(Protocol):
         """Show a finished validation."""
 
     def note(self, text: str) -> None:
-        """Show one line that must not scroll away unseen: a restart, a fallback."""
+        """Show one line permanently, such as a restart or a fallback."""
 
     def close(self) -> None:
-        """Leave the terminal as it was; a second call does nothing."""
+        """Restore the terminal; a second call does nothing."""
 
 
 def open_console(total_steps: int, start_step: int = 0, stream: TextIO | None = None) -> ProgressConsole:
-    """A live display when `stream` (standard output) is a terminal that can show one, else plain lines."""
+    """Return a live display if `stream` (default: standard output) is a capable terminal, else plain lines."""
     out = sys.stdout if stream is None else stream
     if out.isatty() and os.environ.get("TERM") != "dumb":
         return LiveConsole(total_steps, start_step, out)
@@ -62,8 +61,8 @@ def open_console(total_steps: int, start_step: int = 0, stream: TextIO | None = 
 
 
 @dataclass(slots=True)
-class Progress:
-    """The latest numbers of a run, as labelled text."""
+class RunProgress:
+    """Latest metrics of a run, formatted for display."""
 
     total_steps: int
     step: int
@@ -72,23 +71,23 @@ class Progress:
     durations: deque[float] = field(default_factory=lambda: deque(maxlen=ETA_WINDOW))
 
     def add_step(self, step: int, metrics: Metrics) -> None:
-        """Take over the numbers of a policy update."""
+        """Store the metrics of a policy update."""
         self.step = step
         self.metrics = dict(metrics)
         if (seconds := metrics.get("time/step_s")) is not None:
             self.durations.append(seconds)
 
     def add_validation(self, version: int, metrics: Metrics) -> None:
-        """Take over the numbers of a validation."""
+        """Store the metrics of a validation."""
         self.validation = f"{_accuracy(metrics, 'val/')} of version {version}"
 
     def fields(self) -> list[tuple[str, str]]:
-        """Label and text of everything that an update measured."""
+        """Return label and text of every displayed metric."""
         numbers = [(label, self._text(key, form)) for label, key, form in SHOWN if key in self.metrics]
         return [("validation", self.validation), *numbers, ("ETA", self.eta())]
 
     def eta(self) -> str:
-        """Hours, minutes and seconds that the remaining updates will take at the recent pace."""
+        """Return the estimated time for the remaining updates as h:mm:ss; "-" if unknown."""
         if not self.durations:
             return "-"
         left = max(self.total_steps - self.step, 0) * sum(self.durations) / len(self.durations)
@@ -99,41 +98,41 @@ class Progress:
 
 
 class PlainConsole:
-    """One line per policy update, for logs and pipes."""
+    """One plain line per policy update, for logs and pipes."""
 
     def __init__(self, total_steps: int, start_step: int, stream: TextIO) -> None:
-        self._progress = Progress(total_steps, start_step)
+        self._progress = RunProgress(total_steps, start_step)
         self._stream = stream
 
     def step(self, step: int, metrics: Metrics) -> None:
         """Print the update."""
         self._progress.add_step(step, metrics)
         shown = " | ".join(f"{label} {text}" for label, text in self._progress.fields())
-        _say(self._stream, f"step {step}/{self._progress.total_steps} | {shown}")
+        _print(self._stream, f"step {step}/{self._progress.total_steps} | {shown}")
 
     def validation(self, version: int, metrics: Metrics) -> None:
         """Print the validation."""
         self._progress.add_validation(version, metrics)
-        _say(self._stream, f"validation {self._progress.validation}")
+        _print(self._stream, f"validation {self._progress.validation}")
 
     def note(self, text: str) -> None:
         """Print the text."""
-        _say(self._stream, text)
+        _print(self._stream, text)
 
     def close(self) -> None:
         """Nothing to undo."""
 
 
 class LiveConsole:
-    """A progress bar with the latest numbers under it; notes and stray output scroll above it."""
+    """A progress bar above the latest metrics; notes and other output scroll above both."""
 
     def __init__(self, total_steps: int, start_step: int, stream: TextIO) -> None:
-        from rich.console import Console  # takes a tenth of a second, and only a terminal needs it
+        from rich.console import Console  # lazy: the import takes 0.1 s, and only terminals need it
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        self._progress = Progress(total_steps, start_step)
+        self._progress = RunProgress(total_steps, start_step)
         self._console = Console(file=stream, highlight=False)
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
         self._bar = Bar(*columns, console=self._console)
@@ -142,12 +141,12 @@ class LiveConsole:
         self._live.start()
 
     def step(self, step: int, metrics: Metrics) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         self._progress.add_step(step, metrics)
         self._bar.update(self._task, completed=step)
 
     def validation(self, version: int, metrics: Metrics) -> None:
-        """Show the accuracy from now on."""
+        """Update the displayed accuracy."""
         self._progress.add_validation(version, metrics)
 
     def note(self, text: str) -> None:
@@ -155,7 +154,7 @@ class LiveConsole:
         self._console.print(text, markup=False)
 
     def close(self) -> None:
-        """Draw the last state and give the terminal back."""
+        """Draw the last state and restore the terminal."""
         self._live.stop()
 
     def _render(self) -> Group:
@@ -168,90 +167,21 @@ class LiveConsole:
         return Group(self._bar.get_renderable(), table)
 
 
-def summarise(records: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The numbers of summary.json that follow from metrics.jsonl and events.jsonl. Means are over wall time."""
-    steps = [record for record in records if "step" in record]
-    validations = validations_of(records)
-    first, last = (validations[0], validations[-1]) if validations else (None, None)
-    kinds = [event["kind"] for event in events]
-    return {
-        "first_validation": first,
-        "last_validation": last,
-        "best_validation": best_of(validations),
-        "change": compare(first, last),
-        "tokens_per_s_mean": _mean_over_time(steps, "rollout/tokens_per_s")
-        or _mean_over_time(steps, "train/tokens_per_s"),
-        "actor_idle_frac_mean": _mean_over_time(steps, "time/actor_idle_frac"),
-        "learner_idle_frac_mean": _mean_over_time(steps, "time/learner_idle_frac"),
-        "restarts": {worker: kinds.count(f"{worker}_restarted") for worker in ("actor", "learner")},
-    }
-
-
-def compare(first: Mapping[str, Any] | None, last: Mapping[str, Any] | None) -> str | None:
-    """`higher` or `lower` when the 95 % intervals of two validations do not overlap, `none shown` when they do.
-
-    None without two different validations that have intervals. Disjoint intervals are a stricter condition than a
-    test of the difference, so `none shown` does not mean that there is none.
-    """
-    if first is None or last is None or first["version"] == last["version"]:
-        return None
-    ends = [record.get(f"accuracy_ci_{end}") for record in (first, last) for end in ("low", "high")]
-    known = [end for end in ends if end is not None]
-    if len(known) < len(ends):
-        return None
-    first_low, first_high, last_low, last_high = known
-    if last_low > first_high:
-        return "higher"
-    return "lower" if last_high < first_low else "none shown"
-
-
-def best_of(validations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The validation with the highest accuracy, the earliest of equals."""
-    measured = [record for record in validations if record.get("accuracy") is not None]
-    return max(measured, key=lambda record: (record["accuracy"], -record["version"]), default=None)
-
-
-def validations_of(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The validation records of metrics.jsonl in the order of their versions, keys without `val/`."""
-    found = [record for record in records if "val/version" in record]
-    found.sort(key=lambda record: record["val/version"])
-    return [{name.removeprefix("val/"): value for name, value in record.items()} for record in found]
-
-
-def _mean_over_time(steps: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """Mean weighted by the updates' wall times: total tokens over total time, not a mean of rates."""
-    pairs = [(record.get(key), record.get("time/step_s")) for record in steps]
-    known = [(value, seconds) for value, seconds in pairs if value is not None and seconds]
-    total = math.fsum(seconds for _, seconds in known)
-    return math.fsum(value * seconds for value, seconds in known) / total if total else None
-
-
-def seconds_of_sessions(events: Sequence[Mapping[str, Any]]) -> float:
-    """Wall time of a run's earlier processes, each from its start to its last event."""
-    total = 0.0
-    previous: float | None = None
-    for event in events:
-        if event["kind"] != "start" and previous is not None:
-            total += event["time"] - previous
-        previous = event["time"]
-    return total
-
-
 def print_summary(summary: Mapping[str, Any], run_folder: Path, stream: TextIO | None = None) -> None:
-    """Print the one-screen end of a run from `Tracker.summary()`."""
+    """Print the summary of `Tracker.summary()` on one screen."""
     out = sys.stdout if stream is None else stream
-    _say(out, "\n".join(summary_lines(summary, run_folder)))
+    _print(out, "\n".join(summary_lines(summary, run_folder)))
 
 
 def summary_lines(summary: Mapping[str, Any], run_folder: Path) -> list[str]:
-    """The lines of `print_summary`."""
+    """Return the lines of `print_summary`."""
     restarts = summary["restarts"]
     rows = [
         ("status", f"{summary['status']} at step {summary['steps']} of {summary['total_steps']}"),
         ("accuracy at start", _validation(summary["first_validation"])),
         ("accuracy at end", _validation(summary["last_validation"])),
         ("best accuracy", _validation(summary["best_validation"])),
-        ("change", CHANGES.get(summary["change"], "unknown: it takes two validations to compare")),
+        ("change", CHANGES.get(summary["change"], "unknown: needs two validations")),
         ("wall time", _clock(summary["wall_seconds"])),
         *_expected(summary),
         ("tokens/s", _number(summary["tokens_per_s_mean"], ".0f")),
@@ -265,7 +195,7 @@ def summary_lines(summary: Mapping[str, Any], run_folder: Path) -> list[str]:
 
 
 def _expected(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the run was expected to take beside what it took."""
+    """Return a row that compares estimated and measured time and cost, if there was an estimate."""
     made = (summary.get("estimate") or {}).get("initial")
     if made is None:
         return []
@@ -273,7 +203,7 @@ def _expected(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if made["usd"] is not None and took["usd"] is not None:
         price = f", ${made['usd']:.2f} and ${took['usd']:.2f}"
     seconds = f"{made['step_s']:.3g} s estimated, {_number(took['step_s'], '.3g')} s measured"
-    return [("an update", f"{seconds} ({made['hours']:.2g} h and {took['hours']:.2g} h in all{price})")]
+    return [("per update", f"{seconds} ({made['hours']:.2g} h and {took['hours']:.2g} h in total{price})")]
 
 
 def _validation(record: Metrics | None) -> str:
@@ -293,7 +223,7 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _say(stream: TextIO, text: str) -> None:
-    """Print at once; what the stream's encoding lacks (a path may hold it) is escaped instead of raising."""
+def _print(stream: TextIO, text: str) -> None:
+    """Print and flush; characters that the stream cannot encode (in a path, for example) are escaped."""
     encoding = stream.encoding or "ascii"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -1,7 +1,7 @@
-"""The ledger: what became of every prompt of every epoch, append-only.
+"""The ledger: an append-only record of what every prompt of every epoch was used for.
 
-A line is `{"step": k, "prompts": [[epoch, prompt_id, reason], ...]}` or `{"rollback": k}`: the learner was restarted
-from a checkpoint of step k, so what was recorded for later steps is no part of the surviving history.
+A line is `{"step": k, "prompts": [[epoch, prompt_id, reason], ...]}` or `{"rollback": k}`. A rollback means that the
+learner was restarted from the checkpoint of step k, which voids the lines of later steps.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The surviving history: prompts by step, in the order of the steps."""
+    """Prompts by step, without voided steps."""
 
     steps: dict[int, tuple[PromptUse, ...]]
 
     def uses(self) -> list[PromptUse]:
-        """All of them, oldest first."""
+        """Return all prompts in the order of their steps."""
         return [use for step in sorted(self.steps) for use in self.steps[step]]
 
 
 class Ledger:
-    """Writes the ledger of one run; the orchestrator owns it."""
+    """Writer of one run's ledger, owned by the orchestrator."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create; a torn last line is repaired."""
+        """Open or create the file; a torn last line is repaired."""
         self._lines = JsonLines(path)
         self._last = max(read(path).steps, default=0)
 
     def record(self, step: int, prompts: Sequence[PromptUse]) -> None:
-        """Enter one policy update. Raises LabError unless it is the next one."""
+        """Record one policy update. Raises LabError unless `step` is the next one."""
         if step != self._last + 1:
-            raise LabError(f"ledger: step {step} after step {self._last}")
+            raise LabError(f"ledger: got step {step} after step {self._last}, expected {self._last + 1}")
         self._last = step
         self._lines.append({"step": step, "prompts": [[p.epoch, p.prompt_id, p.reason] for p in prompts]})
 
     def rollback(self, step: int) -> None:
-        """Void every later step."""
+        """Void all steps after `step`."""
         if self._last > step:
             self._lines.append({"rollback": step})
         self._last = step
 
     def close(self) -> None:
-        """Put it on the disk."""
+        """Sync to disk and close."""
         self._lines.close()
 
 
 def read(path: Path) -> Account:
-    """The surviving history of a ledger file."""
+    """Read a ledger file and apply its rollbacks."""
     lines = JsonLines(path)
     steps: dict[int, tuple[PromptUse, ...]] = {}
     for line in lines.records():

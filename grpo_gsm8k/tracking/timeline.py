@@ -1,7 +1,7 @@
-"""`trace.json`: who did what when, for ui.perfetto.dev or chrome://tracing.
+"""`trace.json`: timeline of all processes, for ui.perfetto.dev or chrome://tracing.
 
-Google's Trace Event Format, as a JSON array that is complete after every event: a killed run leaves a file that opens.
-Written by the orchestrator out of what the workers report; times are Unix times in microseconds.
+The file is a JSON array in Google's Trace Event Format. It is complete after every event, so that a killed run leaves
+a valid file. The orchestrator writes it from the workers' reports; times are Unix times in microseconds.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import Span
 
 ORCHESTRATOR = "orchestrator"
-_TRACKS = (ORCHESTRATOR, "learner", "validations")  # and then the actors
+_TRACKS = (ORCHESTRATOR, "learner", "validations")  # rows in this order; the actors follow
 _END = b"\n]\n"
 
 
 class Timeline:
-    """An append-only trace with one row for each worker."""
+    """An append-only trace with one row per worker."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create; what a kill or a full disk tore off the end is dropped."""
+        """Open or create the file; drop an event that a kill or a full disk cut off."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o666)
         lines = [line.rstrip(b",") for line in path.read_bytes().splitlines() if line.startswith(b"{")]
@@ -35,29 +35,29 @@ class Timeline:
         self._known: set[str] = set()
 
     def span(self, worker: str, span: Span) -> None:
-        """One stretch of a worker's time."""
+        """Draw a span of a worker's time."""
         place = self._place(worker)
         what = {"ph": "X", "name": span.name, "ts": _us(span.start_s), "dur": _us(span.seconds)}
         self._add({**what, **place, "args": {"version": span.version}})
 
     def validation(self, version: int, end_s: float, seconds: float) -> None:
-        """From the submission of a validation to its last answer; two of them may overlap."""
+        """Draw a validation from submission to last answer. Validations may overlap, so they are async events."""
         what = {"cat": "validation", "name": "validation", "id2": {"local": str(version)}, **self._place("validations")}
         self._add({"ph": "b", "ts": _us(end_s - seconds), **what, "args": {"version": version}})
         self._add({"ph": "e", "ts": _us(end_s), **what})
 
     def mark(self, name: str, time_s: float, fields: dict[str, Any]) -> None:
-        """Something that happened at one moment."""
+        """Draw an instant event."""
         self._add({"ph": "i", "s": "t", "name": name, "ts": _us(time_s), **self._place(ORCHESTRATOR), "args": fields})
 
     def close(self) -> None:
-        """A second call does nothing."""
+        """Close the file; a second call does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def _place(self, worker: str) -> dict[str, int]:
-        """The worker's row, named when it is used for the first time."""
+        """Return the worker's row; name it on first use."""
         row = _TRACKS.index(worker) if worker in _TRACKS else len(_TRACKS) + int(worker.rpartition("-")[2])
         place = {"pid": row + 1, "tid": row + 1}  # viewers hide process 0
         if worker not in self._known:
@@ -67,7 +67,10 @@ class Timeline:
         return place
 
     def _add(self, event: dict[str, Any]) -> None:
-        """Over the array's end, with a new one. What does not fit on the disk is left out: a run needs no trace."""
+        """Overwrite the array's closing bracket by an event and a new bracket.
+
+        If the disk is full, the event is dropped: a run does not depend on its trace.
+        """
         text = (b"\n" if self._empty else b",\n") + json.dumps(event, allow_nan=False).encode() + _END
         before = self._size
         self._size -= len(_END)

@@ -1,6 +1,6 @@
-"""What is known about a run: metrics.jsonl, events.jsonl, trace.json, summary.json and Weights & Biases.
+"""Records of a run: metrics.jsonl, events.jsonl, trace.json, summary.json and Weights & Biases.
 
-The orchestrator writes it, so a worker that dies loses nothing. The local files are the truth; W&B is a copy.
+The orchestrator writes them, so a crashed worker loses none. The local files are authoritative; W&B is a copy.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
-from grpo_gsm8k.tracking.console import best_of, seconds_of_sessions, summarise, validations_of
 from grpo_gsm8k.tracking.metrics import METRICS, PREFIXES
-from grpo_gsm8k.tracking.run_folder import plain, redact
+from grpo_gsm8k.tracking.redaction import plain, redact
+from grpo_gsm8k.tracking.summary import best_of, seconds_of_sessions, summarize_run, validations_of
 from grpo_gsm8k.tracking.timeline import Timeline
 from grpo_gsm8k.tracking.wandb_writer import WANDB_CLOSE_SECONDS, WandbWriter, check_wandb, wandb_run_id
 
@@ -32,18 +32,18 @@ SUCCESSES: Final = ("done", "stopped early", OVER_BUDGET)
 
 
 class TrackingError(LabError):
-    """A record that would make the run's history wrong: an unknown name, or the same step twice."""
+    """A record is inconsistent with the history of the run: an unknown metric name, or a step recorded twice."""
 
 
 def check_names(metrics: Mapping[str, float]) -> None:
-    """Raises TrackingError for a name that is not in METRICS and not a `train/reward_<part>`."""
+    """Raise TrackingError for a name that is neither in METRICS nor a `train/reward_<part>`."""
     unknown = [name for name in metrics if name not in METRICS and not name.startswith(tuple(PREFIXES))]
     if unknown:
         raise TrackingError(f"unknown metric names {sorted(unknown)}: add them to grpo_gsm8k.tracking.metrics.METRICS")
 
 
 class Tracker:
-    """Records one run. To be called from one thread; `close` it always."""
+    """Recorder of one run. Not thread-safe; must be closed."""
 
     def __init__(
         self,
@@ -55,9 +55,10 @@ class Tracker:
         resume_id: str | None,
         console: ProgressConsole,
     ) -> None:
-        """Open the files, repair a torn last line, start W&B. Nothing is rolled back here: see `rollback`.
+        """Open the files, repair torn last lines, start W&B.
 
-        `resume_id` is the W&B run of a checkpoint; without it the run folder's own is continued. Raises UserError.
+        `resume_id` is the W&B run id in a checkpoint; by default the run folder's W&B run is continued. A resumed run
+        also needs `rollback`. Raises UserError.
         """
         check_wandb(wandb_config)
         self._run = run
@@ -83,11 +84,11 @@ class Tracker:
             self._wandb = WandbWriter(run.path, wandb_config, self.wandb_run_id, redact(plain(config)))
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record policy update `step`, counted from 1. Raises TrackingError for a recorded one or unknown names."""
+        """Record policy update `step`, counted from 1. Raises TrackingError if recorded before, or unknown names."""
         check_names(metrics)
         if step < 1 or step in self._steps:
-            raise TrackingError(f"step {step} is recorded already or no step: each step is recorded exactly once")
-        if step != self._last_step + 1:  # the run goes on: its weights are right, only this record has a hole
+            raise TrackingError(f"step {step} is below 1 or already recorded: each step is recorded exactly once")
+        if step != self._last_step + 1:  # not an error: the weights are right, only this record has a gap
             self.event("steps_out_of_order", after=self._last_step, step=step)
         record = {"step": step, **self._finite(metrics, step=step)}
         self._metrics.append(record)
@@ -97,10 +98,10 @@ class Tracker:
         self._console.step(step, record)
 
     def validation(self, version: int, metrics: Mapping[str, float]) -> None:
-        """Record the validation of `version`; one that is run again replaces the first, as its Parquet file does."""
+        """Record the validation of `version`; a repeated one replaces the first, as in its Parquet file."""
         check_names(metrics)
         if metrics.get("val/version", version) != version:
-            raise TrackingError(f"validation of version {version} says val/version={metrics['val/version']}")
+            raise TrackingError(f"validation of version {version} has val/version={metrics['val/version']}")
         record = {**self._finite(metrics, version=version), "val/version": version}
         if replaced := self._metrics.keep(lambda old: old.get("val/version") != version):
             self.event("validation_repeated", version=version, replaced=replaced)
@@ -110,10 +111,10 @@ class Tracker:
         self._console.validation(version, record)
 
     def rollback(self, step: int) -> None:
-        """The learner goes on from `step`: records of later steps and of validations of later versions are void.
+        """Remove the records of later steps and versions, because the learner continues from `step`.
 
-        The validation of version `step` itself stays: the checkpoint holds those very weights. W&B cannot take
-        points back; it gets the repeated steps a second time.
+        The validation of version `step` stays: the checkpoint holds exactly those weights. W&B cannot delete points;
+        it receives the repeated steps a second time.
         """
         removed = self._metrics.keep(lambda record: _updates_of(record) <= step)
         self._steps = {known for known in self._steps if known <= step}
@@ -122,42 +123,43 @@ class Tracker:
             steps = [record["step"] for record in removed if "step" in record]
             versions = [record["val/version"] for record in removed if "val/version" in record]
             self.event("rollback", step=step, void_steps=steps, void_validations=versions)
-        if missing := sorted(set(range(1, step + 1)) - self._steps):  # killed between its checkpoint and its record
+        # A run killed between saving a checkpoint and recording its step lacks that record.
+        if missing := sorted(set(range(1, step + 1)) - self._steps):
             self.event("steps_missing", steps=missing)
 
     def benchmarks(self, version: int, values: Mapping[str, float]) -> None:
-        """Record what a regression suite says of a version; `values` go by `task/metric`."""
+        """Record a regression suite's results for a version; keys of `values` are `task/metric`."""
         self.event("regression_suite", version=version, values=dict(values))
         finite = {f"regression/{name}": value for name, value in values.items() if math.isfinite(value)}
         self._send({"regression/version": version, **finite})
 
     def out_of_memory(self, token_budget: int, reason: str) -> None:
-        """The learner goes on with smaller micro-batches: an event, and a line that stays."""
+        """Record that the learner halved its token budget after running out of memory, and show it."""
         self.event("out_of_memory", token_budget=token_budget, reason=reason)
-        self._console.note(f"out of memory: the step is done again with learner.token_budget={token_budget}")
+        self._console.note(f"out of memory: repeating the step with learner.token_budget={token_budget}")
 
     def event(self, kind: str, **fields: object) -> None:
-        """Append one object with `time` (Unix seconds), `kind` and the fields, secrets hidden, to events.jsonl."""
+        """Append `time` (Unix seconds), `kind` and the fields, without secrets, to events.jsonl and the timeline."""
         now, shown = time.time(), redact(plain(fields))
         self._events.append({"time": round(now, 3), "kind": kind, **shown})
         self._timeline.mark(kind, now, shown)
 
     def span(self, worker: str, span: Span) -> None:
-        """Draw a stretch of a worker's time into the timeline."""
+        """Add a span of a worker's time to the timeline."""
         self._timeline.span(worker, span)
 
     def best_validation(self) -> dict[str, Any] | None:
-        """The validation with the highest accuracy, the earliest of equals; its keys are without `val/`."""
+        """Return the validation with the highest accuracy, the earliest on a tie; keys without `val/`."""
         return best_of(validations_of(self._metrics.records()))
 
     def summary(self) -> dict[str, Any]:
-        """The run so far in a few numbers: what summary.json holds. To be called before or after `close`."""
-        numbers = summarise(self._metrics.records(), self._events.records())
+        """Return the content of summary.json for the run so far. May be called before or after `close`."""
+        numbers = summarize_run(self._metrics.records(), self._events.records())
         counts = {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps}
         return {**counts, "wall_seconds": self.wall_seconds(), **numbers, **self._notes}
 
     def wall_seconds(self) -> float:
-        """How long the run has taken, earlier sessions included."""
+        """Return the run's wall time, including earlier processes of a resumed run."""
         return self._earlier_s + time.monotonic() - self._started
 
     def annotate(self, values: Mapping[str, Any]) -> None:
@@ -165,13 +167,13 @@ class Tracker:
         self._notes |= values
 
     def note(self, text: str) -> None:
-        """Show one line that stays."""
+        """Show one line permanently."""
         self._console.note(text)
 
     def close(self, status: str, wandb_seconds: float = WANDB_CLOSE_SECONDS) -> dict[str, Any]:
-        """Write summary.json, then give W&B at most `wandb_seconds`. Returns the summary.
+        """Write summary.json, then wait at most `wandb_seconds` for W&B. Returns the summary.
 
-        Statuses in SUCCESSES are successes.
+        W&B gets exit code 0 for statuses in SUCCESSES, else 1.
         """
         self._status = status
         self.event("end", status=status)
@@ -189,7 +191,7 @@ class Tracker:
         return summary
 
     def _finite(self, metrics: Mapping[str, float], **where: int) -> dict[str, float | None]:
-        """JSON has no NaN and no infinity: they become null, and an event says so."""
+        """Replace NaN and infinity, which JSON lacks, by None, and record an event."""
         values = {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()}
         if odd := {name: str(value) for name, value in values.items() if not math.isfinite(value)}:
             self.event("not_finite", **where, values=odd)
@@ -202,17 +204,17 @@ class Tracker:
             self._report_wandb()
 
     def _report_wandb(self) -> None:
-        """Say once, on the console and in the events, that W&B fails or lags."""
+        """Report the first W&B failure or delay, once, on the console and as an event."""
         if self._wandb is None or self._wandb_reported:
             return
-        problem = self._wandb.problem or ("W&B lags behind, records are dropped" if self._wandb.dropped else "")
+        problem = self._wandb.problem or ("W&B is too slow, records are dropped" if self._wandb.dropped else "")
         if problem:
             self._wandb_reported = True
             self.event("wandb_problem", problem=problem)
-            hint = f"training goes on, {self._run.metrics_jsonl.name} is complete"
+            hint = f"training continues, {self._run.metrics_jsonl.name} is complete"
             self._console.note(f"{redact(problem)} ({hint})")
 
 
 def _updates_of(record: Mapping[str, Any]) -> int:
-    """How many policy updates there had been when this was measured."""
+    """Return how many policy updates had been applied when this record was measured."""
     return int(record["step"] if "step" in record else record["val/version"])

@@ -1,6 +1,6 @@
-"""Weights & Biases: a copy of a run's records, sent by a thread of its own. Only this module imports wandb.
+"""Weights & Biases: a copy of a run's records, sent by a separate thread. Only this module imports wandb.
 
-Nothing that W&B does, or fails to do, stops or slows a run.
+No failure of W&B stops or slows a run.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import WandbConfig
     from grpo_gsm8k.tracking.run_folder import RunFolder
 
-WANDB_QUEUE = 2048  # records; an update every 10 s would take hours to fill it
+WANDB_QUEUE = 2048  # records: hours of updates at one per 10 s
 WANDB_INIT_SECONDS = 60.0
 WANDB_CLOSE_SECONDS = 20.0
 _END: Final[dict[str, Any]] = {}
 
 
 def check_wandb(config: WandbConfig) -> None:
-    """Raises UserError when mode=online has no credentials. Looks whether they exist, never at what they are."""
+    """Raise UserError if mode=online has no credentials; whether they are valid is not checked."""
     if config.mode != "online" or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
@@ -41,13 +41,13 @@ def check_wandb(config: WandbConfig) -> None:
         try:
             if netrc.netrc(str(path)).authenticators(host):
                 return
-        except (OSError, netrc.NetrcParseError):  # absent or unreadable: no credentials there
+        except (OSError, netrc.NetrcParseError):  # missing or unreadable: no credentials in it
             continue
     raise UserError(f"wandb.mode=online has no API key for {host}: set WANDB_API_KEY, or use wandb.mode=offline")
 
 
 def wandb_run_id(run: RunFolder, config: WandbConfig, resume_id: str | None) -> str | None:
-    """The id of the W&B run, the same after every resume; None when W&B is off."""
+    """Return the id of the W&B run, the same after every resume; None if W&B is off."""
     if config.mode == "off":
         return None
     file = run.path / "wandb_run_id"
@@ -57,11 +57,11 @@ def wandb_run_id(run: RunFolder, config: WandbConfig, resume_id: str | None) -> 
 
 
 class WandbWriter:
-    """Sends records to W&B from a daemon thread; no call here waits for W&B but `close`, for a limited time."""
+    """Sender of records to W&B on a daemon thread. Only `close` waits for W&B, for a limited time."""
 
     def __init__(self, folder: Path, config: WandbConfig, run_id: str, run_config: dict[str, Any]) -> None:
-        """Start at once; `run_config` must be free of secrets."""
-        self.problem = ""  # first failure; set by the thread, read by anybody
+        """Start the thread. `run_config` must not contain secrets."""
+        self.problem = ""  # first failure; written by the thread, read by callers
         self.dropped = 0
         self._folder = folder
         self._config = config
@@ -74,7 +74,7 @@ class WandbWriter:
         self._thread.start()
 
     def put(self, record: dict[str, Any]) -> None:
-        """Queue one record, or count it as dropped when the queue is full or the writer has given up."""
+        """Queue one record, or count it as dropped if the queue is full or the thread has ended."""
         try:
             if not self._thread.is_alive():
                 raise queue.Full
@@ -83,10 +83,10 @@ class WandbWriter:
             self.dropped += 1
 
     def close(self, exit_code: int, seconds: float) -> None:
-        """Send what is queued and end the W&B run, for at most `seconds`; then end its background process."""
+        """Send all queued records and finish the W&B run within `seconds`, else kill its background process."""
         self._exit_code = exit_code
         deadline = time.monotonic() + seconds
-        with contextlib.suppress(queue.Full):  # the thread hangs or is gone; the join below finds out
+        with contextlib.suppress(queue.Full):  # the thread hangs or has ended; handled after the join
             self._queue.put(_END, timeout=seconds if self._thread.is_alive() else 0.01)
         self._thread.join(max(deadline - time.monotonic(), 0.0))
         if self._thread.is_alive():
@@ -102,24 +102,24 @@ class WandbWriter:
                 run.log(record)
             run.finish(exit_code=self._exit_code)
             self._finished = True
-        except Exception as error:  # noqa: BLE001 W&B raises anything; training must not stop, the tracker reports it
+        except Exception as error:  # noqa: BLE001 W&B raises anything; training continues and the tracker reports it
             self._fail(f"W&B stopped: {type(error).__name__}: {error}")
 
     def _start(self) -> Any:
-        os.environ.setdefault("WANDB_SILENT", "true")  # its messages would tear the live display
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it sends stack traces elsewhere
+        os.environ.setdefault("WANDB_SILENT", "true")  # its messages would break the live display
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would upload stack traces
         import wandb
 
         try:
             return self._init(wandb, self._config.mode)
-        except Exception as error:  # W&B raises anything: unreachable, refused, out of time
+        except Exception as error:  # W&B raises anything: unreachable, unauthorized, timed out
             if self._config.mode == "offline":
                 raise
             self._fail(
-                f"W&B failed ({type(error).__name__}: {error}); an offline run is written instead: "
+                f"W&B failed ({type(error).__name__}: {error}); writing an offline run instead: "
                 f"upload it later with `wandb sync {self._folder}/wandb/offline-run-*`"
             )
-            _discard_service()  # it still holds the run id
+            _discard_service()  # it still uses the run id
             return self._init(wandb, "offline")
 
     def _init(self, wandb: Any, mode: str) -> Any:
@@ -128,10 +128,10 @@ class WandbWriter:
             init_timeout=WANDB_INIT_SECONDS,
             finish_timeout=WANDB_CLOSE_SECONDS * 0.75,
             finish_timeout_raises=True,
-            disable_git=True,  # a remote's URL may hold a token
+            disable_git=True,  # a remote's URL may contain a token
             disable_code=True,
             save_code=False,
-            x_disable_meta=True,  # it holds the command line
+            x_disable_meta=True,  # the metadata include the unredacted command line
             x_save_requirements=False,
         )
         run = wandb.init(
@@ -160,7 +160,7 @@ class WandbWriter:
 
 
 def _discard_service() -> None:
-    """Kill the wandb-core that this process started, and take back wandb's exit hook, which would wait for it."""
+    """Kill the wandb-core child process, and remove wandb's exit hook, which would wait for it."""
     killed: list[psutil.Process] = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -171,5 +171,5 @@ def _discard_service() -> None:
             process.kill()
     psutil.wait_procs(killed, timeout=2)
     if "wandb" in sys.modules:
-        with contextlib.suppress(Exception, SystemExit):  # it misses the process killed above; why was reported before
+        with contextlib.suppress(Exception, SystemExit):  # it fails because wandb-core was killed above
             sys.modules["wandb"].teardown()

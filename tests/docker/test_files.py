@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from grpo_gsm8k.tracking.run_folder import SECRET_NAME
+from grpo_gsm8k.tracking.redaction import SECRET_NAME
 from tests.conftest import REPO
 
 SCRIPTS = sorted(

@@ -14,7 +14,7 @@ import pytest
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.generate import read_lines
-from grpo_gsm8k.tiny.sums import QUESTION, Problem
+from grpo_gsm8k.tiny.sums import QUESTION, Sum
 from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 from tests.conftest import Cli, read_jsonl
 
@@ -23,8 +23,8 @@ SAMPLED = (*GENERATE, "eval.temperatures=[0.7]", "eval.samples=4")
 LINES = 60
 
 
-def problem(index: int) -> Problem:
-    return Problem((index % 10, index // 10, 7 * index % 10), ("+", "-"))
+def problem(index: int) -> Sum:
+    return Sum((index % 10, index // 10, 7 * index % 10), ("+", "-"))
 
 
 def row(index: int) -> dict[str, Any]:

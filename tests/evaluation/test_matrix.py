@@ -20,7 +20,7 @@ from grpo_gsm8k.evaluation.predictions import PredictionFile, graded
 from grpo_gsm8k.evaluation.requests import Question
 from grpo_gsm8k.report.write_report import report_of_run
 from grpo_gsm8k.runtime.engines import VERSION
-from grpo_gsm8k.tracking import run_folder
+from grpo_gsm8k.tracking import manifest, run_folder
 from grpo_gsm8k.tracking.run_folder import RunFolder
 from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, SamplingSpec
 
@@ -74,7 +74,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("matrix")
     config = load_config(["command=eval", "preset=cpu_demo", f"artifacts={folder}"])
     run = run_folder.create(config.artifacts, "matrix")
-    run_folder.write_config(run, config.model_dump(mode="json"))
+    manifest.write_config(run, config.model_dump(mode="json"))
     questions = {cell: question(*cell) for cell in CELLS}
     file = PredictionFile(run.path / "predictions.jsonl", {q.key: 1 for q in questions.values()})
     for cell, asked in reversed(questions.items()):

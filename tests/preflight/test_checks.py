@@ -15,7 +15,7 @@ from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import EMBEDDED_TINY
 from grpo_gsm8k.preflight import gate
-from grpo_gsm8k.preflight.checks import Line, Status, gpu_lines, machine_lines, space_lines
+from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, machine_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import diagnose
 from grpo_gsm8k.preflight.doctor import report
 from grpo_gsm8k.preflight.machine import Gpu, Machine, probe
@@ -29,7 +29,7 @@ def configuration(*overrides: str) -> Config:
     return load_config(["command=policy_gradient", *overrides])
 
 
-def line(lines: list[Line], name: str) -> Line:
+def line(lines: list[CheckLine], name: str) -> CheckLine:
     return next(item for item in lines if item.name == name)
 
 
@@ -52,10 +52,10 @@ def test_a_tiny_shm_is_a_failure_with_the_size_to_set(shape_1_5b: ModelShape) ->
 def test_a_missing_gpu_names_its_key() -> None:
     found = gpu_lines(replace(MACHINE, gpus=(H100,), links=""), configuration())
     assert [item.status for item in found] == [Status.FAILURE, Status.OK]
-    assert "learner.device: cuda:1 is asked for, 1 GPUs" in found[0].text
+    assert "learner.device: cuda:1 is configured, but only 1 GPUs" in found[0].text
     assert "learner.device=cpu" in found[0].fix
     many = gpu_lines(MACHINE, configuration("actor.replicas=3", "learner.device=cuda:0"))
-    assert "actor.device: cuda:2 is asked for" in many[0].text
+    assert "actor.device: cuda:2 is configured" in many[0].text
 
 
 def test_a_gpu_that_somebody_uses_is_a_warning() -> None:
@@ -67,7 +67,7 @@ def test_a_gpu_that_somebody_uses_is_a_warning() -> None:
 def test_gpus_of_unknown_size_stop_nothing(shape_1_5b: ModelShape) -> None:
     unknown = replace(MACHINE, gpus=None)
     assert [item.status for item in gpu_lines(unknown, configuration())] == [Status.WARNING]
-    assert gate.judged(unknown, configuration(), shape_1_5b, 10).places.known is False
+    assert gate.check_fit(unknown, configuration(), shape_1_5b, 10).places.known is False
 
 
 def test_a_missing_key_is_a_failure_only_where_it_is_needed() -> None:
@@ -87,7 +87,7 @@ def test_other_shortcomings() -> None:
 
 
 def test_a_small_disk(shape_1_5b: ModelShape) -> None:
-    def disk(free: float) -> Line:
+    def disk(free: float) -> CheckLine:
         return line(space_lines(replace(MACHINE, disk_free_gib=free), configuration(), shape_1_5b), "disk")
 
     assert [disk(free).status for free in (10.0, 40.0, 80.0)] == [Status.FAILURE, Status.WARNING, Status.OK]
@@ -98,28 +98,28 @@ def test_training_that_cannot_fit_is_refused_with_overrides_that_do(shape_3b: Mo
     small = replace(MACHINE, gpus=(Gpu("NVIDIA A100-SXM4-40GB", 39.4, 39.0),) * 2)
     config = configuration(*FOUR_OF_384)
     with pytest.raises(UserError, match=r"learner: needs .*add learner\.gradient_checkpointing=true.*doctor\.force"):
-        gate.judged(small, config, shape_3b, 300)
+        gate.check_fit(small, config, shape_3b, 300)
     forced = configuration(*FOUR_OF_384, "doctor.force=true")
-    assert not gate.judged(small, forced, shape_3b, 300).sides.fits
+    assert not gate.check_fit(small, forced, shape_3b, 300).sides.fits
     large = replace(MACHINE, gpus=(Gpu("NVIDIA A100-SXM4-80GB", 79.2, 79.0),) * 2)
-    assert gate.judged(large, config, shape_3b, 300).sides.fits
+    assert gate.check_fit(large, config, shape_3b, 300).sides.fits
     with pytest.raises(UserError, match="shm-size"):
-        gate.judged(replace(large, shm_free_gib=1.0), config, shape_3b, 300)
+        gate.check_fit(replace(large, shm_free_gib=1.0), config, shape_3b, 300)
 
 
 def test_a_cpu_run_is_judged_by_its_memory() -> None:
     shape, config = from_weights(EMBEDDED_TINY), configuration("preset=cpu_demo")
-    assert gate.judged(CPU, config, shape, 30).sides.fits
+    assert gate.check_fit(CPU, config, shape, 30).sides.fits
     with pytest.raises(UserError, match="learner"):
-        gate.judged(replace(CPU, ram_gib=1.5, ram_free_gib=1.0), config, shape, 30)
+        gate.check_fit(replace(CPU, ram_gib=1.5, ram_free_gib=1.0), config, shape, 30)
 
 
 def test_a_budget_in_dollars_needs_a_price() -> None:
     shape = from_weights(EMBEDDED_TINY)
     with pytest.raises(UserError, match=r"budget\.usd_per_hour"):
-        gate.judged(CPU, configuration("preset=cpu_demo", "budget.max_usd=1"), shape, 30)
+        gate.check_fit(CPU, configuration("preset=cpu_demo", "budget.max_usd=1"), shape, 30)
     priced = configuration("preset=cpu_demo", "budget.max_usd=1", "budget.usd_per_hour=0.1")
-    made = gate.judged(CPU, priced, shape, 30).estimate
+    made = gate.check_fit(CPU, priced, shape, 30).estimate
     assert made.usd == pytest.approx(0.1 * made.hours)
 
 
@@ -175,7 +175,7 @@ def test_the_check_before_training_imports_neither_torch_nor_transformers() -> N
         "import sys; from cli import load_config; from grpo_gsm8k.models import EMBEDDED_TINY;"
         "from grpo_gsm8k.preflight import gate;"
         "config = load_config(['command=policy_gradient', 'preset=cpu_demo']);"
-        "gate.check(config, gate.look(config), EMBEDDED_TINY, 30);"
+        "gate.check(config, gate.inspect_machine(config), EMBEDDED_TINY, 30);"
         "print({'torch', 'vllm', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)

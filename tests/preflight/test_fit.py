@@ -8,7 +8,7 @@ from cli import load_config
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight import fit
-from grpo_gsm8k.preflight.devices import GIB, TABLE, by_name, recognise
+from grpo_gsm8k.preflight.devices import GIB, TABLE, by_name, recognize
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fit import Sides, with_overrides
 from grpo_gsm8k.preflight.parameters import ModelShape
@@ -23,7 +23,7 @@ def configuration(*overrides: str) -> Config:
 
 def on(name: str, shape: ModelShape, config: Config) -> Sides:
     room = by_name(name).memory_gib * GIB
-    return fit.judge(shape, config, room, room, shared=config.actor.device == config.learner.device)
+    return fit.evaluate_fit(shape, config, room, room, shared=config.actor.device == config.learner.device)
 
 
 def nearest(name: str, shape: ModelShape, config: Config) -> tuple[str, ...] | None:
@@ -68,7 +68,7 @@ def test_the_presets_fit_the_gpus_they_are_for(shape_1_5b: ModelShape) -> None:
 def test_one_device_is_shared_by_both(shape_1_5b: ModelShape) -> None:
     room = by_name("h100-80gb").memory_gib * GIB
     config = configuration("preset=one_gpu")
-    sides = fit.judge(shape_1_5b, config, room, room, shared=True)
+    sides = fit.evaluate_fit(shape_1_5b, config, room, room, shared=True)
     assert sides.learner_room == pytest.approx(0.6 * room)
     assert sides.actor_room == pytest.approx(0.4 * room)
 
@@ -92,14 +92,14 @@ def test_room_for_weights_and_checkpoints(shape_1_5b: ModelShape) -> None:
 
 
 def test_names_of_gpus() -> None:
-    assert recognise("NVIDIA A100-SXM4-40GB", 39.4) == by_name("a100-40gb")
-    assert recognise("NVIDIA A100 80GB PCIe", 79.2) == by_name("a100-80gb")
-    assert recognise("NVIDIA H100 80GB HBM3", 79.6) == by_name("h100-80gb")
-    assert recognise("NVIDIA L40S", 44.5) == by_name("l40s")
-    assert recognise("NVIDIA L4", 22.0) == by_name("l4")
-    assert recognise("NVIDIA GeForce RTX 4090", 23.9) == by_name("rtx4090")
-    assert recognise("NVIDIA A10G", 22.1) == by_name("a10g")
-    assert recognise("NVIDIA GeForce GTX 1080", 8.0) is None
+    assert recognize("NVIDIA A100-SXM4-40GB", 39.4) == by_name("a100-40gb")
+    assert recognize("NVIDIA A100 80GB PCIe", 79.2) == by_name("a100-80gb")
+    assert recognize("NVIDIA H100 80GB HBM3", 79.6) == by_name("h100-80gb")
+    assert recognize("NVIDIA L40S", 44.5) == by_name("l40s")
+    assert recognize("NVIDIA L4", 22.0) == by_name("l4")
+    assert recognize("NVIDIA GeForce RTX 4090", 23.9) == by_name("rtx4090")
+    assert recognize("NVIDIA A10G", 22.1) == by_name("a10g")
+    assert recognize("NVIDIA GeForce GTX 1080", 8.0) is None
     assert len({device.name for device in TABLE}) == len(TABLE)
     with pytest.raises(UserError, match=r"doctor\.gpu=abacus.*l40s"):
         by_name("abacus")

@@ -67,5 +67,5 @@ def test_what_is_not_understood_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.path"):
         from_config(folder_with({"model_type": "no_such"}, tmp_path / "unknown"))
     gpt2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50}
-    with pytest.raises(UserError, match="other names"):
+    with pytest.raises(UserError, match="layer names"):
         from_config(folder_with(gpt2, tmp_path / "gpt2"))

@@ -9,9 +9,9 @@ import pytest
 from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.grading.answers import AnswerFormat
-from grpo_gsm8k.traces.api_budget import Budget, Charge, Prices, recorded, sent_line, unanswered
+from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, Prices, recorded, sent_line, unanswered
 from grpo_gsm8k.traces.teacher import retry_after_s
-from grpo_gsm8k.traces.trace_records import Answered, RawRecord, Sample, Usage, from_json, make_record, to_json
+from grpo_gsm8k.traces.trace_records import Answered, RawRecord, TraceSample, Usage, from_json, make_record, to_json
 from tests.traces.test_formatting import prompt
 
 PRICES = Prices(Decimal("0.28"), Decimal("0.42"))
@@ -19,7 +19,7 @@ PRICES = Prices(Decimal("0.28"), Decimal("0.42"))
 
 def record(number: int, **changes: object) -> RawRecord:
     problem = Problem("p", "1 + 1?", "", "2")
-    return make_record(Sample(problem, number), Answered(**changes), prompt(AnswerFormat.HASH))  # type: ignore[arg-type]
+    return make_record(TraceSample(problem, number), Answered(**changes), prompt(AnswerFormat.HASH))  # type: ignore[arg-type]
 
 
 def test_a_charge_is_exact_and_survives_the_file() -> None:
@@ -28,7 +28,7 @@ def test_a_charge_is_exact_and_survives_the_file() -> None:
     assert charge == Charge(1_234_574, Decimal("0.3456817"))
     made = record(0, usage=usage, cost_usd=charge.usd)
     assert from_json(to_json(made), "here") == made
-    with pytest.raises(LabError, match="here: not a record"):
+    with pytest.raises(LabError, match="here is not a record"):
         from_json({"id": "x"}, "here")
 
 
@@ -37,7 +37,7 @@ def test_bytes_bound_tokens() -> None:
 
 
 def test_reservations_count_until_they_are_settled() -> None:
-    budget = Budget(Decimal("1.00"), 1000, Charge(0, Decimal("0.40")))
+    budget = ApiBudget(Decimal("1.00"), 1000, Charge(0, Decimal("0.40")))
     most = Charge(10, Decimal("0.30"))
     assert budget.fits(most)
     budget.reserve(most)

@@ -11,7 +11,7 @@ from cli import main
 TRACES = ["command=traces", "data=chain_sum", "data.train_size=20", "data.val_size=5", "data.test_size=5"]
 REFUSED = [
     (["traces.api_key_env=NO_SUCH_KEY_SET"], "NO_SUCH_KEY_SET is not set"),
-    (["traces.api_key_env=ODD_KEY"], "ODD_KEY holds no key"),
+    (["traces.api_key_env=ODD_KEY"], "ODD_KEY is not a key"),
     (["traces.api_key_env=GOOD_KEY", "traces.base_url=http://me:secret@localhost/v1"], "without a user name"),
     (["traces.api_key_env=GOOD_KEY", "traces.base_url=http://localhost:port/v1"], "traces.base_url"),
 ]

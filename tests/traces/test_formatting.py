@@ -12,7 +12,7 @@ from grpo_gsm8k.config import Config, PromptConfig, TracesConfig
 from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.traces.formatting import body_of, format_traces, to_jsonl
-from grpo_gsm8k.traces.trace_records import Answered, RawRecord, Sample, make_record
+from grpo_gsm8k.traces.trace_records import Answered, RawRecord, TraceSample, make_record
 
 R = "Janet's ducks lay 16 eggs. She uses 3 + 4 = 7, so 9 are left, and 9 * 2 = 18."
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -37,7 +37,7 @@ def record(
     problem = Problem(f"p{gold}", f"How much is {gold}?", "", gold)
     values: dict[str, object] = {"text": text, "reasoning": reasoning, "finish_reason": "stop", "model": "m"}
     answered = Answered(**(values | changes))  # type: ignore[arg-type]
-    return make_record(Sample(problem, sample), answered, prompt(fmt))
+    return make_record(TraceSample(problem, sample), answered, prompt(fmt))
 
 
 # format, text, gold number, the body that is left, the number that is read
@@ -221,7 +221,7 @@ def test_each_filter_has_its_switch_and_count() -> None:
 def test_turkish_numbers_are_written_the_turkish_way() -> None:
     turkish = prompt("hash", "tr")
     problem = Problem("p", "Kaç?", "", "1234.5")
-    made = make_record(Sample(problem, 0), Answered(text="Toplam budur.\n#### 1.234,50"), turkish)
+    made = make_record(TraceSample(problem, 0), Answered(text="Toplam budur.\n#### 1.234,50"), turkish)
     (line,), _ = format_traces([made], options(), turkish)
     assert line.response == "Toplam budur.\n#### 1234,5"
     assert grade(line.response, "1234.5", AnswerFormat.HASH, Locale.TR).correct

@@ -14,9 +14,9 @@ class Terminal(io.StringIO):
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "EVERY_S", 0.01)
+    monkeypatch.setattr(progress, "PLAIN_LINE_S", 0.01)
     out = io.StringIO()
-    with progress.Progress(10, 4, Decimal("0.1"), out) as shown:
+    with progress.CollectionProgress(10, 4, Decimal("0.1"), out) as shown:
         shown.advance(False, Decimal("0.25"))
         shown.advance(True, Decimal("0.25"))
         while "failed" not in out.getvalue():
@@ -28,7 +28,7 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
-    with progress.Progress(2, 0, Decimal(0), out) as shown:
+    with progress.CollectionProgress(2, 0, Decimal(0), out) as shown:
         shown.advance(False, Decimal("0.5"))
         shown.advance(False, Decimal("0.5"))
     assert "2/2 samples | $0.5000" in out.getvalue()

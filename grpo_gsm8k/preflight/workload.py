@@ -1,0 +1,70 @@
+"""What one training run needs memory and time for. Only this module distinguishes SFT from policy gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.config import Config
+
+TYPICAL_PROMPT = 160  # tokens of a GSM8K question with its template
+LONG_PROMPT = 512  # tokens; no GSM8K question is longer
+TYPICAL_ANSWER = 320  # tokens of a step-by-step answer to a GSM8K question
+SFT_VERSIONS = 3  # two pending validations and the version being written, see learner/sft.py
+PG_VERSIONS = 2  # the version being loaded and the one being written
+SFT_TOKENS_FACTOR = 1.25  # assumed: min_tokens_per_update counts response tokens; prompts come on top
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One training run as the estimates see it."""
+
+    longest_sequence: int  # tokens
+    group_size: int  # completions that share a prompt; 0: every example has its own prompt
+    reference: bool  # whether a frozen copy of the start model is kept
+    critic: Literal["none", "shared", "separate"]
+    weight_versions: int  # held in /dev/shm at once
+    recorded_checkpoints: int  # kept for `command=replay`
+    learned_tokens: float  # tokens that an update computes, all epochs
+    generated: int  # completions per update
+    overlapping: bool  # whether the actor generates while the learner trains
+    waits_for_validations: bool  # whether validations delay updates even with the actor on its own device
+
+
+def workload_of(config: Config) -> Workload:
+    """Describe the run of `config.command`; every command but `sft` counts as policy gradient."""
+    return _sft(config) if config.command == "sft" else _policy_gradient(config)
+
+
+def _sft(config: Config) -> Workload:
+    return Workload(
+        longest_sequence=config.preprocess.max_tokens,
+        group_size=0,
+        reference=False,
+        critic="none",
+        weight_versions=SFT_VERSIONS,
+        recorded_checkpoints=0,
+        learned_tokens=SFT_TOKENS_FACTOR * config.sft.min_tokens_per_update,
+        generated=0,
+        overlapping=False,
+        waits_for_validations=False,
+    )
+
+
+def _policy_gradient(config: Config) -> Workload:
+    pg = config.policy_gradient
+    answer = min(TYPICAL_ANSWER, pg.max_new_tokens)
+    tokens = pg.episodes_per_update * answer + pg.prompts_per_update * TYPICAL_PROMPT
+    return Workload(
+        longest_sequence=min(config.actor.max_model_len, pg.max_new_tokens + LONG_PROMPT),
+        group_size=pg.group_size,
+        reference=pg.kl.coef > 0 and not config.learner.lora.enabled,  # with LoRA, the base is the reference
+        critic=pg.critic.kind,
+        weight_versions=PG_VERSIONS,
+        recorded_checkpoints=pg.keep_last if pg.record else 0,
+        learned_tokens=tokens * pg.epochs_per_batch,
+        generated=pg.episodes_per_update,
+        overlapping=pg.max_staleness > 0,
+        waits_for_validations=True,
+    )
