@@ -64,7 +64,7 @@ class _Manifest(BaseModel):
     files: dict[Split, _SplitFile]
 
 
-def prepare(config: DataConfig, artifacts: Path) -> DataFolder:
+def prepare_data(config: DataConfig, artifacts: Path) -> DataFolder:
     """Write the three splits and the manifest; an older folder of the same name is replaced as a whole.
 
     The same settings give the same bytes. Raises UserError for bad input, or when the folder holds anything that
@@ -90,7 +90,7 @@ def ensure(config: DataConfig, artifacts: Path) -> DataFolder:
     target = artifacts / config.folder
     refuse_link(target)
     if not target.exists():
-        return prepare(config, artifacts)
+        return prepare_data(config, artifacts)
     manifest = _read_manifest(target)
     _check_settings(target, manifest, config)
     _check_sources(target, manifest, config)

@@ -10,7 +10,7 @@ import numpy as np
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.prompts import encode_prompt, separator
-from grpo_gsm8k.data.responses import Text, own_answers, training_texts
+from grpo_gsm8k.data.responses import TrainingText, own_answers, training_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.grading import answers
@@ -37,10 +37,10 @@ def preprocess_texts(config: Config) -> int:
     source, texts = training_texts(config, data)
     target = config.artifacts / config.preprocess.folder
     _refuse_foreign(target)
-    train, dropped = encode_all(config, texts, tokenizer)
+    train, dropped = encode_examples(config, texts, tokenizer)
     if not train:
         raise UserError(f"nothing of {source} is left to learn from: {_reasons(dropped)}")
-    val, val_dropped = encode_all(config, own_answers(config, load_split(data, "val")), tokenizer)
+    val, val_dropped = encode_examples(config, own_answers(config, load_split(data, "val")), tokenizer)
     made = {
         "source": source,
         "dropped": dict(dropped),
@@ -57,12 +57,14 @@ def preprocess_texts(config: Config) -> int:
     return 0
 
 
-def encode_all(config: Config, texts: Sequence[Text], tokenizer: Any) -> tuple[list[Example], Counter[str]]:
+def encode_examples(
+    config: Config, texts: Sequence[TrainingText], tokenizer: Any
+) -> tuple[list[Example], Counter[str]]:
     """Examples that can be learnt, and how many texts were left out for which reason."""
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
     for text in texts:
-        found = encode(config, text, tokenizer)
+        found = encode_example(config, text, tokenizer)
         if isinstance(found, str):
             dropped[found] += 1
         else:
@@ -70,7 +72,7 @@ def encode_all(config: Config, texts: Sequence[Text], tokenizer: Any) -> tuple[l
     return examples, dropped
 
 
-def encode(config: Config, text: Text, tokenizer: Any) -> Example | str:
+def encode_example(config: Config, text: TrainingText, tokenizer: Any) -> Example | str:
     """One example, or why there is none.
 
     Prompt and response are tokenised apart, because the engine is given the prompt's tokens alone: a merge across the
@@ -89,9 +91,9 @@ def encode(config: Config, text: Text, tokenizer: Any) -> Example | str:
     return tokens.Example(text.id, prompt_ids, response_ids)
 
 
-def unreadable(config: Config, texts: Sequence[Text]) -> int:
+def unreadable(config: Config, texts: Sequence[TrainingText]) -> int:
     """Responses in which the answer format of the prompt finds no number: a model that learns them scores nothing."""
-    fmt, locale = answers.AnswerFormat(config.prompt.answer_format), answers.Locale(config.prompt.locale)
+    fmt, locale = config.prompt.answer_format, config.prompt.locale
     return sum(not answers.grade(text.response, "0", fmt, locale).well_formed for text in texts)
 
 

@@ -22,7 +22,7 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TrainingText:
     """A question and the response to learn, both as plain text."""
 
     id: str
@@ -30,7 +30,7 @@ class Text:
     response: str
 
 
-def training_texts(config: Config, data: DataFolder) -> tuple[str, list[Text]]:
+def training_texts(config: Config, data: DataFolder) -> tuple[str, list[TrainingText]]:
     """The name of the source and its texts. Raises UserError with the fix."""
     source, path = config.preprocess.source, config.preprocess.path
     traces = config.artifacts / config.traces.folder / "train.jsonl"
@@ -49,11 +49,12 @@ def training_texts(config: Config, data: DataFolder) -> tuple[str, list[Text]]:
     return str(path), texts
 
 
-def own_answers(config: Config, problems: list[Problem]) -> list[Text]:
+def own_answers(config: Config, problems: list[Problem]) -> list[TrainingText]:
     """The data set's worked answers, each ending with the gold number in the prompt's answer format."""
-    fmt, locale = AnswerFormat(config.prompt.answer_format), Locale(config.prompt.locale)
+    fmt, locale = config.prompt.answer_format, config.prompt.locale
     return [
-        Text(p.id, p.question, worked_answer(p, fmt, locale, calculator=config.preprocess.calculator)) for p in problems
+        TrainingText(p.id, p.question, worked_answer(p, fmt, locale, calculator=config.preprocess.calculator))
+        for p in problems
     ]
 
 
@@ -66,7 +67,7 @@ def worked_answer(problem: Problem, fmt: AnswerFormat, locale: Locale, calculato
     return "\n".join(part for part in (steps, marked(problem.gold_number, fmt, locale)) if part)
 
 
-def read_texts(path: Path) -> list[Text]:
+def read_texts(path: Path) -> list[TrainingText]:
     """Lines of `{"prompt", "response"}`, `id` optional. Raises UserError naming file and line."""
     texts = []
     seen: dict[str, int] = {}
@@ -76,7 +77,7 @@ def read_texts(path: Path) -> list[Text]:
         if name in seen:
             raise UserError(f"{where}: id {name!r} is taken by line {seen[name]}")
         seen[name] = number
-        texts.append(Text(name, text_of(row, "prompt", where), text_of(row, "response", where)))
+        texts.append(TrainingText(name, text_of(row, "prompt", where), text_of(row, "response", where)))
     return texts
 
 

@@ -45,8 +45,8 @@ def source_files(config: DataConfig) -> dict[SourceSplit, Path]:
     """The local files that `load_source` would read, by split."""
     if config.source != "jsonl":
         return {}
-    if config.train_path is None or config.test_path is None:
-        raise UserError("data.source=jsonl needs data.train_path=FILE and data.test_path=FILE")
+    assert config.train_path is not None  # validated by DataConfig
+    assert config.test_path is not None
     return {"train": config.train_path, "test": config.test_path}
 
 

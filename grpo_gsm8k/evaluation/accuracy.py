@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.diagnostics import contaminated, diagnose
+from grpo_gsm8k.evaluation.diagnostics import diagnose_completions, find_contamination
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
 from grpo_gsm8k.evaluation.prompting import BARE, repeats
 from grpo_gsm8k.evaluation.requests import Question, questions
-from grpo_gsm8k.evaluation.results import any_temperature, comparisons, results, table
-from grpo_gsm8k.evaluation.runner import ask
+from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, compare_models, results_table, summarize_setting
+from grpo_gsm8k.evaluation.runner import run_requests
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.transport.protocol import Failed
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.data.problems import Problem
     from grpo_gsm8k.evaluation.diagnostics import Contamination, Diagnostics
     from grpo_gsm8k.evaluation.predictions import Prediction
-    from grpo_gsm8k.evaluation.results import AnyTemperature, Compared, Result, Setting
+    from grpo_gsm8k.evaluation.results import AnyTemperature, Compared, Setting, SettingResult
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import GroupResult
 
@@ -35,7 +35,7 @@ FILE = "predictions.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvaluationPlan:
     """What is asked: the evaluated problems, those of train, and every model's questions by its name."""
 
     problems: list[Problem]
@@ -47,14 +47,14 @@ class Plan:
 class Measured:
     """Everything that `predictions.jsonl` says about accuracy."""
 
-    results: list[Result]
+    results: list[SettingResult]
     any_temperature: list[AnyTemperature]
     diagnostics: list[Diagnostics]
     contamination: Contamination | None
     comparisons: list[Compared]
 
 
-def prepare(config: Config, folders: Mapping[str, Path]) -> Plan:
+def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPlan:
     """Read problems and render prompts; `folders` are those of the models. Raises UserError."""
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
@@ -67,10 +67,10 @@ def prepare(config: Config, folders: Mapping[str, Path]) -> Plan:
     for name, folder in folders.items():
         tokenizer = AutoTokenizer.from_pretrained(folder)
         asked[name] = questions(config, name, tokenizer, stop_token_ids(folder, tokenizer), problems, train)
-    return Plan(problems, train, asked)
+    return EvaluationPlan(problems, train, asked)
 
 
-def measure(config: Config, plan: Plan, folders: Mapping[str, Path], run: RunFolder) -> Measured:
+def measure(config: Config, plan: EvaluationPlan, folders: Mapping[str, Path], run: RunFolder) -> Measured:
     """Ask all models all questions, but those that an earlier start got answered."""
     everything = [question for per_model in plan.asked.values() for question in per_model]
     _write_prompts(run.path / "prompts.jsonl", everything)
@@ -78,27 +78,29 @@ def measure(config: Config, plan: Plan, folders: Mapping[str, Path], run: RunFol
     for name, folder in folders.items():
         _ask(config, folder, plan.asked[name], file, run)
     order = {question.key: index for index, question in enumerate(everything)}
-    found = contaminated(plan.problems, plan.train, config.seed) if config.eval.contamination else None
-    return summarise(file.finish(order), found, config.seed)
+    found = find_contamination(plan.problems, plan.train, config.seed) if config.eval.contamination else None
+    return summarize_predictions(file.finish(order), found, config.seed)
 
 
-def summarise(predictions: Sequence[Prediction], contamination: Contamination | None, seed: int) -> Measured:
+def summarize_predictions(
+    predictions: Sequence[Prediction], contamination: Contamination | None, seed: int
+) -> Measured:
     """Numbers, intervals and comparisons of graded completions."""
     by_setting: dict[Setting, list[Prediction]] = {}
     for prediction in predictions:
         by_setting.setdefault(prediction.key[:3], []).append(prediction)
     return Measured(
-        results=[results(key, lines, seed) for key, lines in by_setting.items()],
-        any_temperature=any_temperature(by_setting, seed),
-        diagnostics=[diagnose(lines) for lines in by_setting.values()],
+        results=[summarize_setting(key, lines, seed) for key, lines in by_setting.items()],
+        any_temperature=accuracy_at_any_temperature(by_setting, seed),
+        diagnostics=[diagnose_completions(lines) for lines in by_setting.values()],
         contamination=contamination,
-        comparisons=comparisons(by_setting, seed),
+        comparisons=compare_models(by_setting, seed),
     )
 
 
-def said(measured: Measured) -> str:
+def format_accuracy(measured: Measured) -> str:
     """What a person reads at the end."""
-    lines = table(measured.results, measured.any_temperature, measured.comparisons)
+    lines = results_table(measured.results, measured.any_temperature, measured.comparisons)
     if (found := measured.contamination) is not None:
         lines += (
             f"\nquestions that are in train: {found.overlapping} share 13 words in a row, "
@@ -139,4 +141,4 @@ def _ask(config: Config, folder: Path, asked: Sequence[Question], file: Predicti
         else:
             file.add(graded(question, result, tokenizer, config.prompt))
 
-    ask(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)
+    run_requests(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)

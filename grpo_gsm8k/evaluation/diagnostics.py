@@ -30,7 +30,7 @@ class Diagnostics:
     auroc: float | None  # of the mean log-probability for correctness
 
 
-def diagnose(predictions: Sequence[Prediction]) -> Diagnostics:
+def diagnose_completions(predictions: Sequence[Prediction]) -> Diagnostics:
     """Look at all completions of one setting."""
     by_item: dict[str, list[Prediction]] = {}
     for prediction in predictions:
@@ -60,7 +60,7 @@ class Contamination:
     examples: tuple[tuple[str, str, float], ...]  # id of the evaluated, id of the train problem, likeness
 
 
-def contaminated(evaluated: Sequence[Problem], train: Sequence[Problem], seed: int) -> Contamination:
+def find_contamination(evaluated: Sequence[Problem], train: Sequence[Problem], seed: int) -> Contamination:
     """Compare questions with questions."""
     asked, known = [p.question for p in evaluated], [p.question for p in train]
     overlaps = contamination.ngram_overlaps(asked, known)

@@ -16,7 +16,7 @@ from grpo_gsm8k.data.problems import json_objects, text_of
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.requests import samples_at
-from grpo_gsm8k.evaluation.runner import ask, model_folder, named_models, open_run
+from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run, run_requests
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.grading import answers
@@ -37,7 +37,7 @@ FILE, PROMPTS = "generations.jsonl", "prompts.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class InputLine:
     """One line of the input. `raw` texts are prompts already, others are questions for the template."""
 
     id: Id
@@ -91,14 +91,14 @@ def generate(config: Config) -> int:
         def take(result: GroupResult | Failed) -> None:
             file.append(asdict(generation_of(ids[result.request_id], result, tokenizer, config.prompt)))
 
-        ask(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
+        run_requests(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
         _finish(run, file, lines, time.monotonic() - started)
     return 0
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[InputLine]:
     """All lines of the input: `id` and one of `question` and `prompt`. Raises UserError naming file, line and fix."""
-    lines: dict[Id, Line] = {}
+    lines: dict[Id, InputLine] = {}
     first: dict[Id, int] = {}
     for number, row in json_objects(path):
         where = f"{path}:{number}"
@@ -111,13 +111,15 @@ def read_lines(path: Path) -> list[Line]:
         if len(given) != 1:
             raise UserError(f"{where}: give either a question or a prompt, not {' and '.join(given) or 'neither'}")
         first[name] = number
-        lines[name] = Line(name, text_of(row, given[0], where), given[0] == "prompt", where)
+        lines[name] = InputLine(name, text_of(row, given[0], where), given[0] == "prompt", where)
     if not lines:
         raise UserError(f'{path} is empty: write lines such as {{"id": "q1", "question": "..."}}')
     return list(lines.values())
 
 
-def _requests(config: Config, lines: Sequence[Line], tokenizer: Any, stops: tuple[int, ...]) -> list[GenerateGroup]:
+def _requests(
+    config: Config, lines: Sequence[InputLine], tokenizer: Any, stops: tuple[int, ...]
+) -> list[GenerateGroup]:
     (temperature,) = config.eval.temperatures
     as_it_is = config.prompt.model_copy(update={"system": "", "text": "{question}"})
     room = config.actor.max_model_len - config.eval.max_new_tokens
@@ -138,7 +140,7 @@ def _requests(config: Config, lines: Sequence[Line], tokenizer: Any, stops: tupl
     return made
 
 
-def _write_prompts(path: Path, lines: Sequence[Line], requests: Sequence[GenerateGroup], tokenizer: Any) -> None:
+def _write_prompts(path: Path, lines: Sequence[InputLine], requests: Sequence[GenerateGroup], tokenizer: Any) -> None:
     """The exact prompts. Raises UserError when a resumed run has others: its answers would not belong to them."""
     texts = (tokenizer.decode(request.prompt_ids.tolist(), skip_special_tokens=False) for request in requests)
     rows = ({"id": line.id, "prompt": text} for line, text in zip(lines, texts, strict=True))
@@ -160,14 +162,13 @@ def generation_of(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt
 
 def _generated(completion: Completion, tokenizer: Any, prompt: PromptConfig) -> Generated:
     text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-    locale = answers.Locale(prompt.locale)
-    extracted = answers.extract(text, answers.AnswerFormat(prompt.answer_format), locale)
-    number = None if extracted is None else answers.parse_number(extracted, locale)
+    extracted = answers.extract(text, prompt.answer_format, prompt.locale)
+    number = None if extracted is None else answers.parse_number(extracted, prompt.locale)
     canonical = None if number is None else answers.canonical(number)
     return Generated(text, extracted, canonical, completion.finish_reason, len(completion.token_ids))
 
 
-def _finish(run: RunFolder, file: JsonLines, lines: Sequence[Line], seconds: float) -> None:
+def _finish(run: RunFolder, file: JsonLines, lines: Sequence[InputLine], seconds: float) -> None:
     """Bring the lines into the order of the input, whatever order they were answered in."""
     by_id = {record["id"]: record for record in file.records()}
     file.close()

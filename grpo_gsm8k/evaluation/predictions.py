@@ -55,15 +55,14 @@ class Prediction:
 
 def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: PromptConfig) -> list[Prediction]:
     """The completions of one question as lines."""
-    fmt, locale = answers.AnswerFormat(prompt.answer_format), answers.Locale(prompt.locale)
     gold = Decimal(question.problem.gold_number)
     lines = []
     for sample, completion in enumerate(result.completions):
         text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-        grade = answers.grade(text, question.problem.gold_number, fmt, locale)
+        grade = answers.grade(text, question.problem.gold_number, prompt.answer_format, prompt.locale)
         kind = scoring.classify(grade, completion.finish_reason == "length")
         wrong = kind in (scoring.ErrorKind.FORMAT, scoring.ErrorKind.LOGIC)
-        unpunctuated = wrong and right_without_punctuation(grade.extracted, gold, locale)
+        unpunctuated = wrong and right_without_punctuation(grade.extracted, gold, prompt.locale)
         lines.append(
             Prediction(
                 **_question_fields(question, sample),

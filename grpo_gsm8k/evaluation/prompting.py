@@ -9,7 +9,6 @@ import numpy as np
 from grpo_gsm8k.data.prompts import Shot
 from grpo_gsm8k.data.responses import worked_answer
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +44,6 @@ def shots_of(
     if count > len(candidates):
         raise UserError(f"eval.shots={count}: train has only {len(candidates)} problems that are not evaluated")
     order = np.random.default_rng(seed).permutation(len(candidates))[:count]
-    fmt, locale = AnswerFormat(prompt.answer_format), Locale(prompt.locale)
+    fmt, locale = prompt.answer_format, prompt.locale
     chosen = [candidates[i] for i in order]
     return tuple(Shot(p.question, worked_answer(p, fmt, locale, calculator=False)) for p in chosen)

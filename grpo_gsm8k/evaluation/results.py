@@ -22,7 +22,7 @@ Setting = tuple[str, str, float]  # model, way of asking, temperature
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SettingResult:
     """One model asked in one way at one temperature; fractions are of all completions and sum to 1 with `accuracy`.
 
     With n samples `accuracy` is mean@n. `pass_at` and `majority_at` are pass@k and majority@k by k: 1, 2, 4, ... and n.
@@ -83,7 +83,7 @@ class Compared:
     verdict: str
 
 
-def results(setting: Setting, predictions: Sequence[Prediction], seed: int) -> Result:
+def summarize_setting(setting: Setting, predictions: Sequence[Prediction], seed: int) -> SettingResult:
     """Summarise the completions of one setting; nothing leaves the denominator."""
     scores_IN = _scores(predictions)
     interval = mean_interval(scores_IN, seed)
@@ -92,7 +92,7 @@ def results(setting: Setting, predictions: Sequence[Prediction], seed: int) -> R
     total = len(predictions)
     samples = _samples(predictions)
     n = scores_IN.shape[1]
-    return Result(
+    return SettingResult(
         *setting,
         items=scores_IN.shape[0],
         samples=n,
@@ -114,7 +114,7 @@ def results(setting: Setting, predictions: Sequence[Prediction], seed: int) -> R
     )
 
 
-def any_temperature(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[AnyTemperature]:
+def accuracy_at_any_temperature(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[AnyTemperature]:
     """One for each model and way of asking; of a single greedy completion it says what its accuracy says."""
     groups: dict[tuple[str, str], list[Setting]] = {}
     for setting in by_setting:
@@ -136,7 +136,7 @@ def doublings(n: int) -> list[int]:
     return [*(1 << power for power in range((n - 1).bit_length())), n]
 
 
-def comparisons(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[Compared]:
+def compare_models(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[Compared]:
     """Every two models that were asked in the same way at the same temperature."""
     pairs = [(a, b) for a, b in combinations(by_setting, 2) if a[1:] == b[1:]]
     found = [comparison.compare(_by_item(by_setting[a]), _by_item(by_setting[b]), seed) for a, b in pairs]
@@ -158,7 +158,9 @@ def comparisons(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -
     ]
 
 
-def table(found: Sequence[Result], anywhere: Sequence[AnyTemperature], compared: Sequence[Compared]) -> str:
+def results_table(
+    found: Sequence[SettingResult], anywhere: Sequence[AnyTemperature], compared: Sequence[Compared]
+) -> str:
     """What a person reads at the end."""
     width = max(len("model"), *(len(r.model) for r in found))
     head = f"{'model':{width}}  {'asked':14} {'temp.':>5}  {'accuracy [95 %]':24} {'punctuation-free [95 %]':24}"
@@ -195,10 +197,10 @@ def _by_k(values: Mapping[int, float]) -> str:
     return ", ".join(f"@{k} {value:.1%}" for k, value in values.items())
 
 
-def _samples(predictions: Sequence[Prediction]) -> list[sampling.Sample]:
+def _samples(predictions: Sequence[Prediction]) -> list[sampling.SampledAnswer]:
     """A truncated completion has no answer, whatever number it ends with."""
     return [
-        sampling.Sample(
+        sampling.SampledAnswer(
             p.item_id,
             p.temperature,
             None if p.kind == ErrorKind.TRUNCATED else p.number,

@@ -86,7 +86,7 @@ def open_run(config: Config, file: str) -> Iterator[RunFolder]:
         os.close(lock)
 
 
-def ask(
+def run_requests(
     config: Config,
     model: str,
     folder: Path,
@@ -101,13 +101,15 @@ def ask(
     if not requests:
         return
     with Engines(config, folder, logs, config.eval.num_shards) as engines:
-        for done, result in enumerate(answers(engines, requests, config.eval.max_attempts), start=1):
+        for done, result in enumerate(results_with_retries(engines, requests, config.eval.max_attempts), start=1):
             take(result)
             if (to_go := len(requests) - done) % PROGRESS_EVERY == 0:
                 print(f"{model}: {to_go} questions to go", flush=True)
 
 
-def answers(engines: Engines, requests: Sequence[GenerateGroup], max_attempts: int) -> Iterator[GroupResult | Failed]:
+def results_with_retries(
+    engines: Engines, requests: Sequence[GenerateGroup], max_attempts: int
+) -> Iterator[GroupResult | Failed]:
     """One result for each request; a `Failed` only after so many attempts."""
     waiting = {request.request_id: request for request in requests}
     for attempt in range(1, max_attempts + 1):

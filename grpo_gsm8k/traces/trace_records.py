@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from grpo_gsm8k.errors import LabError
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale, canonical, grade
+from grpo_gsm8k.grading.answers import canonical, grade
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import PromptConfig
@@ -89,7 +89,7 @@ Producer = Callable[[Sequence[Sample], Deliver], str | None]
 def make_record(sample: Sample, answered: Answered, prompt: PromptConfig) -> RawRecord:
     """Grade an answer by the prompt's format and put it beside its problem."""
     problem = sample.problem
-    graded = grade(answered.text, problem.gold_number, AnswerFormat(prompt.answer_format), Locale(prompt.locale))
+    graded = grade(answered.text, problem.gold_number, prompt.answer_format, prompt.locale)
     return RawRecord(
         id=sample.id,
         problem_id=problem.id,

@@ -12,7 +12,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.runner import answers
+from grpo_gsm8k.evaluation.runner import results_with_retries
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, SamplingSpec
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from grpo_gsm8k.runtime.engines import Engines
 
 KNOWN = {"do_sample", "until", "max_gen_toks", "temperature", "top_p"}
-Pair = tuple[Any, list[int], list[int]]  # its texts, tokens of the context, tokens of the continuation
+TokenPair = tuple[Any, list[int], list[int]]  # its texts, tokens of the context, tokens of the continuation
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EngineLimits:
     """In tokens but `max_attempts`: how often a request that the engine refuses is sent."""
 
     max_model_len: int
@@ -39,7 +39,9 @@ class Limits:
 class EngineLM(TemplateLM):
     """What lm-eval asks of a causal language model. A request that the engine refuses for good scores as wrong."""
 
-    def __init__(self, engines: Engines, tokenizer: Any, stops: tuple[int, ...], limits: Limits, seed: int) -> None:
+    def __init__(
+        self, engines: Engines, tokenizer: Any, stops: tuple[int, ...], limits: EngineLimits, seed: int
+    ) -> None:
         """`engines` must be running; `stops` are the tokens that end a completion."""
         super().__init__()
         self.tokenizer = tokenizer
@@ -77,7 +79,7 @@ class EngineLM(TemplateLM):
             )
         )
 
-    def _loglikelihood_tokens(self, requests: Sequence[Pair], **_: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(self, requests: Sequence[TokenPair], **_: Any) -> list[tuple[float, bool]]:
         """Log-probability of each continuation after its context (nats), and whether it is the greedy one."""
         longest = self._limits.max_model_len - 1  # the engine samples one token behind the prompt
         whole = [context + continuation for _, context, continuation in requests]
@@ -89,7 +91,7 @@ class EngineLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of whole texts (nats), in windows that do not overlap."""
-        windows: list[Pair] = []
+        windows: list[TokenPair] = []
         owners: list[int] = []
         for owner, request in enumerate(requests):
             (text,) = request.args
@@ -144,7 +146,7 @@ class EngineLM(TemplateLM):
     def _run(self, asked: Sequence[GenerateGroup]) -> list[GroupResult | None]:
         """Answers in the order of the requests; None for one that was refused every time."""
         found: dict[str, GroupResult] = {}
-        for result in answers(self._engines, asked, self._limits.max_attempts):
+        for result in results_with_retries(self._engines, asked, self._limits.max_attempts):
             if isinstance(result, Failed):
                 print(f"lm-eval: refused by the engine, counts as wrong: {result.error}", file=sys.stderr)
             else:

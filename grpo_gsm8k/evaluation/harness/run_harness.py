@@ -67,10 +67,10 @@ def _language_model(config: Config, model_folder: Path, logs: Path) -> Iterator[
                 seed=config.seed,
             )
         return
-    from grpo_gsm8k.evaluation.harness.engine_lm import EngineLM, Limits
+    from grpo_gsm8k.evaluation.harness.engine_lm import EngineLimits, EngineLM
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    limits = Limits(actor.max_model_len, given.lm_eval_max_gen_toks, given.max_attempts)
+    limits = EngineLimits(actor.max_model_len, given.lm_eval_max_gen_toks, given.max_attempts)
     with Engines(config, model_folder, logs, given.num_shards) as engines:
         yield EngineLM(engines, tokenizer, stop_token_ids(model_folder, tokenizer), limits, config.seed)
 

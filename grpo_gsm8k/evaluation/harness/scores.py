@@ -66,7 +66,7 @@ def scores_of(model: str, found: Mapping[str, Any]) -> list[Score]:
     return scores
 
 
-def changes(scores: Sequence[Score], baseline: str, threshold: float) -> list[Change]:
+def changes_from_baseline(scores: Sequence[Score], baseline: str, threshold: float) -> list[Change]:
     """Every model against the baseline, metric by metric.
 
     The threshold is in the metric's own units where more is better (0.02: two points of accuracy), and a fraction of
@@ -82,7 +82,7 @@ def changes(scores: Sequence[Score], baseline: str, threshold: float) -> list[Ch
     ]
 
 
-def table(scores: Sequence[Score], found: Sequence[Change]) -> str:
+def scores_table(scores: Sequence[Score], found: Sequence[Change]) -> str:
     """What a person reads at the end: all scores, then the changes."""
     width = max((len(s.task) for s in scores), default=4)
     lines = [f"{s.task:{width}}  {s.metric:20} {_with_error(s.value, s.stderr):>18}  {s.model}" for s in scores]

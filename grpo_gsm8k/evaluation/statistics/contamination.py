@@ -25,7 +25,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Overlap:
     """Positions of a test and a training text and how alike they are, 0 to 1."""
 
     test: int
@@ -38,7 +38,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def ngram_overlaps(tests: Sequence[str], trains: Sequence[str], n: int = GRAM_WORDS) -> tuple[Pair, ...]:
+def ngram_overlaps(tests: Sequence[str], trains: Sequence[str], n: int = GRAM_WORDS) -> tuple[Overlap, ...]:
     """Pairs that share a run of n words, in order; the score is the share of the test's distinct runs found.
 
     As in Brown et al. (2020, arXiv:2005.14165, appendix C) n is 13. A test of 8 to 12 words has one run, all of it;
@@ -60,10 +60,12 @@ def ngram_overlaps(tests: Sequence[str], trains: Sequence[str], n: int = GRAM_WO
         parts = words(text)
         for gram in {gram for size in sizes for gram in ngrams(parts, size)} & owners.keys():
             shared.update((test, train) for test in owners[gram])
-    return tuple(Pair(test, train, count / total[test]) for (test, train), count in sorted(shared.items()))
+    return tuple(Overlap(test, train, count / total[test]) for (test, train), count in sorted(shared.items()))
 
 
-def near_duplicates(tests: Sequence[str], trains: Sequence[str], seed: int, threshold: float = 0.8) -> tuple[Pair, ...]:
+def near_duplicates(
+    tests: Sequence[str], trains: Sequence[str], seed: int, threshold: float = 0.8
+) -> tuple[Overlap, ...]:
     """Pairs whose sets of 5-word shingles have a Jaccard similarity of at least the threshold, which is the score.
 
     MinHash (Broder 1997) with locality-sensitive hashing (Leskovec et al., Mining of Massive Datasets, chapter 3)
@@ -86,7 +88,7 @@ def near_duplicates(tests: Sequence[str], trains: Sequence[str], seed: int, thre
         for train in sorted(index.query(_signature(blank, shingles))) if shingles else []:
             score = jaccard(shingles, train_sets[train])
             if score >= threshold:
-                pairs.append(Pair(test, train, score))
+                pairs.append(Overlap(test, train, score))
     return tuple(pairs)
 
 

@@ -13,7 +13,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampledAnswer:
     """One graded completion. `answer` is its canonical answer, None when it has none or was cut off."""
 
     item_id: str
@@ -22,12 +22,12 @@ class Sample:
     correct: bool
 
 
-def mean_at_n(samples: Sequence[Sample]) -> float:
+def mean_at_n(samples: Sequence[SampledAnswer]) -> float:
     """Mean over items of the share of right samples, so that every item weighs the same. ValueError when empty."""
     return _mean(sum(s.correct for s in group) / len(group) for group in _by_item(samples).values())
 
 
-def accuracy_by_temperature(samples: Sequence[Sample]) -> dict[float, float]:
+def accuracy_by_temperature(samples: Sequence[SampledAnswer]) -> dict[float, float]:
     """`mean_at_n` of each temperature's samples, temperatures ascending. Raises ValueError on no samples."""
     groups = _grouped((s.temperature, s) for s in samples)
     return {temperature: mean_at_n(groups[temperature]) for temperature in sorted(groups)}
@@ -46,7 +46,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return (draws - math.comb(n - correct, k)) / draws
 
 
-def mean_pass_at_k(samples: Sequence[Sample], k: int) -> float:
+def mean_pass_at_k(samples: Sequence[SampledAnswer], k: int) -> float:
     """Mean over items of `pass_at_k`. Raises ValueError when an item has fewer than k samples, or there is none."""
     groups = _by_item(samples).values()
     return _mean(pass_at_k(len(group), sum(s.correct for s in group), k) for group in groups)
@@ -64,7 +64,7 @@ def majority_answer(answers: Sequence[str | None], seed: int | str) -> str | Non
     return random.Random(seed).choice(sorted(answer for answer, count in votes.items() if count == most))
 
 
-def majority_at_k(samples: Sequence[Sample], k: int, seed: int) -> float:
+def majority_at_k(samples: Sequence[SampledAnswer], k: int, seed: int) -> float:
     """Share of items whose majority answer among their first k samples, in the order given, is right.
 
     An item without any answer is wrong. Each item has its own tie-breaking draw, so other items do not change it.
@@ -83,12 +83,12 @@ def majority_at_k(samples: Sequence[Sample], k: int, seed: int) -> float:
     return _mean(right)
 
 
-def right_at_any_temperature(samples: Sequence[Sample]) -> dict[str, bool]:
+def right_at_any_temperature(samples: Sequence[SampledAnswer]) -> dict[str, bool]:
     """Whether an item has at least one right sample at any temperature, by item. Raises ValueError on no samples."""
     return {item_id: any(s.correct for s in group) for item_id, group in _by_item(samples).items()}
 
 
-def agreement(samples: Sequence[Sample]) -> float:
+def agreement(samples: Sequence[SampledAnswer]) -> float:
     """Mean over items of the share of all samples that give the majority answer; 0 for an item without answers.
 
     Ties need no seed: tied answers have the same share. Raises ValueError on no samples.
@@ -100,12 +100,12 @@ def agreement(samples: Sequence[Sample]) -> float:
     return _mean(shares)
 
 
-def _by_item(samples: Sequence[Sample]) -> Mapping[str, list[Sample]]:
+def _by_item(samples: Sequence[SampledAnswer]) -> Mapping[str, list[SampledAnswer]]:
     return _grouped((s.item_id, s) for s in samples)
 
 
-def _grouped(pairs: Iterable[tuple[Key, Sample]]) -> dict[Key, list[Sample]]:
-    groups: defaultdict[Key, list[Sample]] = defaultdict(list)
+def _grouped(pairs: Iterable[tuple[Key, SampledAnswer]]) -> dict[Key, list[SampledAnswer]]:
+    groups: defaultdict[Key, list[SampledAnswer]] = defaultdict(list)
     for key, sample in pairs:
         groups[key].append(sample)
     if not groups:
