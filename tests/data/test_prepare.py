@@ -156,7 +156,7 @@ def test_a_folder_of_somebody_else_is_never_replaced(config, artifacts):
     (artifacts / "set").rmdir()
     prepare_data(config, artifacts)
     (artifacts / "set" / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match=r"notes\.txt, which would be lost"):
+    with pytest.raises(UserError, match=r"notes\.txt, which would be deleted"):
         prepare_data(config, artifacts)
 
 
@@ -177,7 +177,7 @@ def test_train_and_test_must_not_share_a_question_or_an_id(config, artifacts, ro
     with pytest.raises(UserError, match="test-00000 asks the same question as train problem train-00003"):
         prepare_data(config, artifacts)
     rows(config.test_path, [{"question": "new?", "answer": "#### 3", "id": "train-00004"}])
-    with pytest.raises(UserError, match="id train-00004 is in the train and in the test"):
+    with pytest.raises(UserError, match="id train-00004 occurs in both train and test"):
         prepare_data(config, artifacts)
 
 
@@ -186,7 +186,7 @@ def test_a_repeated_question_is_never_held_out(config, artifacts, rows):
     rows(config.train_path, [*twins, {"question": "x", "answer": "#### 1"}, {"question": "y", "answer": "#### 1"}])
     folder = prepare_data(config, artifacts)
     assert {problem.question for problem in load_split(folder, "val")} == {"x", "y"}
-    with pytest.raises(UserError, match=r"data\.val_size=3 .* 12 train problems, 2 of them with a question"):
+    with pytest.raises(UserError, match=r"data\.val_size=3 .* 12 train problems, 2 of them with a unique question"):
         prepare_data(config.model_copy(update={"val_size": 3}), artifacts)
 
 

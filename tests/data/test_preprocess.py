@@ -115,7 +115,7 @@ def _file_with(row: dict[str, str]) -> Path:
         ('{"prompt": "", "response": "b"}', ":2: prompt is missing"),
         ("[1]", ":2: not a JSON object"),
         ("{", ":2: not JSON"),
-        ('{"id": "x", "prompt": "a", "response": "b"}', ":2: id 'x' is taken by line 1"),
+        ('{"id": "x", "prompt": "a", "response": "b"}', ":2: id 'x' is already used in line 1"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
@@ -139,7 +139,7 @@ def test_command_defaults_and_refusals(cli: Cli) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert cli.run("command=preprocess", *demo).returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # byte-identical
-    with pytest.raises(UserError, match="another tokenizer"):
+    with pytest.raises(UserError, match="a tokenizer other than"):
         tokens.check_made_for(folder, manifest, tokenizer("smollm2"), config_of("prompt=base").prompt)
     with pytest.raises(UserError, match=r"prompt\.text"):
         tokens.check_made_for(folder, manifest, tokenizer("tiny"), config_of("prompt.text='{question}'").prompt)
