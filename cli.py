@@ -73,9 +73,9 @@ def fail(error: object, code: int) -> int:
 
 def data(config: Config) -> int:
     """Prepare the data set."""
-    from grpo_gsm8k.data.prepare import prepare
+    from grpo_gsm8k.data.prepare import prepare_data
 
-    folder = prepare(config.data, config.artifacts)
+    folder = prepare_data(config.data, config.artifacts)
     print(f"{folder.path}: {folder.train} train, {folder.val} validation, {folder.test} test problems")
     return 0
 

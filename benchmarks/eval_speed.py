@@ -19,8 +19,9 @@ from grpo_gsm8k.config import PromptConfig
 from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.evaluation.predictions import Prediction, graded
 from grpo_gsm8k.evaluation.requests import Question
-from grpo_gsm8k.evaluation.results import results
+from grpo_gsm8k.evaluation.results import summarize_setting
 from grpo_gsm8k.evaluation.statistics import intervals
+from grpo_gsm8k.grading.answers import AnswerFormat, Locale
 from grpo_gsm8k.report import collect
 from grpo_gsm8k.report.render import render_html, render_markdown
 from grpo_gsm8k.report.write_report import build
@@ -29,7 +30,9 @@ from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult
 from tests.report import runs as made
 
 ITEMS, SAMPLES, UPDATES, TRIES = 1319, 16, 300, 3
-PROMPT = PromptConfig(name="base", system="", text="{question}", chat=False, answer_format="hash", locale="en")
+PROMPT = PromptConfig(
+    name="base", system="", text="{question}", chat=False, answer_format=AnswerFormat.HASH, locale=Locale.EN
+)
 
 
 class Texts:
@@ -62,7 +65,7 @@ def main() -> None:
         predictions: list[Prediction] = []
         for one, result in zip(asked, answered, strict=True):
             predictions += graded(one, result, texts, PROMPT)
-        results(("model", "zero_shot", 1.0), predictions, seed=0)
+        summarize_setting(("model", "zero_shot", 1.0), predictions, seed=0)
 
     print(
         f"grading and intervals of {ITEMS} items x {SAMPLES} samples  {best(grade):6.2f} s  (target: under 3)",

@@ -26,7 +26,7 @@ LAST_LINE = "A: "
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class Labeled:
     """One completion and its label."""
 
     question: str
@@ -42,7 +42,7 @@ def main() -> int:
     options = parser.parse_args()
     gold = {problem.question: problem.gold_number for problem in read_jsonl(options.problems, "test")}
     counts: Counter[tuple[bool, bool, bool]] = Counter()
-    for item in labelled(options.solutions):
+    for item in labeled(options.solutions):
         number = gold[item.question]
         found = grade(with_marker(item.solution), number, AnswerFormat.HASH, Locale.EN)
         counts[found.well_formed, found.correct, item.is_correct] += 1
@@ -54,12 +54,12 @@ def main() -> int:
     return int(any(well_formed and ours != theirs for well_formed, ours, theirs in counts))
 
 
-def labelled(path: Path) -> Iterator[Labelled]:
+def labeled(path: Path) -> Iterator[Labeled]:
     """All completions of a file."""
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         for item in [row] if "solution" in row else [value for value in row.values() if isinstance(value, dict)]:
-            yield Labelled(row["question"], item["solution"], item["is_correct"])
+            yield Labeled(row["question"], item["solution"], item["is_correct"])
 
 
 def with_marker(solution: str) -> str:

@@ -275,8 +275,8 @@ def build_trl(options: argparse.Namespace, samples: list[list[Any]], rewards_GN:
     )
     trainer.current_gradient_accumulation_steps = micros
     trainer.model.train()
-    centred = rewards_GN - rewards_GN.mean(1, keepdims=True)
-    advantages = (centred / (rewards_GN.std(1, ddof=1, keepdims=True) + 1e-6)).flatten()
+    centered = rewards_GN - rewards_GN.mean(1, keepdims=True)
+    advantages = (centered / (rewards_GN.std(1, ddof=1, keepdims=True) + 1e-6)).flatten()
     tight = "tight" in options.variant
     order = np.arange(len(flat)) if tight else np.random.default_rng(0).permutation(len(flat))  # TRL shuffles
     chunks = [order[i : i + MICRO] for i in range(0, len(order), MICRO)]

@@ -70,7 +70,7 @@ def examples(options: argparse.Namespace) -> list[Any]:
     from transformers import AutoTokenizer
 
     from grpo_gsm8k.data.prepare import ensure, load_split
-    from grpo_gsm8k.data.preprocess import encode_all
+    from grpo_gsm8k.data.preprocess import encode_examples
     from grpo_gsm8k.data.problems import read_jsonl
     from grpo_gsm8k.data.responses import own_answers
 
@@ -82,7 +82,7 @@ def examples(options: argparse.Namespace) -> list[Any]:
         with tempfile.TemporaryDirectory() as folder:
             problems = load_split(ensure(config.data, Path(folder)), "train")
     tokenizer = AutoTokenizer.from_pretrained(model_folder(options.model))
-    return encode_all(config, own_answers(config, problems[:count]), tokenizer)[0]
+    return encode_examples(config, own_answers(config, problems[:count]), tokenizer)[0]
 
 
 def ours(options: argparse.Namespace) -> Result:

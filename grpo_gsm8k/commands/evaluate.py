@@ -28,7 +28,7 @@ def evaluate_models(config: Config) -> int:
     folders = {name: model_folder(config, path) for name, path in named_models(config).items()}
     tasks = task_list(config.eval)
     manager = task_manager(tasks) if tasks.names else None  # a wrong name costs no engine start
-    plan = accuracy.prepare(config, folders) if wants_gsm8k(config.eval) else None
+    plan = accuracy.plan_evaluation(config, folders) if wants_gsm8k(config.eval) else None
     with open_run(config, accuracy.FILE if plan else LM_EVAL) as run:
         started = time.monotonic()
         measured = accuracy.measure(config, plan, folders, run) if plan else None
@@ -44,7 +44,7 @@ def write_results(
 ) -> list[str]:
     """Write summary.json, print what it says; returns what became worse than the baseline by too much, in words."""
     baseline, threshold = config.eval.baseline, config.eval.regression_threshold
-    changes = scores.changes(found, baseline, threshold) if baseline else []
+    changes = scores.changes_from_baseline(found, baseline, threshold) if baseline else []
     lost = [f"{c.task} {c.metric} of {c.model}: {c.difference:+.4f} ({c.verdict})" for c in changes if c.regression]
     summary: dict[str, Any] = {"kind": "eval", "wall_seconds": seconds}
     if measured is not None:
@@ -54,10 +54,10 @@ def write_results(
             for c in measured.comparisons
             if c.a == baseline and c.difference < -threshold
         ]
-        print(accuracy.said(measured))
+        print(accuracy.format_accuracy(measured))
     if found:
         summary["lm_eval"] = {"scores": [asdict(s) for s in found], "changes": [asdict(c) for c in changes]}
-        print(scores.table(found, changes))
+        print(scores.scores_table(found, changes))
     summary["regressions"] = lost
     write_atomically(run.summary_json, json.dumps(summary, indent=2) + "\n")
     for line in lost:

@@ -1,4 +1,4 @@
-"""`artifacts/<folder>/{train,val,test}.jsonl` with a manifest: made once, and checked before each use."""
+"""Prepared data: `artifacts/<folder>/{train,val,test}.jsonl` with a manifest, written once and verified before use."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "val", "test"]
 MANIFEST = "manifest.json"
 _FILES: dict[Split, str] = {"train": "train.jsonl", "val": "val.jsonl", "test": "test.jsonl"}
-_AGAIN = "run command=data with the same data settings to prepare it again, or set data.folder to another name"
-# Beside source, val_size and seed, these keys decide what a source gives; jsonl is known by its files' contents.
+_FIX = "run command=data with the same data settings to prepare it again, or set data.folder to another name"
+# Keys that determine a source's problems, in addition to source, val_size and seed. Checksums identify jsonl files.
 _SOURCE_KEYS = {
     "hub": ("hub_id", "name", "revision"),
     "jsonl": (),
@@ -34,7 +34,7 @@ _SOURCE_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
-    """A prepared folder and the number of problems of each split."""
+    """A prepared folder and the number of problems per split."""
 
     path: Path
     train: int
@@ -55,7 +55,7 @@ class _SplitFile(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """Says what a folder was made from and what it holds. No time and no host, so that it is reproducible too."""
+    """Sources and contents of a folder. It has no time and no host, so that it is reproducible."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["grpo_gsm8k.data"]
@@ -64,11 +64,11 @@ class _Manifest(BaseModel):
     files: dict[Split, _SplitFile]
 
 
-def prepare(config: DataConfig, artifacts: Path) -> DataFolder:
-    """Write the three splits and the manifest; an older folder of the same name is replaced as a whole.
+def prepare_data(config: DataConfig, artifacts: Path) -> DataFolder:
+    """Write the three splits and the manifest, replacing an older folder of the same name.
 
-    The same settings give the same bytes. Raises UserError for bad input, or when the folder holds anything that
-    this function did not write.
+    The same settings give the same bytes. Raises UserError for bad input, or if the folder contains files that this
+    function did not write.
     """
     target = artifacts / config.folder
     _refuse_foreign(target)
@@ -82,22 +82,22 @@ def prepare(config: DataConfig, artifacts: Path) -> DataFolder:
 
 
 def ensure(config: DataConfig, artifacts: Path) -> DataFolder:
-    """Give the prepared folder, making it where it is absent.
+    """Return the prepared folder; prepare it if it does not exist.
 
-    Raises UserError with the fix when the folder was made with other settings or from other files, or when one of
-    its files has changed since.
+    Raises UserError if the folder was prepared with other settings or from other files, or if one of its files has
+    changed since.
     """
     target = artifacts / config.folder
     refuse_link(target)
     if not target.exists():
-        return prepare(config, artifacts)
+        return prepare_data(config, artifacts)
     manifest = _read_manifest(target)
     _check_settings(target, manifest, config)
     _check_sources(target, manifest, config)
     for split, entry in manifest.files.items():
         file = target / _FILES[split]
         if not file.is_file() or _sha256(file) != entry.sha256:
-            raise UserError(f"{file} is missing or was changed after it was prepared: {_AGAIN}")
+            raise UserError(f"{file} is missing or was changed after it was prepared: {_FIX}")
     return _data_folder(target, manifest)
 
 
@@ -107,18 +107,18 @@ def load_split(folder: DataFolder, split: Split) -> list[Problem]:
 
 
 def _split(config: DataConfig, source: SourceProblems) -> dict[Split, list[Problem]]:
-    """Hold out `val_size` train problems; both parts keep the order of the source."""
+    """Hold out `val_size` train problems; all splits keep the order of the source."""
     _refuse_overlap(source)
-    times = Counter(_key(problem) for problem in source.train)
-    # A question that occurs twice would be on both sides, so it stays in train.
-    single = [problem for problem in source.train if times[_key(problem)] == 1]
-    if config.val_size > len(single) or config.val_size >= len(source.train):
+    counts = Counter(_key(problem) for problem in source.train)
+    # A duplicated question could end up in both splits, so it stays in train.
+    unique = [problem for problem in source.train if counts[_key(problem)] == 1]
+    if config.val_size > len(unique) or config.val_size >= len(source.train):
         raise UserError(
             f"data.val_size={config.val_size} leaves nothing to train on: the source has {len(source.train)} train "
-            f"problems, {len(single)} of them with a question of their own; lower data.val_size"
+            f"problems, {len(unique)} of them with a unique question; lower data.val_size"
         )
-    # Ranking by hash, not by a library's random generator: the split must never move with a version of numpy.
-    ranked = sorted(single, key=lambda problem: hashlib.sha256(f"{config.seed}:{problem.id}".encode()).digest())
+    # Ranked by hash instead of a random generator, so that the split does not depend on the version of numpy.
+    ranked = sorted(unique, key=lambda problem: hashlib.sha256(f"{config.seed}:{problem.id}".encode()).digest())
     held_out = {problem.id for problem in ranked[: config.val_size]}
     return {
         "train": [problem for problem in source.train if problem.id not in held_out],
@@ -134,10 +134,10 @@ def _refuse_overlap(source: SourceProblems) -> None:
         if _key(problem) in train:
             raise UserError(
                 f"test problem {problem.id} asks the same question as train problem {train[_key(problem)]}: "
-                "remove it from one of the two"
+                "remove one of them"
             )
         if problem.id in train_ids:
-            raise UserError(f"the id {problem.id} is in the train and in the test problems: rename one of them")
+            raise UserError(f"the id {problem.id} occurs in both train and test problems: rename one of them")
 
 
 def _key(problem: Problem) -> str:
@@ -173,7 +173,7 @@ def _read_manifest(target: Path) -> _Manifest:
     except (OSError, ValidationError):
         manifest = None
     if manifest is None or manifest.files.keys() != _FILES.keys():
-        raise UserError(f"{target} has no {MANIFEST} of a prepared data set: move it away or set data.folder=NAME")
+        raise UserError(f"{target} has no {MANIFEST} of a prepared data set: move it away, or set data.folder=NAME")
     return manifest
 
 
@@ -183,32 +183,34 @@ def _data_folder(target: Path, manifest: _Manifest) -> DataFolder:
 
 
 def _refuse_foreign(target: Path) -> None:
-    """Replacing deletes, so nothing but an earlier result of this module may stand at `target`."""
+    """Raise UserError if replacing `target` would delete anything but an earlier result of this module."""
     refuse_link(target)
     if not target.exists():
         return
     _read_manifest(target)
     foreign = sorted(path.name for path in target.iterdir() if path.name not in {MANIFEST, *_FILES.values()})
     if foreign:
-        raise UserError(f"{target} holds {foreign[0]}, which would be lost: move it away or set data.folder=NAME")
+        raise UserError(
+            f"{target} contains {foreign[0]}, which would be deleted: move it away, or set data.folder=NAME"
+        )
 
 
 def _check_settings(target: Path, manifest: _Manifest, config: DataConfig) -> None:
-    made, asked = manifest.config, _settings(config)
-    for key in sorted(made.keys() | asked.keys()):
-        if made.get(key) != asked.get(key):
+    made, wanted = manifest.config, _settings(config)
+    for key in sorted(made.keys() | wanted.keys()):
+        if made.get(key) != wanted.get(key):
             raise UserError(
-                f"{target} was prepared with data.{key}={made.get(key)}, now data.{key}={asked.get(key)}: {_AGAIN}"
+                f"{target} was prepared with data.{key}={made.get(key)}, now data.{key}={wanted.get(key)}: {_FIX}"
             )
 
 
 def _check_sources(target: Path, manifest: _Manifest, config: DataConfig) -> None:
-    """A source file may be gone, as the folder holds everything; a different one is refused."""
+    """Raise UserError if a source file has changed. A missing one is accepted: the folder contains all problems."""
     for split, path in source_files(config).items():
         made = manifest.sources.get(split)
         same = made and (_sha256(path) == made.sha256 if path.is_file() else str(path) == made.path)
         if not same:
-            raise UserError(f"{target} was not prepared from data.{split}_path={path} as it is now: {_AGAIN}")
+            raise UserError(f"{target} was not prepared from data.{split}_path={path} as it is now: {_FIX}")
 
 
 def _sha256(path: Path) -> str:

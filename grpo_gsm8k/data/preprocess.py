@@ -1,4 +1,4 @@
-"""`command=preprocess`: prompts and responses as token ids, ready for supervised fine-tuning."""
+"""`command=preprocess`: tokenizes prompts and responses for supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.prompts import encode_prompt, separator
-from grpo_gsm8k.data.responses import Text, own_answers, training_texts
+from grpo_gsm8k.data.responses import TrainingText, own_answers, training_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.grading import answers
@@ -29,7 +29,7 @@ END_INSIDE = "end token inside the response"
 
 
 def preprocess_texts(config: Config) -> int:
-    """Write the token folder that `command=sft` reads, and print what is in it."""
+    """Write the token folder that `command=sft` reads, and print a summary."""
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
     data = ensure(config.data, config.artifacts)
@@ -37,16 +37,16 @@ def preprocess_texts(config: Config) -> int:
     source, texts = training_texts(config, data)
     target = config.artifacts / config.preprocess.folder
     _refuse_foreign(target)
-    train, dropped = encode_all(config, texts, tokenizer)
+    train, dropped = encode_examples(config, texts, tokenizer)
     if not train:
-        raise UserError(f"nothing of {source} is left to learn from: {_reasons(dropped)}")
-    val, val_dropped = encode_all(config, own_answers(config, load_split(data, "val")), tokenizer)
+        raise UserError(f"no example of {source} is left to train on: {_reasons(dropped)}")
+    val, val_dropped = encode_examples(config, own_answers(config, load_split(data, "val")), tokenizer)
     made = {
         "source": source,
         "dropped": dict(dropped),
         "val_dropped": dict(val_dropped),
         "unreadable": unreadable(config, texts),
-        "truncated": 0,  # nothing is ever cut
+        "truncated": 0,  # examples are dropped or kept, never truncated
         "lengths": {"prompt": percentiles(e.prompt_ids for e in train), "response": _response_percentiles(train)},
     }
     with written_aside(target) as folder:
@@ -57,12 +57,14 @@ def preprocess_texts(config: Config) -> int:
     return 0
 
 
-def encode_all(config: Config, texts: Sequence[Text], tokenizer: Any) -> tuple[list[Example], Counter[str]]:
-    """Examples that can be learnt, and how many texts were left out for which reason."""
+def encode_examples(
+    config: Config, texts: Sequence[TrainingText], tokenizer: Any
+) -> tuple[list[Example], Counter[str]]:
+    """Return the usable examples, and the number of dropped texts by reason."""
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
     for text in texts:
-        found = encode(config, text, tokenizer)
+        found = encode_example(config, text, tokenizer)
         if isinstance(found, str):
             dropped[found] += 1
         else:
@@ -70,11 +72,11 @@ def encode_all(config: Config, texts: Sequence[Text], tokenizer: Any) -> tuple[l
     return examples, dropped
 
 
-def encode(config: Config, text: Text, tokenizer: Any) -> Example | str:
-    """One example, or why there is none.
+def encode_example(config: Config, text: TrainingText, tokenizer: Any) -> Example | str:
+    """Return one example, or the reason for dropping it.
 
-    Prompt and response are tokenised apart, because the engine is given the prompt's tokens alone: a merge across the
-    border would teach tokens that never follow it there.
+    Prompt and response are tokenized separately, because the engine gets the tokens of the prompt only: a token merged
+    across the boundary would never follow that prompt in generation.
     """
     response = separator(config.prompt) + text.response
     ids = tokenizer.encode(response, add_special_tokens=False)
@@ -89,14 +91,14 @@ def encode(config: Config, text: Text, tokenizer: Any) -> Example | str:
     return tokens.Example(text.id, prompt_ids, response_ids)
 
 
-def unreadable(config: Config, texts: Sequence[Text]) -> int:
-    """Responses in which the answer format of the prompt finds no number: a model that learns them scores nothing."""
-    fmt, locale = answers.AnswerFormat(config.prompt.answer_format), answers.Locale(config.prompt.locale)
+def unreadable(config: Config, texts: Sequence[TrainingText]) -> int:
+    """Count responses without a number in the prompt's answer format; a model that imitates them would score 0."""
+    fmt, locale = config.prompt.answer_format, config.prompt.locale
     return sum(not answers.grade(text.response, "0", fmt, locale).well_formed for text in texts)
 
 
 def percentiles(arrays: Any) -> dict[str, int]:
-    """Lengths in tokens at 50, 90, 99 and 100 %."""
+    """Return the 50th, 90th, 99th and 100th percentile of the lengths in tokens."""
     lengths = [len(ids) for ids in arrays]
     return {f"p{q}": int(np.percentile(lengths, q, method="higher")) for q in (50, 90, 99, 100)}
 
@@ -115,8 +117,8 @@ def _report(target: Path, made: dict[str, Any], train: Sequence[Example], val: S
         lines.append(f"  left out of validation: {_reasons(made['val_dropped'])}")
     if made["unreadable"]:
         lines.append(
-            f"  warning: {made['unreadable']} responses have no answer in this prompt's format, so a model that writes "
-            "like them scores nothing: choose another prompt.answer_format"
+            f"  warning: {made['unreadable']} responses have no answer in this prompt's format, so a model that "
+            "imitates them scores 0: choose another prompt.answer_format"
         )
     return lines
 
@@ -126,6 +128,6 @@ def _reasons(dropped: dict[str, int]) -> str:
 
 
 def _refuse_foreign(target: Path) -> None:
-    """Replacing deletes, so nothing but an earlier result of this command may stand there."""
+    """Raise UserError if replacing `target` would delete anything but an earlier result of this command."""
     if target.exists() and not (target / "manifest.json").is_file():
         raise UserError(f"{target} was not made by command=preprocess: set preprocess.folder to another name")

@@ -1,4 +1,4 @@
-"""One problem, and JSONL files of problems: `{"id", "question", "answer", "gold_number"}`, one object a line."""
+"""Problems, and JSONL files of them: one object `{"id", "question", "answer", "gold_number"}` per line."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class Problem:
 
 
 def parse_problem(row: object, default_id: str, where: str) -> Problem:
-    """Check one row; `id` and `gold_number` are optional, then the gold number follows `####` in the answer.
+    """Validate one row. `id` and `gold_number` are optional; the default gold number follows `####` in the answer.
 
-    Raises UserError that starts with `where` (a file and a line, or what produced the row).
+    Raises UserError that starts with `where` (file and line, or the source of the row).
     """
     if not isinstance(row, dict):
         raise UserError(f"{where}: a row must be an object with question and answer")
     question, answer = text_of(row, "question", where), text_of(row, "answer", where)
     row_id = row.get("id", default_id)
     if not isinstance(row_id, str | int) or isinstance(row_id, bool) or not str(row_id).strip():
-        raise UserError(f"{where}: id must be a text that is not empty")
+        raise UserError(f"{where}: id must be a non-empty string or an integer")
     return Problem(str(row_id), question, answer, _gold(row, answer, where))
 
 
 def read_jsonl(path: Path, id_prefix: str) -> list[Problem]:
-    """Read problems in file order. A row without an id gets `<id_prefix>-<index of the row>`.
+    """Read problems in file order. A row without an id gets `<id_prefix>-<row index>`.
 
-    Raises UserError naming the file and the line: unreadable, not JSON, a bad row, or an id that was there before.
+    Raises UserError, with file and line, for unreadable files, invalid JSON, invalid rows and duplicate ids.
     """
     problems: list[Problem] = []
     first_seen: dict[str, int] = {}
@@ -49,24 +49,24 @@ def read_jsonl(path: Path, id_prefix: str) -> list[Problem]:
         where = f"{path}:{number}"
         problem = parse_problem(_json(line, where), f"{id_prefix}-{len(problems):05d}", where)
         if problem.id in first_seen:
-            raise UserError(f"{where}: id {problem.id!r} is taken by line {first_seen[problem.id]}")
+            raise UserError(f"{where}: id {problem.id!r} is already used in line {first_seen[problem.id]}")
         first_seen[problem.id] = number
         problems.append(problem)
     return problems
 
 
 def write_jsonl(path: Path, problems: Iterable[Problem]) -> None:
-    """Write the canonical form: the same problems always give the same bytes."""
+    """Write problems as JSONL; the same problems always give the same bytes."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[object, object]]]:
-    """Number and object of every line that is not empty. Raises UserError naming the file and the line."""
+    """Yield line number and object of every non-empty line. Raises UserError with file and line."""
     for number, line in _lines(path):
         value = _json(line, f"{path}:{number}")
         if not isinstance(value, dict):
-            raise UserError(f"{path}:{number}: not a JSON object; write one object a line")
+            raise UserError(f"{path}:{number}: not a JSON object; write one object per line")
         yield number, value
 
 
@@ -75,7 +75,7 @@ def _lines(path: Path) -> list[tuple[int, bytes]]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    # Only b"\n" ends a line: str.splitlines would also cut at U+2028, which JSON strings may hold.
+    # str.splitlines would also split at U+2028, which JSON strings may contain.
     return [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
 
 
@@ -85,16 +85,16 @@ def _json(line: bytes, where: str) -> object:
     except UnicodeDecodeError:
         raise UserError(f"{where}: not UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON: {error}; write one object a line") from None
+        raise UserError(f"{where}: not JSON: {error}; write one object per line") from None
 
 
 def text_of(row: dict[object, object], key: str, where: str) -> str:
-    """A value that is a text and not empty. Raises UserError that starts with `where`."""
+    """Return the non-empty string at `key`. Raises UserError that starts with `where`."""
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: {key} is missing, empty or no text")
+        raise UserError(f"{where}: {key} is missing, empty or not a string")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise UserError(f"{where}: {key} holds half of a surrogate pair, which UTF-8 cannot store")
+        raise UserError(f"{where}: {key} contains an unpaired surrogate, which UTF-8 cannot encode")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Questions to prompts: plain text, or the tokenizer's chat template. The only place that tokenises text."""
+"""Rendering and tokenization of prompts, as plain text or with the tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Tokenizer(Protocol):
-    """What is used of a Hugging Face tokenizer."""
+    """The part of a Hugging Face tokenizer that this module uses."""
 
     @property
     def chat_template(self) -> Any: ...
@@ -31,31 +31,31 @@ class Tokenizer(Protocol):
 
 
 class Shot(NamedTuple):
-    """A worked example that stands before the question."""
+    """A worked example that precedes the question."""
 
     question: str
     response: str
 
 
 def separator(prompt: PromptConfig) -> str:
-    """What stands between a plain prompt and its response; a chat template ends with its own."""
+    """Return the text between a plain prompt and its response; a chat template ends with its own separator."""
     return "" if prompt.chat or prompt.text[-1:].isspace() else " "
 
 
 def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Sequence[Shot] = ()) -> str:
-    """Fill in the question and, for `chat`, wrap it; an empty system text gives no system message.
+    """Fill in the question and, with `chat`, apply the chat template; an empty system text adds no system message.
 
-    Worked examples come first: as plain text with an empty line between them, or as earlier turns of the conversation.
-    Raises UserError when the tokenizer has no chat template.
+    Worked examples come first: as plain text separated by empty lines, or as earlier turns of the conversation.
+    Raises UserError if the tokenizer has no chat template.
     """
 
-    # Not str.format: templates and questions contain braces of their own.
-    def asked(text: str) -> str:
+    # str.format would fail on other braces in templates and questions.
+    def filled(text: str) -> str:
         return prompt.text.replace("{question}", text)
 
     if not prompt.chat:
-        examples = [f"{asked(shot.question)}{separator(prompt)}{shot.response}\n\n" for shot in shots]
-        return "".join([*examples, asked(question)])
+        examples = [f"{filled(shot.question)}{separator(prompt)}{shot.response}\n\n" for shot in shots]
+        return "".join([*examples, filled(question)])
     if not tokenizer.chat_template:
         raise UserError(
             f"prompt={prompt.name} needs a chat template and the model's tokenizer has none: set prompt=base"
@@ -64,16 +64,16 @@ def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Seq
     turns = [
         {"role": role, "content": content}
         for shot in shots
-        for role, content in (("user", asked(shot.question)), ("assistant", shot.response))
+        for role, content in (("user", filled(shot.question)), ("assistant", shot.response))
     ]
-    messages = [*system, *turns, {"role": "user", "content": asked(question)}]
+    messages = [*system, *turns, {"role": "user", "content": filled(question)}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def encode_prompt(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Sequence[Shot] = ()) -> np.ndarray:
-    """Token ids int32 [P] of the rendered prompt, with the model's start token exactly once where it uses one."""
+    """Token ids int32 [P] of the rendered prompt, with the model's start token exactly once if it uses one."""
     ids = tokenizer.encode(render(prompt, question, tokenizer, shots), add_special_tokens=False)
-    # A chat template writes its special tokens itself.
+    # A chat template adds special tokens itself.
     start = [] if prompt.chat else _start_ids(tokenizer)
     if ids[: len(start)] != start:
         ids = start + ids
@@ -81,6 +81,6 @@ def encode_prompt(prompt: PromptConfig, question: str, tokenizer: Tokenizer, sho
 
 
 def _start_ids(tokenizer: Tokenizer) -> list[int]:
-    """What the tokenizer puts before a plain text: it shows around an empty one. An end token is left out."""
+    """Return the start token that the tokenizer adds even to an empty text. An end token is ignored."""
     bos = tokenizer.bos_token_id
     return [] if bos is None or bos not in tokenizer.encode("", add_special_tokens=True) else [bos]

@@ -1,4 +1,4 @@
-"""Problems made offline by reasoning-gym: seeded, with numeric answers."""
+"""Problems with numeric answers, generated offline by reasoning-gym from a seed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _DRAWS_PER_PROBLEM = 20  # give up when fewer than one draw in 20 is a question 
 
 
 def import_reasoning_gym() -> Any:
-    """Import reasoning_gym where `pycosat` is missing too.
+    """Import reasoning_gym even if `pycosat` is missing.
 
-    Its package imports every generator, and one puzzle that no command makes imports `pycosat`, which exists as C
-    source only: without a compiler it cannot be installed. An empty module takes its place during the import.
+    The package imports all its generators, and a puzzle that no command uses imports `pycosat`, which is distributed as
+    C source only and cannot be installed without a compiler. An empty module replaces it during the import.
     """
     missing = "pycosat" not in sys.modules and importlib.util.find_spec("pycosat") is None
     if missing:
@@ -35,10 +35,10 @@ def import_reasoning_gym() -> Any:
 
 
 def load_reasoning_gym(config: DataConfig) -> tuple[list[Problem], list[Problem]]:
-    """Make `train_size` problems (validation included) and `test_size` others; no question occurs twice.
+    """Generate `train_size` problems (validation included) and `test_size` others; all questions are distinct.
 
-    Raises UserError for an unknown generator, bad parameters, answers that are no numbers, and for parameters that
-    allow fewer different questions than asked for.
+    Raises UserError for an unknown generator, invalid parameters, non-numeric answers, and parameters that allow too
+    few distinct questions.
     """
     wanted = config.train_size + config.test_size
     items = _distinct_items(config, wanted)
@@ -57,8 +57,8 @@ def _distinct_items(config: DataConfig, wanted: int) -> list[dict[str, Any]]:
         if len(found) == wanted:
             return list(found.values())
     raise UserError(
-        f"reasoning_gym {config.name} has only about {len(found)} different questions with these data.params, "
-        f"{wanted} were asked for: lower data.train_size or data.test_size, or widen data.params"
+        f"reasoning_gym {config.name} has only about {len(found)} distinct questions with these data.params, but "
+        f"{wanted} are configured: lower data.train_size or data.test_size, or widen data.params"
     )
 
 
@@ -67,23 +67,23 @@ def _create(config: DataConfig, size: int) -> Any:
     try:
         return reasoning_gym.create_dataset(config.name, size=size, seed=config.seed, **config.params)
     except (ValueError, TypeError, AssertionError) as error:  # its configs validate with assert
-        raise UserError(f"reasoning_gym refuses data.name={config.name} data.params={config.params}: {error}") from None
+        raise UserError(f"reasoning_gym rejects data.name={config.name} data.params={config.params}: {error}") from None
 
 
 def _problem(config: DataConfig, item: dict[str, Any], problem_id: str) -> Problem:
     number = parse_number(str(item["answer"]), Locale.EN)
     if number is None:
         raise UserError(
-            f"reasoning_gym {config.name} has answers that are no numbers ({str(item['answer'])[:40]!r}): "
+            f"reasoning_gym {config.name} has non-numeric answers ({str(item['answer'])[:40]!r}): "
             "set data.name to an arithmetic generator such as chain_sum or gsm_symbolic"
         )
     gold = canonical(number)
-    # The answer is written as in GSM8K, so that a prepared folder can serve as a JSONL source.
+    # The answer has the format of GSM8K, so that a prepared folder can serve as a JSONL source.
     return Problem(problem_id, item["question"], "\n".join([*_steps(item["metadata"]), f"#### {gold}"]), gold)
 
 
 def _steps(metadata: dict[str, Any]) -> list[str]:
-    """Worked steps, where the generator has some or where they are plain: one line for each sign of a chain."""
+    """Return the generator's worked steps; for chain_sum, one line per operation; else none."""
     if "answer_cot" in metadata:
         return str(metadata["answer_cot"]).rpartition("####")[0].strip().split("\n")
     if metadata.get("source_dataset") != "chain_sum":

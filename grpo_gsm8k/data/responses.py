@@ -1,4 +1,4 @@
-"""Texts to learn from: the data set's own answers, a teacher's traces, or any JSONL of prompts and responses."""
+"""Training texts: the data set's own answers, a teacher's traces, or any JSONL of prompts and responses."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """A question and the response to learn, both as plain text."""
+class TrainingText:
+    """A question and the target response, both as plain text."""
 
     id: str
     question: str
     response: str
 
 
-def training_texts(config: Config, data: DataFolder) -> tuple[str, list[Text]]:
-    """The name of the source and its texts. Raises UserError with the fix."""
+def training_texts(config: Config, data: DataFolder) -> tuple[str, list[TrainingText]]:
+    """Return the name of the configured source and its texts. Raises UserError if there are none."""
     source, path = config.preprocess.source, config.preprocess.path
     traces = config.artifacts / config.traces.folder / "train.jsonl"
     if source == "auto":
@@ -45,20 +45,21 @@ def training_texts(config: Config, data: DataFolder) -> tuple[str, list[Text]]:
             raise UserError(f"{path} is missing: run command=traces first, or set preprocess.source=main")
     texts = read_texts(path)
     if not texts:
-        raise UserError(f"{path} holds no line with a prompt and a response")
+        raise UserError(f"{path} is empty: write lines with a prompt and a response")
     return str(path), texts
 
 
-def own_answers(config: Config, problems: list[Problem]) -> list[Text]:
-    """The data set's worked answers, each ending with the gold number in the prompt's answer format."""
-    fmt, locale = AnswerFormat(config.prompt.answer_format), Locale(config.prompt.locale)
+def own_answers(config: Config, problems: list[Problem]) -> list[TrainingText]:
+    """Return the data set's worked answers, each ending with the gold number in the prompt's answer format."""
+    fmt, locale = config.prompt.answer_format, config.prompt.locale
     return [
-        Text(p.id, p.question, worked_answer(p, fmt, locale, calculator=config.preprocess.calculator)) for p in problems
+        TrainingText(p.id, p.question, worked_answer(p, fmt, locale, calculator=config.preprocess.calculator))
+        for p in problems
     ]
 
 
 def worked_answer(problem: Problem, fmt: AnswerFormat, locale: Locale, calculator: bool) -> str:
-    """The steps of a GSM8K answer and its number in the given format, with or without `<<48/2=24>>`."""
+    """Return the steps of a GSM8K answer and its number in the given format; `calculator` keeps `<<48/2=24>>`."""
     steps, marker, _ = problem.answer.rpartition("####")
     steps = (steps if marker else problem.answer).rstrip()
     if not calculator:
@@ -66,22 +67,22 @@ def worked_answer(problem: Problem, fmt: AnswerFormat, locale: Locale, calculato
     return "\n".join(part for part in (steps, marked(problem.gold_number, fmt, locale)) if part)
 
 
-def read_texts(path: Path) -> list[Text]:
-    """Lines of `{"prompt", "response"}`, `id` optional. Raises UserError naming file and line."""
+def read_texts(path: Path) -> list[TrainingText]:
+    """Read lines of `{"prompt", "response"}` with an optional `id`. Raises UserError with file and line."""
     texts = []
     seen: dict[str, int] = {}
     for number, row in json_objects(path):
         where = f"{path}:{number}"
         name = str(row.get("id", f"line-{number}"))
         if name in seen:
-            raise UserError(f"{where}: id {name!r} is taken by line {seen[name]}")
+            raise UserError(f"{where}: id {name!r} is already used in line {seen[name]}")
         seen[name] = number
-        texts.append(Text(name, text_of(row, "prompt", where), text_of(row, "response", where)))
+        texts.append(TrainingText(name, text_of(row, "prompt", where), text_of(row, "response", where)))
     return texts
 
 
 def _check_kind(config: Config, source: str) -> None:
-    """GSM8K comes in two kinds under the same questions; which one a file holds only its name tells."""
+    """Raise UserError unless the loaded config of GSM8K is the requested one: only `data.name` tells them apart."""
     if config.data.source == "hub" and config.data.name != source:
         raise UserError(
             f"preprocess.source={source}, but data.name={config.data.name}: set data={_GROUPS[source]} or "

@@ -1,4 +1,4 @@
-"""Which examples each update of supervised fine-tuning learns, as a pure function: all of its state is one integer."""
+"""The examples of each fine-tuning update as a pure function, so that the update number is the whole data state."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Use = tuple[int, int]  # epoch, index of the example
 
 
 def plan_updates(lengths: Sequence[int], min_tokens: int, epochs: int, seed: int) -> list[list[Use]]:
-    """Fill one update after another with whole examples, until each has `min_tokens` of them.
+    """Fill each update with whole examples until it has at least `min_tokens` tokens.
 
-    `lengths` are response tokens. Each epoch has an order of its own; an update that is not full at an epoch's end goes
-    on with the next epoch, and the last one takes what is left: every example comes once in every epoch.
+    `lengths` are response tokens. Each epoch has its own order and contains every example once. An update that is not
+    full at the end of an epoch continues with the next one; the last update takes the rest.
     """
     updates: list[list[Use]] = []
     room = 0

@@ -1,4 +1,4 @@
-"""Where problems come from: GSM8K on the hub, JSONL files, or a generator. All give the same rows."""
+"""Sources of problems: GSM8K on the hub, JSONL files, or a generator."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _NO_HUB = "data.source=jsonl data.train_path=FILE data.test_path=FILE takes loca
 
 @dataclass(frozen=True, slots=True)
 class SourceProblems:
-    """All problems of a source in its own order; validation problems are still among `train`.
+    """All problems of a source in its own order; `train` still includes the validation problems.
 
-    `files` are the local files that were read, by split; empty for the hub and for generators.
+    `files` are the local files by split; empty for the hub and for generators.
     """
 
     train: list[Problem]
@@ -31,7 +31,7 @@ class SourceProblems:
 
 
 def load_source(config: DataConfig) -> SourceProblems:
-    """Read or make all problems. Raises UserError naming the key or the line, and the fix."""
+    """Load or generate all problems. Raises UserError with the key or the line."""
     match config.source:
         case "hub":
             return _hub(config)
@@ -42,11 +42,11 @@ def load_source(config: DataConfig) -> SourceProblems:
 
 
 def source_files(config: DataConfig) -> dict[SourceSplit, Path]:
-    """The local files that `load_source` would read, by split."""
+    """Return the local files that `load_source` reads, by split."""
     if config.source != "jsonl":
         return {}
-    if config.train_path is None or config.test_path is None:
-        raise UserError("data.source=jsonl needs data.train_path=FILE and data.test_path=FILE")
+    assert config.train_path is not None  # validated by DataConfig
+    assert config.test_path is not None
     return {"train": config.train_path, "test": config.test_path}
 
 
@@ -55,7 +55,7 @@ def _jsonl(config: DataConfig) -> SourceProblems:
     splits = {split: read_jsonl(path, split) for split, path in files.items()}
     for split, path in files.items():
         if not splits[split]:
-            raise UserError(f"data.{split}_path: {path} holds no problem")
+            raise UserError(f"data.{split}_path: {path} contains no problem")
     return SourceProblems(splits["train"], splits["test"], files)
 
 
@@ -65,15 +65,15 @@ def _hub(config: DataConfig) -> SourceProblems:
 
 
 def _download(config: DataConfig) -> Path:
-    """Fetch one commit of the data set's repository into the Hugging Face cache.
+    """Download one commit of the data set's repository into the Hugging Face cache.
 
-    `datasets.load_dataset(hub_id, revision=...)` is not used for this: without a network it takes the newest cached
-    revision, whatever was asked for, after half a minute of retries. A snapshot is the commit or an error.
+    `datasets.load_dataset(hub_id, revision=...)` would not do: without a network it retries for half a minute and then
+    returns the newest cached revision instead of the requested one. A snapshot is the requested commit or an error.
     """
     if not _COMMIT.fullmatch(config.revision):
-        raise UserError(f"data.revision={config.revision} can move: give the full commit hash (40 hex digits)")
+        raise UserError(f"data.revision={config.revision} is not a fixed commit: give the full hash (40 hex digits)")
     if not _HUB_ID.fullmatch(config.hub_id):
-        raise UserError(f"data.hub_id={config.hub_id} is no hub id: give OWNER/NAME")
+        raise UserError(f"data.hub_id={config.hub_id} is not a hub id: give OWNER/NAME")
     import huggingface_hub  # lazy: local sources need no hub client
 
     try:
@@ -94,12 +94,12 @@ def _hub_split(config: DataConfig, snapshot: Path, split: str) -> list[Problem]:
 
     where = f"{config.hub_id}/{config.name}/{split}"
     try:
-        # Streaming reads the snapshot's files as they are, without a second copy in another cache.
+        # Streaming reads the snapshot's files directly, without a copy in the datasets cache.
         rows = list(datasets.load_dataset(str(snapshot), config.name, split=split, streaming=True))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"{where} cannot be read ({_first_line(error)}): check data.name and data.hub_id") from None
     if not rows:
-        raise UserError(f"{where} holds no problem: check data.name and data.hub_id")
+        raise UserError(f"{where} contains no problem: check data.name and data.hub_id")
     return [parse_problem(row, f"{split}-{index:05d}", f"{where} row {index}") for index, row in enumerate(rows)]
 
 

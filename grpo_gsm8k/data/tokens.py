@@ -1,4 +1,4 @@
-"""Tokenised examples on disk: Parquet shards, and a manifest that says which tokenizer and prompt made them."""
+"""Tokenized examples on disk: Parquet shards, and a manifest with their tokenizer and prompt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TokenSplit = Literal["train", "val"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One prompt and what should follow it, the end token included; both int32 [L]."""
+    """One prompt and its target response with the end token; int32 [P] and [R]."""
 
     id: str
     prompt_ids: np.ndarray
@@ -36,10 +36,10 @@ class Example:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """A digest of everything that decides which ids a text becomes, and of the end token."""
+    """Return a digest of everything that determines the ids of a text, and of the end token."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    for passing in ("padding", "truncation"):  # set by whoever encoded last
-        backend.pop(passing, None)
+    for transient in ("padding", "truncation"):  # options of the last encoding call
+        backend.pop(transient, None)
     text = json.dumps([backend, tokenizer.eos_token_id], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -57,7 +57,7 @@ def write_shards(folder: Path, split: TokenSplit, examples: Sequence[Example], s
 
 
 def read_shards(folder: Path, split: TokenSplit) -> list[Example]:
-    """All examples of a split, in the order in which they were written."""
+    """Read all examples of a split in the order in which they were written."""
     examples: list[Example] = []
     for path in sorted(folder.glob(f"{split}-*.parquet")):
         table = pq.read_table(path, schema=_SCHEMA)
@@ -67,12 +67,12 @@ def read_shards(folder: Path, split: TokenSplit) -> list[Example]:
 
 
 def response_lengths(folder: Path) -> list[int]:
-    """Response tokens of every training example, end token included, without reading the tokens."""
+    """Return the number of response tokens of every training example, including the end token."""
     return [len(example.response_ids) for example in read_shards(folder, "train")]
 
 
 def write_manifest(folder: Path, tokenizer: Any, prompt: PromptConfig, made: Mapping[str, Any]) -> None:
-    """Complete a folder: `made` says from what and how, and what was left out."""
+    """Write the manifest of a finished folder; `made` records its source, settings and dropped examples."""
     extra = {
         "kind": KIND,
         "tokenizer": tokenizer_hash(tokenizer),
@@ -83,7 +83,7 @@ def write_manifest(folder: Path, tokenizer: Any, prompt: PromptConfig, made: Map
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Check every byte and give the manifest. Raises UserError with the command that makes the folder anew."""
+    """Verify all checksums and return the manifest. Raises UserError with the command that rebuilds the folder."""
     refuse_link(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: run command=preprocess with the same settings first")
@@ -97,16 +97,16 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def check_made_for(folder: Path, manifest: Mapping[str, Any], tokenizer: Any, prompt: PromptConfig) -> None:
-    """Raise UserError unless the tokens are those of this tokenizer and this prompt."""
+    """Raise UserError unless the folder was made with this tokenizer and this prompt."""
     if manifest["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(
-            f"{folder} was made with another tokenizer than that of model.path: run command=preprocess with this model"
+            f"{folder} was made with a tokenizer other than that of model.path: run command=preprocess with this model"
         )
-    asked = prompt.model_dump(mode="json")
+    wanted = prompt.model_dump(mode="json")
     for key, value in manifest["prompt"].items():
-        if asked.get(key) != value:
+        if wanted.get(key) != value:
             raise UserError(
-                f"{folder} was made with prompt.{key}={value!r}, now prompt.{key}={asked.get(key)!r}: run "
+                f"{folder} was made with prompt.{key}={value!r}, now prompt.{key}={wanted.get(key)!r}: run "
                 "command=preprocess with this prompt"
             )
 

@@ -1,4 +1,4 @@
-"""Accuracy on problems: ask every model every question, grade, summarise, compare."""
+"""Accuracy on problems: generate completions of all models, grade, summarize, compare."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.diagnostics import contaminated, diagnose
+from grpo_gsm8k.evaluation.diagnostics import diagnose_completions, find_contamination
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
 from grpo_gsm8k.evaluation.prompting import BARE, repeats
 from grpo_gsm8k.evaluation.requests import Question, questions
-from grpo_gsm8k.evaluation.results import any_temperature, comparisons, results, table
-from grpo_gsm8k.evaluation.runner import ask
+from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, compare_models, results_table, summarize_setting
+from grpo_gsm8k.evaluation.runner import run_requests
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.transport.protocol import Failed
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.data.problems import Problem
     from grpo_gsm8k.evaluation.diagnostics import Contamination, Diagnostics
     from grpo_gsm8k.evaluation.predictions import Prediction
-    from grpo_gsm8k.evaluation.results import AnyTemperature, Compared, Result, Setting
+    from grpo_gsm8k.evaluation.results import AnyTemperature, Compared, Setting, SettingResult
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import GroupResult
 
@@ -35,80 +35,82 @@ FILE = "predictions.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is asked: the evaluated problems, those of train, and every model's questions by its name."""
+class EvaluationPlan:
+    """The evaluated problems, the train problems, and the questions by model name."""
 
     problems: list[Problem]
     train: list[Problem]
-    asked: dict[str, list[Question]]
+    questions: dict[str, list[Question]]
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Everything that `predictions.jsonl` says about accuracy."""
+    """Results of an accuracy evaluation, as written to `summary.json`."""
 
-    results: list[Result]
+    results: list[SettingResult]
     any_temperature: list[AnyTemperature]
     diagnostics: list[Diagnostics]
     contamination: Contamination | None
     comparisons: list[Compared]
 
 
-def prepare(config: Config, folders: Mapping[str, Path]) -> Plan:
-    """Read problems and render prompts; `folders` are those of the models. Raises UserError."""
+def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPlan:
+    """Load problems and render prompts. `folders` are the model folders by name. Raises UserError."""
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
     for way in repeats(config.eval.prompting, config.prompt):
-        print(f"note: prompt={config.prompt.name} has no instruction: {way} asks what {way.removesuffix(BARE)} asks")
+        print(f"note: prompt={config.prompt.name} has no system prompt: {way} equals {way.removesuffix(BARE)}")
     data = ensure(config.data, config.artifacts)
     problems = evaluated_problems(config, load_split(data, config.eval.split))
     train = load_split(data, "train")
-    asked: dict[str, list[Question]] = {}
+    by_model: dict[str, list[Question]] = {}
     for name, folder in folders.items():
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        asked[name] = questions(config, name, tokenizer, stop_token_ids(folder, tokenizer), problems, train)
-    return Plan(problems, train, asked)
+        by_model[name] = questions(config, name, tokenizer, stop_token_ids(folder, tokenizer), problems, train)
+    return EvaluationPlan(problems, train, by_model)
 
 
-def measure(config: Config, plan: Plan, folders: Mapping[str, Path], run: RunFolder) -> Measured:
-    """Ask all models all questions, but those that an earlier start got answered."""
-    everything = [question for per_model in plan.asked.values() for question in per_model]
-    _write_prompts(run.path / "prompts.jsonl", everything)
-    file = PredictionFile(run.path / FILE, {q.key: q.request.n for q in everything})
+def measure(config: Config, plan: EvaluationPlan, folders: Mapping[str, Path], run: RunFolder) -> Measured:
+    """Generate and grade all completions that an earlier session did not finish, and summarize."""
+    all_questions = [question for per_model in plan.questions.values() for question in per_model]
+    _write_prompts(run.path / "prompts.jsonl", all_questions)
+    file = PredictionFile(run.path / FILE, {q.key: q.request.n for q in all_questions})
     for name, folder in folders.items():
-        _ask(config, folder, plan.asked[name], file, run)
-    order = {question.key: index for index, question in enumerate(everything)}
-    found = contaminated(plan.problems, plan.train, config.seed) if config.eval.contamination else None
-    return summarise(file.finish(order), found, config.seed)
+        _run_unfinished(config, folder, plan.questions[name], file, run)
+    order = {question.key: index for index, question in enumerate(all_questions)}
+    contamination = find_contamination(plan.problems, plan.train, config.seed) if config.eval.contamination else None
+    return summarize_predictions(file.finish(order), contamination, config.seed)
 
 
-def summarise(predictions: Sequence[Prediction], contamination: Contamination | None, seed: int) -> Measured:
-    """Numbers, intervals and comparisons of graded completions."""
+def summarize_predictions(
+    predictions: Sequence[Prediction], contamination: Contamination | None, seed: int
+) -> Measured:
+    """Compute accuracies, confidence intervals and comparisons of graded completions."""
     by_setting: dict[Setting, list[Prediction]] = {}
     for prediction in predictions:
         by_setting.setdefault(prediction.key[:3], []).append(prediction)
     return Measured(
-        results=[results(key, lines, seed) for key, lines in by_setting.items()],
-        any_temperature=any_temperature(by_setting, seed),
-        diagnostics=[diagnose(lines) for lines in by_setting.values()],
+        results=[summarize_setting(key, lines, seed) for key, lines in by_setting.items()],
+        any_temperature=accuracy_at_any_temperature(by_setting, seed),
+        diagnostics=[diagnose_completions(lines) for lines in by_setting.values()],
         contamination=contamination,
-        comparisons=comparisons(by_setting, seed),
+        comparisons=compare_models(by_setting, seed),
     )
 
 
-def said(measured: Measured) -> str:
-    """What a person reads at the end."""
-    lines = table(measured.results, measured.any_temperature, measured.comparisons)
+def format_accuracy(measured: Measured) -> str:
+    """Format the tables that are printed at the end."""
+    lines = results_table(measured.results, measured.any_temperature, measured.comparisons)
     if (found := measured.contamination) is not None:
         lines += (
-            f"\nquestions that are in train: {found.overlapping} share 13 words in a row, "
+            f"\nevaluated questions in train: {found.overlapping} share 13 consecutive words, "
             f"{found.near_duplicates} are near-duplicates"
         )
     return lines
 
 
 def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
-    """The first `limit` problems of the file or the split. Raises UserError when there are none."""
+    """Return the first `limit` problems of the file or the split. Raises UserError if there are none."""
     path = config.eval.data_path
     problems = read_jsonl(path, path.stem) if path else split
     if not problems:
@@ -117,14 +119,16 @@ def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
 
 
 def _write_prompts(path: Path, asked: Sequence[Question]) -> None:
-    """The exact prompts; those of another temperature are the same."""
+    """Write the exact prompts, one line for all temperatures."""
     lines = {(q.model, q.prompting, q.problem.id): q.prompt for q in asked}
     rows = ({"model": m, "prompting": p, "item_id": i, "prompt": text} for (m, p, i), text in lines.items())
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _ask(config: Config, folder: Path, asked: Sequence[Question], file: PredictionFile, run: RunFolder) -> None:
-    """What is not answered yet; a request that is refused for good counts as wrong."""
+def _run_unfinished(
+    config: Config, folder: Path, asked: Sequence[Question], file: PredictionFile, run: RunFolder
+) -> None:
+    """Run the unfinished requests of one model. A request that fails permanently counts as wrong."""
     from transformers import AutoTokenizer
 
     waiting = {q.request.request_id: q for q in asked if q.key not in file.done}
@@ -139,4 +143,4 @@ def _ask(config: Config, folder: Path, asked: Sequence[Question], file: Predicti
         else:
             file.add(graded(question, result, tokenizer, config.prompt))
 
-    ask(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)
+    run_requests(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)

@@ -1,4 +1,4 @@
-"""Signs of trouble in the completions of one setting: collapse, repetition, confidence that says nothing."""
+"""Diagnostics of the completions of one setting: diversity, repetition, calibration."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SHOWN_PAIRS = 20
 
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
-    """None where the data cannot say. `jaccard` and `answer_entropy` are means over problems with several samples."""
+    """None means not computable. `jaccard` and `answer_entropy` are means over problems with several samples."""
 
     distinct_3: float | None
     jaccard: float | None
     answer_entropy: float | None  # nats
     repetition: float
     calibration_error: float | None
-    auroc: float | None  # of the mean log-probability for correctness
+    auroc: float | None  # mean log-probability as a predictor of correctness
 
 
-def diagnose(predictions: Sequence[Prediction]) -> Diagnostics:
-    """Look at all completions of one setting."""
+def diagnose_completions(predictions: Sequence[Prediction]) -> Diagnostics:
+    """Compute the diagnostics of all completions of one setting."""
     by_item: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         by_item.setdefault(prediction.item_id, []).append(prediction)
@@ -40,10 +40,10 @@ def diagnose(predictions: Sequence[Prediction]) -> Diagnostics:
     confidences = [calibration.confidence([p.mean_logprob]) for p in known if p.mean_logprob is not None]
     right = [p.kind == ErrorKind.CORRECT for p in known]
     bins = calibration.reliability_bins(confidences, right) if known else []
-    likeness = [j for group in several if (j := diversity.mean_trigram_jaccard([p.text for p in group])) is not None]
+    similarity = [j for group in several if (j := diversity.mean_trigram_jaccard([p.text for p in group])) is not None]
     return Diagnostics(
         distinct_3=diversity.distinct_n([p.text for p in predictions], 3),
-        jaccard=fmean(likeness) if likeness else None,
+        jaccard=fmean(similarity) if similarity else None,
         answer_entropy=fmean(diversity.answer_entropy([p.number for p in g]) for g in several) if several else None,
         repetition=fmean(diversity.repetition(p.text) for p in predictions),
         calibration_error=calibration.expected_calibration_error(bins) if bins else None,
@@ -53,15 +53,15 @@ def diagnose(predictions: Sequence[Prediction]) -> Diagnostics:
 
 @dataclass(frozen=True, slots=True)
 class Contamination:
-    """Evaluated problems whose question is in train: shared runs of 13 words, and near-duplicates; a few of each."""
+    """Numbers of evaluated problems whose question is in train, by either measure, and the most similar pairs."""
 
     overlapping: int
     near_duplicates: int
-    examples: tuple[tuple[str, str, float], ...]  # id of the evaluated, id of the train problem, likeness
+    examples: tuple[tuple[str, str, float], ...]  # id of the evaluated problem, id of the train problem, similarity
 
 
-def contaminated(evaluated: Sequence[Problem], train: Sequence[Problem], seed: int) -> Contamination:
-    """Compare questions with questions."""
+def find_contamination(evaluated: Sequence[Problem], train: Sequence[Problem], seed: int) -> Contamination:
+    """Search the train questions for the evaluated ones: shared runs of 13 words, and near-duplicates."""
     asked, known = [p.question for p in evaluated], [p.question for p in train]
     overlaps = contamination.ngram_overlaps(asked, known)
     duplicates = contamination.near_duplicates(asked, known, seed)

@@ -1,7 +1,7 @@
 """`command=eval eval.suite=generate`: completions for the prompts of a file, without gold answers.
 
-`generations.jsonl` in the run folder gets one line for each line of the input, at last in the same order. It grows as
-results arrive, so a killed run loses at most what the engine was working on.
+`generations.jsonl` in the run folder gets one line per input line, and is sorted in the order of the input at the end.
+It is written as results arrive, so a killed run loses only requests that were running.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grpo_gsm8k.data.problems import json_objects, text_of
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.requests import samples_at
-from grpo_gsm8k.evaluation.runner import ask, model_folder, named_models, open_run
+from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run, run_requests
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.grading import answers
@@ -37,8 +37,8 @@ FILE, PROMPTS = "generations.jsonl", "prompts.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the input. `raw` texts are prompts already, others are questions for the template."""
+class InputLine:
+    """One input line. A `raw` text is a complete prompt, any other is a question for the template."""
 
     id: Id
     text: str
@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One completion: its text, the answer read from it and that as a canonical number, why it ended, its tokens."""
+    """One completion. `extracted` is the raw answer, `number` its canonical form, `tokens` the number of tokens."""
 
     text: str
     extracted: str | None
@@ -59,7 +59,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One line of the output. `error` is what the engine said when it refused the prompt for good, else None."""
+    """One output line. `error` is the engine's message if it refused the prompt permanently, else None."""
 
     id: Id
     completions: tuple[Generated, ...]
@@ -67,10 +67,10 @@ class Generation:
 
 
 def generate(config: Config) -> int:
-    """Complete every prompt of `eval.input_path`; returns 0. Raises UserError before anything is generated."""
+    """Generate completions for `eval.input_path`; returns exit code 0. Raises UserError before generation starts."""
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
-    assert config.eval.input_path is not None  # the configuration was checked
+    assert config.eval.input_path is not None  # validated by EvalConfig
     models = named_models(config)
     if len(models) > 1:
         raise UserError(f"eval.model_path={list(models)}: eval.suite=generate takes one model")
@@ -86,51 +86,53 @@ def generate(config: Config) -> int:
         file = JsonLines(run.path / FILE)
         done = {record["id"] for record in file.records()}
         if done:
-            print(f"{len(done)} of {len(lines)} lines were answered before", flush=True)
+            print(f"{len(done)} of {len(lines)} lines are already finished", flush=True)
 
         def take(result: GroupResult | Failed) -> None:
             file.append(asdict(generation_of(ids[result.request_id], result, tokenizer, config.prompt)))
 
-        ask(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
+        run_requests(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
         _finish(run, file, lines, time.monotonic() - started)
     return 0
 
 
-def read_lines(path: Path) -> list[Line]:
-    """All lines of the input: `id` and one of `question` and `prompt`. Raises UserError naming file, line and fix."""
-    lines: dict[Id, Line] = {}
+def read_lines(path: Path) -> list[InputLine]:
+    """Read the input lines: `id`, and `question` or `prompt`. Raises UserError with file, line and fix."""
+    lines: dict[Id, InputLine] = {}
     first: dict[Id, int] = {}
     for number, row in json_objects(path):
         where = f"{path}:{number}"
         name = row.get("id")
         if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            raise UserError(f'{where}: give each line an id, a text or a whole number, such as "id": "q{number}"')
+            raise UserError(f'{where}: give each line an id, a string or an integer, such as "id": "q{number}"')
         if name in first:
-            raise UserError(f"{where}: id {name!r} is taken by line {first[name]}: give each line its own")
+            raise UserError(f"{where}: id {name!r} is already used in line {first[name]}: give each line its own")
         given = [key for key in ("prompt", "question") if key in row]
         if len(given) != 1:
-            raise UserError(f"{where}: give either a question or a prompt, not {' and '.join(given) or 'neither'}")
+            raise UserError(f"{where}: give either question or prompt, not {' and '.join(given) or 'neither'}")
         first[name] = number
-        lines[name] = Line(name, text_of(row, given[0], where), given[0] == "prompt", where)
+        lines[name] = InputLine(name, text_of(row, given[0], where), given[0] == "prompt", where)
     if not lines:
         raise UserError(f'{path} is empty: write lines such as {{"id": "q1", "question": "..."}}')
     return list(lines.values())
 
 
-def _requests(config: Config, lines: Sequence[Line], tokenizer: Any, stops: tuple[int, ...]) -> list[GenerateGroup]:
+def _requests(
+    config: Config, lines: Sequence[InputLine], tokenizer: Any, stops: tuple[int, ...]
+) -> list[GenerateGroup]:
     (temperature,) = config.eval.temperatures
-    as_it_is = config.prompt.model_copy(update={"system": "", "text": "{question}"})
+    verbatim = config.prompt.model_copy(update={"system": "", "text": "{question}"})
     room = config.actor.max_model_len - config.eval.max_new_tokens
     made: list[GenerateGroup] = []
     for index, line in enumerate(lines):
-        ids = encode_prompt(as_it_is if line.raw else config.prompt, line.text, tokenizer)
+        ids = encode_prompt(verbatim if line.raw else config.prompt, line.text, tokenizer)
         if len(ids) > room:
             raise UserError(
-                f"{line.where}: the prompt has {len(ids)} tokens, with eval.max_new_tokens="
-                f"{config.eval.max_new_tokens} more than actor.max_model_len={config.actor.max_model_len}: shorten it, "
-                "raise the latter or lower eval.max_new_tokens"
+                f"{line.where}: the prompt has {len(ids)} tokens, which together with eval.max_new_tokens="
+                f"{config.eval.max_new_tokens} exceed actor.max_model_len={config.actor.max_model_len}: shorten it, "
+                "raise the latter, or lower eval.max_new_tokens"
             )
-        # By the place in the file alone: a resumed run draws what this one would have.
+        # Depends only on the position in the file, so that a resumed run samples the same completions.
         seed = (config.seed << 40) + index * config.eval.samples
         sampling = SamplingSpec(temperature, 1.0, config.eval.max_new_tokens, seed, stops)
         n = samples_at(config, temperature)
@@ -138,8 +140,8 @@ def _requests(config: Config, lines: Sequence[Line], tokenizer: Any, stops: tupl
     return made
 
 
-def _write_prompts(path: Path, lines: Sequence[Line], requests: Sequence[GenerateGroup], tokenizer: Any) -> None:
-    """The exact prompts. Raises UserError when a resumed run has others: its answers would not belong to them."""
+def _write_prompts(path: Path, lines: Sequence[InputLine], requests: Sequence[GenerateGroup], tokenizer: Any) -> None:
+    """Write the exact prompts. Raises UserError if a resumed run has different ones, which invalidate its answers."""
     texts = (tokenizer.decode(request.prompt_ids.tolist(), skip_special_tokens=False) for request in requests)
     rows = ({"id": line.id, "prompt": text} for line, text in zip(lines, texts, strict=True))
     content = "".join(json.dumps(row) + "\n" for row in rows)
@@ -152,7 +154,7 @@ def _write_prompts(path: Path, lines: Sequence[Line], requests: Sequence[Generat
 
 
 def generation_of(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt: PromptConfig) -> Generation:
-    """The output line for one result."""
+    """Return the output line of one result."""
     if isinstance(result, Failed):
         return Generation(name, (), result.error)
     return Generation(name, tuple(_generated(completion, tokenizer, prompt) for completion in result.completions), None)
@@ -160,15 +162,14 @@ def generation_of(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt
 
 def _generated(completion: Completion, tokenizer: Any, prompt: PromptConfig) -> Generated:
     text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-    locale = answers.Locale(prompt.locale)
-    extracted = answers.extract(text, answers.AnswerFormat(prompt.answer_format), locale)
-    number = None if extracted is None else answers.parse_number(extracted, locale)
+    extracted = answers.extract(text, prompt.answer_format, prompt.locale)
+    number = None if extracted is None else answers.parse_number(extracted, prompt.locale)
     canonical = None if number is None else answers.canonical(number)
     return Generated(text, extracted, canonical, completion.finish_reason, len(completion.token_ids))
 
 
-def _finish(run: RunFolder, file: JsonLines, lines: Sequence[Line], seconds: float) -> None:
-    """Bring the lines into the order of the input, whatever order they were answered in."""
+def _finish(run: RunFolder, file: JsonLines, lines: Sequence[InputLine], seconds: float) -> None:
+    """Sort the output lines in the order of the input, and write the summary."""
     by_id = {record["id"]: record for record in file.records()}
     file.close()
     ordered = [by_id[line.id] for line in lines]
@@ -177,7 +178,7 @@ def _finish(run: RunFolder, file: JsonLines, lines: Sequence[Line], seconds: flo
     ends = Counter(completion["finish_reason"] for completion in made)
     summary = {
         "kind": "generate",
-        "wall_seconds": seconds,  # of this start: what a resumed run did before is not in it
+        "wall_seconds": seconds,  # of this session only
         "lines": len(ordered),
         "failed": sum(record["error"] is not None for record in ordered),
         "completions": len(made),

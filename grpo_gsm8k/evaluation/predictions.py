@@ -1,4 +1,4 @@
-"""`predictions.jsonl`: one line per completion, written as it arrives, whole groups only after a resume."""
+"""`predictions.jsonl`: one line per completion, appended as results arrive; a resume drops incomplete groups."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Key = tuple[str, str, float, str]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One completion of one question, graded. `failed`: the engine refused it for good, and it counts as wrong.
+    """One graded completion. `failed`: the engine refused the request permanently, and it counts as wrong.
 
-    `kind` is the strict verdict, `right_unpunctuated` that of `grading.punctuation`; a cut-off answer is wrong in both.
+    `kind` is the strict verdict, `right_unpunctuated` that of `grading.punctuation`. Truncation is wrong in both.
     """
 
     model: str
@@ -49,21 +49,20 @@ class Prediction:
 
     @property
     def key(self) -> Key:
-        """The question that it answers."""
+        """The key of its question."""
         return self.model, self.prompting, self.temperature, self.item_id
 
 
 def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: PromptConfig) -> list[Prediction]:
-    """The completions of one question as lines."""
-    fmt, locale = answers.AnswerFormat(prompt.answer_format), answers.Locale(prompt.locale)
+    """Grade the completions of one question."""
     gold = Decimal(question.problem.gold_number)
     lines = []
     for sample, completion in enumerate(result.completions):
         text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-        grade = answers.grade(text, question.problem.gold_number, fmt, locale)
+        grade = answers.grade(text, question.problem.gold_number, prompt.answer_format, prompt.locale)
         kind = scoring.classify(grade, completion.finish_reason == "length")
         wrong = kind in (scoring.ErrorKind.FORMAT, scoring.ErrorKind.LOGIC)
-        unpunctuated = wrong and right_without_punctuation(grade.extracted, gold, locale)
+        unpunctuated = wrong and right_without_punctuation(grade.extracted, gold, prompt.locale)
         lines.append(
             Prediction(
                 **_question_fields(question, sample),
@@ -73,7 +72,7 @@ def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: Prom
                 kind=str(kind),
                 right_unpunctuated=unpunctuated or kind == scoring.ErrorKind.CORRECT,
                 tokens=len(completion.token_ids),
-                # What is behind the third digit depends on who was in the same batch, and so on the number of engines.
+                # Further digits depend on the composition of the batch, and so on the number of engines.
                 mean_logprob=round(float(completion.logprobs.mean()), 3) if len(completion.logprobs) else None,
                 failed=False,
             )
@@ -82,7 +81,7 @@ def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: Prom
 
 
 def refused(question: Question, result: Failed) -> list[Prediction]:
-    """A question that the engine will not answer: every completion counts as wrong."""
+    """Return wrong predictions for a question that the engine refused permanently."""
     return [
         Prediction(
             **_question_fields(question, sample),
@@ -112,10 +111,10 @@ def _question_fields(question: Question, sample: int) -> dict[str, Any]:
 
 
 class PredictionFile:
-    """The growing file of one evaluation. A kill costs at most the group that was being written."""
+    """The predictions file of one evaluation. A kill loses at most the group that was being written."""
 
     def __init__(self, path: Path, samples: Mapping[Key, int]) -> None:
-        """Open or create; `samples` says how many lines each question has, groups with fewer are asked again."""
+        """Open or create the file. Groups with fewer lines than `samples` are dropped, to be generated again."""
         self.path = path
         self._file = JsonLines(path)
         found = Counter(_key(line) for line in self._file.records())
@@ -128,11 +127,11 @@ class PredictionFile:
             self._file.append(asdict(prediction))
 
     def predictions(self) -> list[Prediction]:
-        """All lines so far."""
+        """Return all lines so far."""
         return [Prediction(**line) for line in self._file.records()]
 
     def finish(self, order: Mapping[Key, int]) -> list[Prediction]:
-        """Bring the lines into the order of the questions, whatever order they were answered in, and close."""
+        """Sort the lines in the order of the questions, and close the file."""
         ordered = sorted(self.predictions(), key=lambda p: (order[p.key], p.sample))
         self._file.close()
         write_atomically(self.path, "".join(json.dumps(asdict(p)) + "\n" for p in ordered))

@@ -1,4 +1,4 @@
-"""The ways of asking: with or without the instruction, after none, one or several worked examples."""
+"""Prompting variants: with or without the system prompt, and with zero, one or several worked examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from grpo_gsm8k.data.prompts import Shot
 from grpo_gsm8k.data.responses import worked_answer
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,12 +20,12 @@ BARE = "_bare"
 
 
 def without_instruction(prompt: PromptConfig) -> PromptConfig:
-    """The same template with nothing but the question in it."""
+    """Return the template without the system prompt."""
     return prompt.model_copy(update={"system": ""})
 
 
 def repeats(ways: Sequence[str], prompt: PromptConfig) -> list[str]:
-    """The ways without an instruction that ask nothing new, as the template has none to leave out."""
+    """Return the bare variants that duplicate another one because the template has no system prompt."""
     if prompt.system:
         return []
     return [way for way in ways if way.endswith(BARE) and way.removesuffix(BARE) in ways]
@@ -35,16 +34,18 @@ def repeats(ways: Sequence[str], prompt: PromptConfig) -> list[str]:
 def shots_of(
     prompting: str, shots: int, train: Sequence[Problem], evaluated: Sequence[Problem], prompt: PromptConfig, seed: int
 ) -> tuple[Shot, ...]:
-    """The worked examples of a way of asking: by seed, from train, never a question that is evaluated.
+    """Return the worked examples of a variant: drawn by seed from train, without evaluated questions.
 
-    Fewer are the first of more, so that one shot and eight shots differ in nothing else. Raises UserError.
+    A smaller number takes a prefix, so that variants share their first examples. Raises UserError if there are too few.
     """
     count = {"zero_shot": 0, "one_shot": 1, "few_shot": shots}[prompting.removesuffix(BARE)]
-    asked = {problem.question for problem in evaluated}
-    candidates = [problem for problem in train if problem.question not in asked]
+    excluded = {problem.question for problem in evaluated}
+    candidates = [problem for problem in train if problem.question not in excluded]
     if count > len(candidates):
-        raise UserError(f"eval.shots={count}: train has only {len(candidates)} problems that are not evaluated")
+        raise UserError(
+            f"eval.shots={count}: train has only {len(candidates)} problems that are not evaluated; lower eval.shots"
+        )
     order = np.random.default_rng(seed).permutation(len(candidates))[:count]
-    fmt, locale = AnswerFormat(prompt.answer_format), Locale(prompt.locale)
+    fmt, locale = prompt.answer_format, prompt.locale
     chosen = [candidates[i] for i in order]
     return tuple(Shot(p.question, worked_answer(p, fmt, locale, calculator=False)) for p in chosen)

@@ -1,4 +1,4 @@
-"""What one evaluation asks of a model: every way of asking, temperature and problem, each as one request."""
+"""The requests of an evaluation: one per prompting variant, temperature and problem."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One problem, asked in one way at one temperature. `prompt` is the exact text."""
+    """One problem with a prompting variant and a temperature. `prompt` is the exact text."""
 
     model: str
     prompting: str
@@ -31,7 +31,7 @@ class Question:
 
     @property
     def key(self) -> tuple[str, str, float, str]:
-        """What its lines in predictions.jsonl are found by."""
+        """The key of its lines in predictions.jsonl."""
         return self.model, self.prompting, self.temperature, self.problem.id
 
 
@@ -43,7 +43,7 @@ def questions(
     evaluated: Sequence[Problem],
     train: Sequence[Problem],
 ) -> list[Question]:
-    """All questions for one model. Raises UserError for a prompt that leaves no room for an answer."""
+    """Build all questions for one model. Raises UserError for a prompt that leaves too few tokens for an answer."""
     made: list[Question] = []
     for prompting in config.eval.prompting:
         template = without_instruction(config.prompt) if prompting.endswith(BARE) else config.prompt
@@ -72,7 +72,7 @@ def questions(
 
 
 def samples_at(config: Config, temperature: float) -> int:
-    """Greedy completions are all the same: one is enough."""
+    """Return the number of samples: one for greedy decoding, whose completions are all equal."""
     return config.eval.samples if temperature else 1
 
 
@@ -80,7 +80,7 @@ def _check_room(config: Config, prompting: str, problem: Problem, prompt_tokens:
     needed = prompt_tokens + config.eval.max_new_tokens
     if needed > config.actor.max_model_len:
         raise UserError(
-            f"{prompting}: the prompt of {problem.id} has {prompt_tokens} tokens, with eval.max_new_tokens="
-            f"{config.eval.max_new_tokens} more than actor.max_model_len={config.actor.max_model_len}: raise "
-            "the latter, or lower eval.shots or eval.max_new_tokens"
+            f"{prompting}: the prompt of {problem.id} has {prompt_tokens} tokens, which together with "
+            f"eval.max_new_tokens={config.eval.max_new_tokens} exceed actor.max_model_len={config.actor.max_model_len}:"
+            " raise the latter, or lower eval.shots or eval.max_new_tokens"
         )

@@ -1,4 +1,4 @@
-"""Predictions -> accuracies with intervals, and paired comparisons of models on the same problems."""
+"""Accuracies with confidence intervals, and paired comparisons of models, computed from predictions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.evaluation.predictions import Prediction
 
-Setting = tuple[str, str, float]  # model, way of asking, temperature
+Setting = tuple[str, str, float]  # model, prompting variant, temperature
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """One model asked in one way at one temperature; fractions are of all completions and sum to 1 with `accuracy`.
+class SettingResult:
+    """Results of one setting. The fractions of all completions and `accuracy` sum to 1.
 
     With n samples `accuracy` is mean@n. `pass_at` and `majority_at` are pass@k and majority@k by k: 1, 2, 4, ... and n.
-    `accuracy_punctuation_free` takes the verdict of `grading.punctuation`, so it is never the lower one. `agreement`
-    is the share of completions with the commonest answer.
+    `accuracy_punctuation_free` uses the verdict of `grading.punctuation`, so it is at least `accuracy`. `agreement` is
+    the share of completions with the most common answer.
     """
 
     model: str
@@ -54,13 +54,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class AnyTemperature:
-    """The share of problems that at least one completion at any of the temperatures got right."""
+    """The share of problems with at least one right completion at any of the temperatures."""
 
     model: str
     prompting: str
     temperatures: tuple[float, ...]
     items: int
-    completions: int  # of each problem, over all temperatures
+    completions: int  # per problem, over all temperatures
     accuracy: float
     ci_low: float
     ci_high: float
@@ -68,7 +68,7 @@ class AnyTemperature:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Model `b` less model `a`, asked in the same way; `p_holm` is corrected for the number of pairs."""
+    """Model `b` minus model `a` in the same setting; `p_holm` is corrected for the number of pairs."""
 
     a: str
     b: str
@@ -79,12 +79,12 @@ class Compared:
     ci_high: float
     p: float
     p_holm: float
-    smallest_difference: float | None  # that this many problems show with a power of 80 %
+    smallest_difference: float | None  # detectable with this many problems at a power of 80 %
     verdict: str
 
 
-def results(setting: Setting, predictions: Sequence[Prediction], seed: int) -> Result:
-    """Summarise the completions of one setting; nothing leaves the denominator."""
+def summarize_setting(setting: Setting, predictions: Sequence[Prediction], seed: int) -> SettingResult:
+    """Summarize the completions of one setting; every denominator counts all of them."""
     scores_IN = _scores(predictions)
     interval = mean_interval(scores_IN, seed)
     lenient = mean_interval(_by_problem((p.item_id, p.right_unpunctuated) for p in predictions), seed)
@@ -92,7 +92,7 @@ def results(setting: Setting, predictions: Sequence[Prediction], seed: int) -> R
     total = len(predictions)
     samples = _samples(predictions)
     n = scores_IN.shape[1]
-    return Result(
+    return SettingResult(
         *setting,
         items=scores_IN.shape[0],
         samples=n,
@@ -114,8 +114,8 @@ def results(setting: Setting, predictions: Sequence[Prediction], seed: int) -> R
     )
 
 
-def any_temperature(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[AnyTemperature]:
-    """One for each model and way of asking; of a single greedy completion it says what its accuracy says."""
+def accuracy_at_any_temperature(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[AnyTemperature]:
+    """Return one entry per model and prompting variant; for a single greedy completion it equals the accuracy."""
     groups: dict[tuple[str, str], list[Setting]] = {}
     for setting in by_setting:
         groups.setdefault(setting[:2], []).append(setting)
@@ -125,19 +125,19 @@ def any_temperature(by_setting: Mapping[Setting, Sequence[Prediction]], seed: in
         right = sampling.right_at_any_temperature(samples)
         interval = mean_interval(list(right.values()), seed)
         temperatures = tuple(temperature for _, _, temperature in settings)
-        each = len(samples) // len(right)
+        per_problem = len(samples) // len(right)
         ends = (interval.estimate, interval.low, interval.high)
-        found.append(AnyTemperature(model, prompting, temperatures, len(right), each, *ends))
+        found.append(AnyTemperature(model, prompting, temperatures, len(right), per_problem, *ends))
     return found
 
 
 def doublings(n: int) -> list[int]:
-    """1, 2, 4, ... up to n, and n itself."""
+    """Return 1, 2, 4, ... up to n, and n itself."""
     return [*(1 << power for power in range((n - 1).bit_length())), n]
 
 
-def comparisons(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[Compared]:
-    """Every two models that were asked in the same way at the same temperature."""
+def compare_models(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -> list[Compared]:
+    """Compare every two models with the same prompting variant and temperature."""
     pairs = [(a, b) for a, b in combinations(by_setting, 2) if a[1:] == b[1:]]
     found = [comparison.compare(_by_item(by_setting[a]), _by_item(by_setting[b]), seed) for a, b in pairs]
     corrected = comparison.holm([c.p_value for c in found]) if found else ()
@@ -158,8 +158,10 @@ def comparisons(by_setting: Mapping[Setting, Sequence[Prediction]], seed: int) -
     ]
 
 
-def table(found: Sequence[Result], anywhere: Sequence[AnyTemperature], compared: Sequence[Compared]) -> str:
-    """What a person reads at the end."""
+def results_table(
+    found: Sequence[SettingResult], anywhere: Sequence[AnyTemperature], compared: Sequence[Compared]
+) -> str:
+    """Format all results as text."""
     width = max(len("model"), *(len(r.model) for r in found))
     head = f"{'model':{width}}  {'asked':14} {'temp.':>5}  {'accuracy [95 %]':24} {'punctuation-free [95 %]':24}"
     lines = [f"{head} {'cut':>5} {'format':>6} {'logic':>6}"]
@@ -195,10 +197,10 @@ def _by_k(values: Mapping[int, float]) -> str:
     return ", ".join(f"@{k} {value:.1%}" for k, value in values.items())
 
 
-def _samples(predictions: Sequence[Prediction]) -> list[sampling.Sample]:
-    """A truncated completion has no answer, whatever number it ends with."""
+def _samples(predictions: Sequence[Prediction]) -> list[sampling.SampledAnswer]:
+    """Convert predictions; a truncated completion has no answer, whatever number it contains."""
     return [
-        sampling.Sample(
+        sampling.SampledAnswer(
             p.item_id,
             p.temperature,
             None if p.kind == ErrorKind.TRUNCATED else p.number,
@@ -209,7 +211,7 @@ def _samples(predictions: Sequence[Prediction]) -> list[sampling.Sample]:
 
 
 def _scores(predictions: Sequence[Prediction]) -> np.ndarray:
-    """1 for right, 0 for wrong, [items, samples]."""
+    """Return 1 for right, 0 for wrong, [items, samples]."""
     return _by_problem((p.item_id, p.kind == ErrorKind.CORRECT) for p in predictions)
 
 

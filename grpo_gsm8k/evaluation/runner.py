@@ -1,4 +1,4 @@
-"""What every suite of `command=eval` does: open or resume its run folder, find the model, ask until all is answered."""
+"""Shared parts of the suites of `command=eval`: run folder, resume, model folders, requests with retries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult
 
-# What decides the answers, so that a resumed run must not change it: whole sections, and keys of `eval`.
+# Settings that determine the answers, so a resumed run must not change them: sections, and keys of `eval`.
 SECTIONS = ("data", "model", "prompt")
 KEYS = (
     *("eval_suites", "lm_eval_tasks", "lm_eval_shots", "lm_eval_max_gen_toks", "lm_eval_chat", "baseline"),
@@ -35,21 +35,18 @@ PROGRESS_EVERY = 100
 
 
 def named_models(config: Config) -> dict[str, str]:
-    """Model paths by the names under which they are reported, the baseline first.
-
-    Raises UserError for one that is given twice.
-    """
+    """Return model paths by their reported names, the baseline first. Raises UserError for duplicates."""
     given, baseline = config.eval.model_path, config.eval.baseline
     paths = [config.model.path] if given is None else [given] if isinstance(given, str) else given
     if baseline is not None:
         paths = [baseline, *paths]
     if not paths or len(set(paths)) < len(paths):
-        raise UserError(f"eval.model_path={paths}: give different models")
+        raise UserError(f"eval.model_path={paths}: give distinct models")
     return {path: path for path in paths}
 
 
 def model_folder(config: Config, path: str) -> Path:
-    """The local folder of a model. Raises UserError when there is none, or its context is too short."""
+    """Return the local folder of a model. Raises UserError if it is missing or its context is too short."""
     init = config.model.init if path == config.model.path else "pretrained"
     model = config.model.model_copy(update={"path": path, "init": init})
     if path != config.model.path:
@@ -57,15 +54,17 @@ def model_folder(config: Config, path: str) -> Path:
     folder = start_folder(pin_model(config.model_copy(update={"model": model})))
     context = context_length(folder)
     if config.actor.max_model_len > context:
-        raise UserError(f"actor.max_model_len={config.actor.max_model_len} exceeds the model's context of {context}")
+        raise UserError(
+            f"actor.max_model_len={config.actor.max_model_len} exceeds the model's context of {context}: lower it"
+        )
     return folder
 
 
 @contextmanager
 def open_run(config: Config, file: str) -> Iterator[RunFolder]:
-    """A new run folder, or the one that `eval.resume_from` names; `latest` is the newest that holds `file`.
+    """Create a run folder, or reopen that of `eval.resume_from`; `latest` is the newest one that contains `file`.
 
-    Raises UserError for a run that was started with other models, prompts or ways of sampling, or that is still going.
+    Raises UserError for a run that was started with other models, prompts or sampling settings, or is still running.
     """
     values = redaction.plain(config.model_dump(mode="json"))
     resumed = config.eval.resume_from
@@ -75,7 +74,7 @@ def open_run(config: Config, file: str) -> Iterator[RunFolder]:
         run = run_folder.find_with(config.artifacts, resumed, file)
     lock = try_lock(run.path)
     if lock is None:
-        raise UserError(f"eval.resume_from={resumed}: {run.path} is in use by another process: wait for it, or end it")
+        raise UserError(f"eval.resume_from={resumed}: {run.path} is in use by another process: wait for it, or stop it")
     try:
         if resumed is not None:
             _check_unchanged(run, values)
@@ -86,7 +85,7 @@ def open_run(config: Config, file: str) -> Iterator[RunFolder]:
         os.close(lock)
 
 
-def ask(
+def run_requests(
     config: Config,
     model: str,
     folder: Path,
@@ -94,21 +93,23 @@ def ask(
     requests: Sequence[GenerateGroup],
     take: Callable[[GroupResult | Failed], None],
 ) -> None:
-    """Ask everything and `take` one result for each request, in the order in which they are done.
+    """Run all requests and call `take` with one result per request, in order of completion.
 
-    What the engine refuses is asked again, `eval.max_attempts` times in all; only then is its `Failed` taken.
+    A refused request is tried up to `eval.max_attempts` times before its `Failed` is passed on.
     """
     if not requests:
         return
     with Engines(config, folder, logs, config.eval.num_shards) as engines:
-        for done, result in enumerate(answers(engines, requests, config.eval.max_attempts), start=1):
+        for done, result in enumerate(results_with_retries(engines, requests, config.eval.max_attempts), start=1):
             take(result)
-            if (to_go := len(requests) - done) % PROGRESS_EVERY == 0:
-                print(f"{model}: {to_go} questions to go", flush=True)
+            if (left := len(requests) - done) % PROGRESS_EVERY == 0:
+                print(f"{model}: {left} questions left", flush=True)
 
 
-def answers(engines: Engines, requests: Sequence[GenerateGroup], max_attempts: int) -> Iterator[GroupResult | Failed]:
-    """One result for each request; a `Failed` only after so many attempts."""
+def results_with_retries(
+    engines: Engines, requests: Sequence[GenerateGroup], max_attempts: int
+) -> Iterator[GroupResult | Failed]:
+    """Yield one result per request; a `Failed` only after `max_attempts` tries."""
     waiting = {request.request_id: request for request in requests}
     for attempt in range(1, max_attempts + 1):
         if not waiting:
@@ -122,21 +123,21 @@ def answers(engines: Engines, requests: Sequence[GenerateGroup], max_attempts: i
 
 def _check_unchanged(run: RunFolder, values: Mapping[str, Any]) -> None:
     try:
-        then = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
+        saved = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
-        then = None
-    if not isinstance(then, dict):
-        raise UserError(f"eval.resume_from: {run.config_yaml} cannot be read; start without eval.resume_from")
-    before, now = _deciding(then), _deciding(redaction.redact(values))
+        saved = None
+    if not isinstance(saved, dict):
+        raise UserError(f"eval.resume_from: {run.config_yaml} cannot be read: start without eval.resume_from")
+    before, now = _determining_settings(saved), _determining_settings(redaction.redact(values))
     for key, value in now.items():
-        if before.get(key, value) != value:  # a key that an older version did not have says nothing
+        if before.get(key, value) != value:  # ignore keys that the older run's config did not have
             raise UserError(
-                f"{key}={value}, but {run.path.name} was started with {before[key]}: resume it with that, or start "
-                "without eval.resume_from"
+                f"{key}={value}, but {run.path.name} was started with {before[key]}: resume it with that value, or "
+                "start without eval.resume_from"
             )
 
 
-def _deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+def _determining_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     found = {f"{name}.{key}": value for name in SECTIONS for key, value in (values.get(name) or {}).items()}
     found |= {f"eval.{key}": value for key, value in (values.get("eval") or {}).items() if key in KEYS}
     return {**found, "seed": values.get("seed")}

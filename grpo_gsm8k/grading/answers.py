@@ -1,14 +1,14 @@
-r"""Find, read and compare final answers. No other module parses a number out of a completion.
+r"""Extraction, parsing and comparison of final answers. No other module parses a number from a completion.
 
 Three rules hold for every format:
 
-* The LAST marker counts: a model may quote the format before it uses it.
-* A base model that answers and then invents the next problem ("Question: ...") is judged by its own problem: the
-  text is cut where a line opens a new problem, and the first part whose last marker holds a number is the answer.
-* A format is met (`Grade.well_formed`) when the marker is there and exactly one number can be read behind it.
-  Format reward, correctness and error kinds all look at the same `Grade`.
+* The LAST marker counts, because a model may quote the format before it uses it.
+* A base model often answers and then invents the next problem ("Question: ..."). The text is therefore split at every
+  line that opens a new problem, and the first part whose last marker holds a number is the answer.
+* A completion is well-formed (`Grade.well_formed`) if the marker exists and exactly one number can be parsed after it.
+  Format reward, correctness and error kinds all use the same `Grade`.
 
-Text must be decoded without special tokens: "18<|im_end|>" is no number. Every pattern takes linear time, nothing
+Text must be decoded without special tokens: "18<|im_end|>" is not a number. Every pattern takes linear time, nothing
 is evaluated, and numbers are exact `Decimal`s of at most 40 digits without exponents.
 """
 
@@ -27,7 +27,7 @@ MAX_FRACTION_DIGITS = 12
 
 
 class AnswerFormat(StrEnum):
-    r"""How a final answer is marked: `#### 42`, `\boxed{42}`, `ANSWER: 42`, or simply the last number of the text."""
+    r"""Marker of the final answer: `#### 42`, `\boxed{42}`, `ANSWER: 42`, or none (the last number of the text)."""
 
     HASH = "hash"
     BOXED = "boxed"
@@ -36,7 +36,7 @@ class AnswerFormat(StrEnum):
 
 
 class Locale(StrEnum):
-    """How numbers are written: `1,234.5` in English, `1.234,5` in Turkish."""
+    """Notation of numbers: `1,234.5` in English, `1.234,5` in Turkish."""
 
     EN = "en"
     TR = "tr"
@@ -44,7 +44,7 @@ class Locale(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """The verdict on one completion. `extracted` is None without a marker, `number` is None when none can be read."""
+    """The verdict on one completion. `extracted` is None without a marker, `number` is None if it cannot be parsed."""
 
     extracted: str | None
     number: Decimal | None
@@ -52,7 +52,7 @@ class Grade:
     well_formed: bool
 
 
-# A line that opens a new problem, the way few-shot prompts and chat transcripts write it.
+# A line that opens a new problem, as in few-shot prompts and chat transcripts.
 _NEW_PROBLEM = re.compile(
     r"^[#>*_ \t]*(?:question|problem|exercise|q|soru|human|user)(?: ?[0-9]{1,4})?[*_]{0,2}[ \t]?:",
     re.IGNORECASE | re.MULTILINE,
@@ -60,8 +60,8 @@ _NEW_PROBLEM = re.compile(
 _HASH = re.compile(r"(?<!#)####(?!#)")
 _ANSWER = re.compile(r"\b(?:answer|cevap)\*{0,2}[ \t]*:", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed[ \t]*\{")
-# Digits inside a word ("H2O") are no number; a minus after a word, digit or bracket is a subtraction or a hyphen.
-# Fractions, mixed numbers and exponents are taken whole, for `parse_number` to judge instead of their last digits.
+# Digits inside a word ("H2O") are not a number; a minus after a word, digit or bracket is a subtraction or a hyphen.
+# Fractions, mixed numbers and exponents are matched as a whole, so that `parse_number` sees more than the last digits.
 _LAST_NUMBER = re.compile(
     r"(?:(?<![\w)\]])-)?[$€£₺%]?(?<![A-Za-z0-9_])(?:[0-9]+(?:[.,][0-9]+)*|\.[0-9]+)"
     r"(?: ?/ ?[0-9]+| [0-9]+/[0-9]+)?(?:[eE][-+]?[0-9]+)?"
@@ -74,7 +74,7 @@ _THIN_GROUP = re.compile(r"(?<=[0-9])\\,(?=[0-9])")
 _DEGREES = re.compile(r"\^ ?(?:\\circ|\{\\circ\})")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])(?:\^\{?[23]\}?|[²³])")
 _SPACES = re.compile(r"\\[,; ]|\\quad|~")
-_REPLACEMENTS = (  # what separates becomes a space, or "2**3" would read 23
+_REPLACEMENTS = (  # separators become spaces, otherwise "2**3" would read as 23
     ("\u2212", "-"),  # minus sign
     ("\u2013", "-"),  # en dash
     ("{,}", ","),
@@ -90,9 +90,9 @@ _REPLACEMENTS = (  # what separates becomes a space, or "2**3" would read 23
     ("`", " "),
 )
 
-_REWRITTEN = re.compile(r"[\\{}*`^~²³\u2212\u2013]")  # without one of these all of the above do nothing
+_REWRITTEN = re.compile(r"[\\{}*`^~²³\u2212\u2013]")  # without one of these characters, all of the above do nothing
 
-# `plain_text` leaves single spaces only: " *" in several places would take polynomial time on a run of spaces.
+# Relies on the single spaces of `plain_text`: several " *" would take polynomial time on a run of spaces.
 _NUMBER = re.compile(
     r"[ :(\[$]*(?:[A-Za-z]? ?= ?)?"  # "(", "$", "x ="
     r"(?P<sign>[-+])? ?(?:US\$|USD|EUR|GBP|TRY|TL|Rs\.?|[$€£₺₹¥%])? ?(?P<inner_sign>[-+])? ?"
@@ -103,7 +103,7 @@ _SHAPES = {
     Locale.TR: re.compile(r"(?:[1-9][0-9]{0,2}(?:\.[0-9]{3})+|[0-9]+)(?:,[0-9]+)?|,[0-9]+"),
 }
 _TAIL_MARKS = frozenset(" .,;:!?'\"’()[]/%$€£₺₹¥°-")
-# A word behind the number that changes its value, so that it is no unit: "5 million", "5k", "5x", "3 and a half".
+# A word after the number that changes its value, so it is not a unit: "5 million", "5k", "5x", "3 and a half".
 _SCALES = {
     Locale.EN: re.compile(
         r"[ -]*(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|k|[xyzei]|pi|π"
@@ -117,8 +117,8 @@ _SCALES = {
 def extract(text: str, fmt: AnswerFormat, locale: Locale) -> str | None:
     """Return the raw answer text at the marker that counts, "" when nothing follows it, None without a marker.
 
-    `hash` and `answer` take the rest of the marker's line, `boxed` what the matching brace closes. See the module's
-    text for the completion that goes on with another problem.
+    `hash` and `answer` take the rest of the marker's line, `boxed` the text up to the matching brace. See the module
+    docstring for completions that continue with another problem.
     """
     fallback: str | None = None
     for part in _problems(text):
@@ -132,13 +132,13 @@ def extract(text: str, fmt: AnswerFormat, locale: Locale) -> str | None:
 
 
 def parse_number(raw: str, locale: Locale) -> Decimal | None:
-    """Read the only number of an answer text, or None.
+    """Parse the only number of an answer text; None if there is not exactly one.
 
-    A currency sign, a single variable ("x = 5") or a bracket may stand before it, a unit in words or a percent sign
-    behind it; a percentage is its plain number. None for: no or several numbers, malformed grouping ("1,8" in
+    The number may follow a currency sign, a single variable ("x = 5") or a bracket, and may precede a unit in words or
+    a percent sign; a percentage is its plain number. None for: no or several numbers, malformed grouping ("1,8" in
     English), exponents, a scale ("5 million"), unfinished arithmetic, words before the number. A fraction counts in
-    lowest terms only, else a division left undone ("36/2") would be paid; it is rounded to 50 digits, which keeps
-    equality exact as plain numbers have at most 40.
+    lowest terms only, otherwise an unfinished division ("36/2") would be rewarded. It is rounded to 50 digits, which
+    keeps equality exact because plain numbers have at most 40.
     """
     raw = raw.strip()
     if len(raw) > MAX_ANSWER_CHARS:
@@ -155,12 +155,12 @@ def parse_number(raw: str, locale: Locale) -> Decimal | None:
 
 
 def same_number(a: Decimal | None, b: Decimal | None) -> bool:
-    """Tell whether both are the same number; a missing number equals nothing, not even another missing one."""
+    """Return whether both are the same number; None equals nothing, not even None."""
     return a is not None and b is not None and a == b
 
 
 def canonical(number: Decimal) -> str:
-    """Write a number the one way it is stored: no grouping, no exponent, no trailing zeros, never "-0"."""
+    """Format a number as it is stored: no grouping, no exponent, no trailing zeros, never "-0"."""
     text = format(number, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -168,7 +168,7 @@ def canonical(number: Decimal) -> str:
 
 
 def marked(gold: str, fmt: AnswerFormat, locale: Locale) -> str:
-    r"""A canonical number as the last line of a response that `grade` reads back: `#### 42`, `\boxed{42}`, ..."""
+    r"""Format a canonical number as the last line of a response that `grade` accepts: `#### 42`, `\boxed{42}`, ..."""
     number = gold.replace(".", ",") if locale is Locale.TR else gold
     match fmt:
         case AnswerFormat.HASH:
@@ -182,10 +182,10 @@ def marked(gold: str, fmt: AnswerFormat, locale: Locale) -> str:
 
 
 def grade(text: str, gold: str, fmt: AnswerFormat, locale: Locale) -> Grade:
-    """Compare a completion with its gold answer.
+    """Grade a completion against its gold answer.
 
-    `locale` is that of the completion. `gold` is data, not model text: it is written in English notation ("1234.5")
-    whatever the locale. Raises ValueError when it holds no number, as grading against nothing would hide bad data.
+    `locale` applies to the completion. `gold` is always in English notation ("1234.5"). Raises ValueError if it is not
+    a number, because such a grade would hide bad data.
     """
     expected = parse_number(gold, Locale.EN)
     if expected is None:
@@ -196,7 +196,7 @@ def grade(text: str, gold: str, fmt: AnswerFormat, locale: Locale) -> Grade:
 
 
 def gsm8k_gold(answer: str) -> str:
-    """Return the canonical number after the last `####` of a GSM8K answer. Raises ValueError with the reason."""
+    """Return the canonical number after the last `####` of a GSM8K answer. Raises ValueError if there is none."""
     _, marker, raw = answer.rpartition("####")
     if not marker:
         raise ValueError(f"no '####' in the answer {answer[-60:]!r}")
@@ -210,7 +210,7 @@ def gsm8k_gold(answer: str) -> str:
 
 
 def _problems(text: str) -> Iterator[str]:
-    """Cut a text at each line that opens a new problem."""
+    """Split a text at each line that opens a new problem."""
     start = 0
     for match in _NEW_PROBLEM.finditer(text):
         yield text[start : match.start()]
@@ -239,13 +239,13 @@ def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _until_closing_brace(text: str, start: int) -> str:
-    """Return what the brace opened before `start` encloses; "" when it never closes, as the rest may be missing."""
+    """Return the text enclosed by the brace before `start`; "" if it never closes, as the rest may be missing."""
     depth = 1
     position = start
     while position < len(text):
         character = text[position]
         if character == "\\":
-            position += 1  # an escaped brace opens and closes nothing
+            position += 1  # an escaped brace does not count
         elif character == "{":
             depth += 1
         elif character == "}":
@@ -257,9 +257,9 @@ def _until_closing_brace(text: str, start: int) -> str:
 
 
 def _latex_to_text(text: str) -> str:
-    """Rewrite the LaTeX and Markdown that models put around numbers, leaving everything else as it is."""
+    """Replace the LaTeX and Markdown that models write around numbers; leave everything else unchanged."""
     if _REWRITTEN.search(text) is None:
-        return text  # most are so, and the rest takes ten times as long
+        return text  # the common case; the replacements below take ten times as long
     for old, new in _REPLACEMENTS:
         text = text.replace(old, new)
     text = _MIXED.sub(" ", _WRAPPER.sub(r"\1", text))
@@ -268,7 +268,7 @@ def _latex_to_text(text: str) -> str:
 
 
 def plain_text(raw: str, locale: Locale) -> str:
-    """An answer text without LaTeX and Markdown, in single spaces."""
+    """Return an answer text without LaTeX and Markdown, with single spaces."""
     if _REWRITTEN.search(raw) is None:
         return " ".join(raw.split())
     text = _THIN_GROUP.sub("," if locale == Locale.EN else ".", _latex_to_text(raw))
@@ -283,7 +283,7 @@ def _is_unit(tail: str, locale: Locale) -> bool:
 
 def _decimal(body: str, locale: Locale) -> Decimal | None:
     if body[-1] in ".,":
-        body = body[:-1]  # the full stop of the sentence; of an ellipsis one is left, which no shape allows
+        body = body[:-1]  # the period of the sentence; an ellipsis keeps one, which no shape accepts
     if sum(c.isdigit() for c in body) > MAX_DIGITS or not _SHAPES[locale].fullmatch(body):
         return None
     group, point = (",", ".") if locale == Locale.EN else (".", ",")

@@ -1,8 +1,8 @@
-"""Reward of one completion: a weighted sum of named parts, each a pure function of what was written and its grade.
+"""Reward of one completion: a weighted sum of named parts, each a pure function of the text and its grade.
 
-No part looks at the length of a text; the one penalty that does is asked for with `policy_gradient.overlong`. A
-truncated completion earns nothing in any part: its last number may have lost digits, and `scoring.classify` counts it
-as truncated, so reward and accuracy agree.
+No part depends on the length of a text; `policy_gradient.overlong` configures the length penalty. Every part of a
+truncated completion is 0: its last number may have lost digits, and `scoring.classify` counts it as truncated, so
+reward and accuracy agree.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class RewardInput:
 
 @dataclass(frozen=True, slots=True)
 class RewardScore:
-    """`total` is the weighted sum; `parts` are the values before weighting, by name."""
+    """The weighted sum `total`, and the unweighted `parts` by name."""
 
     total: float
     parts: dict[str, float]
 
     def plus(self, name: str, value: float) -> RewardScore:
-        """The same with a further part of weight 1."""
+        """Return a copy with one more part, of weight 1."""
         return RewardScore(self.total + value, {**self.parts, name: value})
 
 
@@ -50,12 +50,12 @@ RewardPart = Callable[[RewardInput], float]
 
 
 def correct_reward(item: RewardInput) -> float:
-    """1 for a finished completion with the gold number, else 0."""
+    """Return 1 for a finished completion with the gold number, else 0."""
     return float(item.grade.correct and not item.truncated)
 
 
 def format_reward(item: RewardInput) -> float:
-    """1 for a finished completion whose marker holds one number, right or wrong, else 0."""
+    """Return 1 for a finished, well-formed completion, right or wrong, else 0."""
     return float(item.grade.well_formed and not item.truncated)
 
 
@@ -63,25 +63,24 @@ REWARD_PARTS: dict[str, RewardPart] = {"correct": correct_reward, "format": form
 
 
 def validate_reward_weights(weights: dict[str, float]) -> None:
-    """Raise `UserError`, naming the key, for no part at all, an unknown part or a weight that is not finite."""
+    """Raise UserError for an empty map, an unknown part or a non-finite weight."""
     known = ", ".join(sorted(REWARD_PARTS))
     if not weights:
-        raise UserError(f"policy_gradient.rewards: empty; give at least one part a weight (known: {known})")
+        raise UserError(f"policy_gradient.rewards: empty; set the weight of at least one part (known: {known})")
     for name, weight in weights.items():
         if name not in REWARD_PARTS:
             raise UserError(f"policy_gradient.rewards.{name}: unknown reward part; known: {known}")
         if not math.isfinite(weight):
-            raise UserError(f"policy_gradient.rewards.{name}: {weight} is not finite; set a number")
+            raise UserError(f"policy_gradient.rewards.{name}: {weight} is not finite; set a finite number")
 
 
 def score(item: RewardInput, weights: dict[str, float]) -> RewardScore:
-    """Score one completion. A part of weight 0 is computed too, so that it can be watched.
+    """Score one completion. Parts of weight 0 are computed as well, for monitoring.
 
-    Raises `LabError` when a part gives a value that is not finite, and KeyError for a part that
-    `validate_reward_weights` would have refused.
+    Raises LabError if a part is not finite, and KeyError for a part that `validate_reward_weights` rejects.
     """
     parts = {name: REWARD_PARTS[name](item) for name in weights}
     for name, value in parts.items():
         if not math.isfinite(value):
-            raise LabError(f"reward part {name} gave {value} for a completion of {len(item.text)} characters")
+            raise LabError(f"reward part {name} returned {value} for a completion of {len(item.text)} characters")
     return RewardScore(total=math.fsum(weights[name] * value for name, value in parts.items()), parts=parts)

@@ -1,4 +1,4 @@
-"""Summary metrics of graded completions: the one definition for training, validation and evaluation."""
+"""Summary metrics of graded completions, shared by training, validation and evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grpo_gsm8k.grading.answers import Grade
 
 
 class ErrorKind(StrEnum):
-    """What became of a completion; every completion has exactly one kind."""
+    """Outcome of a completion; every completion has exactly one kind."""
 
     CORRECT = "correct"
     TRUNCATED = "truncated"
@@ -24,7 +24,7 @@ class ErrorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """One judged completion. `length` is its number of sampled tokens."""
+    """One graded completion. `length` is its number of sampled tokens."""
 
     item_id: str
     kind: ErrorKind
@@ -45,7 +45,7 @@ class Summary:
     length_mean: float
 
     def metrics(self, prefix: str) -> dict[str, float]:
-        """Return the metrics under keys such as `val/accuracy` for the prefix `val/`; `n` is not among them."""
+        """Return all metrics except `n`, with prefixed names such as `val/accuracy`."""
         return {
             f"{prefix}accuracy": self.accuracy,
             f"{prefix}accuracy_ci_low": self.accuracy_ci_low,
@@ -58,10 +58,10 @@ class Summary:
 
 
 def classify(grade: Grade, truncated: bool) -> ErrorKind:
-    """Name the kind of a completion; an empty one is a format error.
+    """Return the kind of a completion; an empty one is a format error.
 
     Truncation comes first, even with the right number in the text: "#### 18" may be the beginning of "#### 180", the
-    last number of an unfinished derivation is no answer, and a policy that never stops has not solved the task.
+    last number of an unfinished derivation is not an answer, and a policy that never stops has not solved the task.
     """
     if truncated:
         return ErrorKind.TRUNCATED
@@ -71,9 +71,9 @@ def classify(grade: Grade, truncated: bool) -> ErrorKind:
 
 
 def summarize(graded: Sequence[Graded], seed: int) -> Summary:
-    """Summarize all completions; nothing is left out of a denominator. Raises ValueError on an empty list.
+    """Summarize all completions; every denominator counts all of them. Raises ValueError on an empty list.
 
-    The interval takes completions as independent: with several per item it is too narrow.
+    The interval assumes independent completions: with several per item it is too narrow.
     """
     low, high = accuracy_interval([item.kind == ErrorKind.CORRECT for item in graded], seed)
     n = len(graded)
@@ -95,14 +95,14 @@ def accuracy_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the accuracy (Efron and Tibshirani 1993, chapter 13).
 
-    A resample draws n outcomes with replacement from k right ones among n, so its number of right ones is exactly
-    Binomial(n, k/n): drawing that number is the same bootstrap without n draws per resample. Where all outcomes agree
-    every resample does too and the bootstrap would claim certainty; there the interval is Clopper and Pearson's
-    (1934), whose bound has a closed form in that case. Raises ValueError on an empty list or a senseless level.
+    A resample draws n outcomes with replacement, k of n being right, so its number of right outcomes is exactly
+    Binomial(n, k/n). Drawing that number directly saves n draws per resample. If all outcomes agree, so do all
+    resamples, and the bootstrap interval would have zero width; the interval is then Clopper and Pearson's (1934),
+    which has a closed form in that case. Raises ValueError on an empty list or an invalid level.
     """
     n, k = len(correct), sum(map(bool, correct))
     if n == 0:
-        raise ValueError("no outcomes: an accuracy needs at least one graded completion")
+        raise ValueError("no outcomes: accuracy needs at least one graded completion")
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level={level} must lie between 0 and 1, resamples={resamples} must be positive")
     tail = (1 - level) / 2

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes
+from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes_from_baseline
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.runtime.program import end_program, start_program
 
@@ -57,7 +57,7 @@ class RegressionSuite:
         if self._on:
             self._folder.mkdir(exist_ok=True)
             if self._scores:
-                self._write(changes(self._scores, _name(0), self._settings.threshold))
+                self._write(changes_from_baseline(self._scores, _name(0), self._settings.threshold))
             self._config_file = self._folder / "config.json"
             write_atomically(self._config_file, suite_config(config).model_dump_json(indent=2) + "\n")
             if not any(score.model == _name(0) for score in self._scores):
@@ -120,7 +120,7 @@ class RegressionSuite:
             return
         found = [Score(**line) for line in json.loads((job.folder / "scores.json").read_text(encoding="utf-8"))]
         self._scores = [score for score in self._scores if score.model != _name(job.version)] + found
-        compared = changes(self._scores, _name(0), self._settings.threshold)
+        compared = changes_from_baseline(self._scores, _name(0), self._settings.threshold)
         self._write(compared)
         self._tracker.benchmarks(job.version, {f"{s.task}/{s.metric}": s.value for s in found})
         lost = [change for change in compared if change.regression and change.model == _name(job.version)]

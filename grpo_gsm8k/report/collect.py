@@ -15,7 +15,7 @@ import yaml
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.report.material import Answer, AnswerSet, Key, Material, Pair, Run
-from grpo_gsm8k.report.pairs import compare, correct_for_many
+from grpo_gsm8k.report.pairs import compare_answers, correct_for_many
 from grpo_gsm8k.tracking import run_folder
 from grpo_gsm8k.tracking.run_folder import RunFolder
 from grpo_gsm8k.tracking.summary import seconds_of_sessions, validations_of
@@ -234,7 +234,7 @@ def _pairs(runs: Sequence[Run], base: Run, sets: dict[str, list[AnswerSet]]) -> 
         elif len(mine) > 1:
             chosen.append((mine[0], mine[-1], START))
     for before, after, family in chosen:
-        if pair := compare(before, after, family):
+        if pair := compare_answers(before, after, family):
             yield pair
 
 

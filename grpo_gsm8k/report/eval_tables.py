@@ -9,12 +9,12 @@ from grpo_gsm8k.report import collect, words
 from grpo_gsm8k.report.material import Run, Table
 
 
-def results(run: Run) -> Sequence[Mapping[str, Any]]:
+def results_of(run: Run) -> Sequence[Mapping[str, Any]]:
     """The results of an evaluation; empty for other runs."""
     return run.summary.get("results") or () if run.command == "eval" else ()
 
 
-def evaluations(runs: Sequence[Run]) -> Table:
+def evaluations_table(runs: Sequence[Run]) -> Table:
     """Every result of every evaluation."""
     asked = ("Run", "Model", "Prompting", "Temperature", "Items", "Samples", "Accuracy", "Punctuation-free")
     columns = (
@@ -31,7 +31,7 @@ def evaluations(runs: Sequence[Run]) -> Table:
         "notation, such as 1.234 for 1,234. With several samples, accuracy is their mean, pass@k the chance that one "
         "of k samples is right, and majority@k that the commonest answer of the first k is."
     )
-    rows = tuple((run.name, *_result(result)) for run in runs for result in results(run))
+    rows = tuple((run.name, *_result(result)) for run in runs for result in results_of(run))
     return Table("evaluations", "Evaluations", columns, rows, note)
 
 
@@ -60,7 +60,7 @@ def _by_k(values: Mapping[str, float]) -> str:
     return ", ".join(f"@{k} {words.percent(value)}" for k, value in values.items()) or words.DASH
 
 
-def any_temperature(runs: Sequence[Run]) -> Table:
+def any_temperature_table(runs: Sequence[Run]) -> Table:
     """What models got right at least once, over all temperatures; of models with several completions a problem."""
     columns = ("Run", "Model", "Prompting", "Temperatures", "Items", "Completions of each", "Right at any temperature")
     note = (
@@ -87,7 +87,7 @@ def _any_temperature(found: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def comparisons(runs: Sequence[Run]) -> Table:
+def comparisons_table(runs: Sequence[Run]) -> Table:
     """The comparisons that evaluations made themselves."""
     columns = ("Run", "A", "B", "Asked", "B less A, points", "p", "p corrected", "Smallest difference", "Verdict")
     rows = tuple((run.name, *_comparison(c)) for run in runs for c in _comparisons(run))
@@ -116,7 +116,7 @@ def _comparison(found: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def lm_eval(runs: Sequence[Run]) -> Table:
+def lm_eval_table(runs: Sequence[Run]) -> Table:
     """Benchmarks of lm-eval, with its standard errors, and what changed against the baseline."""
     columns = ("Run", "Task", "Metric", "Model", "Value", "Baseline", "Difference", "Verdict")
     note = "± one standard error, as lm-eval gives it; that of a difference takes both measurements as independent."

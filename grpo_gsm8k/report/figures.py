@@ -14,7 +14,7 @@ from grpo_gsm8k.report.material import KIND_NAMES, KINDS, AnswerSet, Figure, Key
 # Okabe and Ito's palette, without the yellow that is lost on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
 DASHES = ("solid", "dash", "dot", "dashdot")
-KIND_COLOURS = {"correct": "#009E73", "logic": "#D55E00", "format": "#E69F00", "truncated": "#7F7F7F"}
+KIND_COLORS = {"correct": "#009E73", "logic": "#D55E00", "format": "#E69F00", "truncated": "#7F7F7F"}
 WRONG, RIGHT = "#111111", "#009E73"
 LABEL_WIDTH = 18
 Point = tuple[float, float, float | None, float | None]  # x, y, and the ends of the interval
@@ -38,17 +38,17 @@ def band(
         {
             "type": "scatter",
             "mode": "lines+markers",
-            "name": plain(name),
+            "name": escaped(name),
             "x": xs,
             "y": [row[1] for row in rows],
             "line": {**line, "width": 2},
             "marker": {"size": 6},
-            "hovertemplate": f"{plain(name)}<br>%{{x:.4~g}}: %{{y:.1%}}<extra></extra>",
+            "hovertemplate": f"{escaped(name)}<br>%{{x:.4~g}}: %{{y:.1%}}<extra></extra>",
         },
     ]
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Text as plotly shows it literally: it reads a little HTML."""
     return html.escape(text, quote=False)
 
@@ -113,7 +113,7 @@ def temperature_curves(runs: Sequence[Run]) -> list[Figure]:
     """Accuracy against temperature of models that were evaluated at two or more."""
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        for result in eval_tables.results(run):
+        for result in eval_tables.results_of(run):
             name = f"{collect.short_model(str(result['model']))}, {result['prompting']}"
             lines.setdefault(name if len(runs) == 1 else f"{run.name}: {name}", []).append(result)
     shown = {name: sorted(rows, key=lambda r: float(r["temperature"])) for name, rows in lines.items() if len(rows) > 1}
@@ -139,11 +139,11 @@ def heat_map(shown: Sequence[AnswerSet]) -> list[Figure]:
     keys.sort(key=lambda key: (-_overlaid(shown, key), [-answers.share_right.get(key, 0.0) for answers in shown], key))
     rows = [[answers.share_right.get(key) for key in keys] for answers in shown]
     overlay = [_overlaid(shown, key) for key in keys]
-    labels = [*(wrap(answers.label) for answers in shown), "<b>all overlaid</b>"]
+    labels = [*(wrap_label(answers.label) for answers in shown), "<b>all overlaid</b>"]
     trace = {
         "type": "heatmap",
         "z": [*rows, overlay],
-        "x": [plain(item_id) for item_id, _ in keys] if len({k[0] for k in keys}) == len(keys) else None,
+        "x": [escaped(item_id) for item_id, _ in keys] if len({k[0] for k in keys}) == len(keys) else None,
         "y": labels,
         "colorscale": [[0, WRONG], [1, RIGHT]],
         "zmin": 0,
@@ -181,16 +181,16 @@ def _overlaid(shown: Sequence[AnswerSet], key: Key) -> float:
     return math.fsum(known) / len(known)
 
 
-def wrap(label: str) -> str:
+def wrap_label(label: str) -> str:
     """A label in short lines, escaped."""
-    return "<br>".join(plain(line) for line in textwrap.wrap(label, LABEL_WIDTH) or [label])
+    return "<br>".join(escaped(line) for line in textwrap.wrap(label, LABEL_WIDTH) or [label])
 
 
 def error_kinds(shown: Sequence[AnswerSet]) -> list[Figure]:
     """What became of the answers of each model, as stacked bars."""
     if not shown:
         return []
-    labels = [wrap(answers.label) for answers in shown]
+    labels = [wrap_label(answers.label) for answers in shown]
     data = []
     for kind in KINDS:
         shares = [answers.kind_counts.get(kind, 0) / sum(answers.kind_counts.values()) for answers in shown]
@@ -201,7 +201,7 @@ def error_kinds(shown: Sequence[AnswerSet]) -> list[Figure]:
                 "name": KIND_NAMES[kind],
                 "y": labels,
                 "x": shares,
-                "marker": {"color": KIND_COLOURS[kind]},
+                "marker": {"color": KIND_COLORS[kind]},
                 "text": [f"{100 * share:.0f}" if share >= 0.06 else "" for share in shares],
                 "textposition": "inside",
                 "insidetextanchor": "middle",
@@ -214,7 +214,7 @@ def error_kinds(shown: Sequence[AnswerSet]) -> list[Figure]:
         "xaxis": {"tickformat": ".0%", "range": [0, 1], "dtick": 0.25, "title": {"text": "share of the answers"}},
         "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
     }
-    legend = tuple((KIND_NAMES[kind], KIND_COLOURS[kind]) for kind in KINDS)
+    legend = tuple((KIND_NAMES[kind], KIND_COLORS[kind]) for kind in KINDS)
     said = tuple(_kind_words(answers) for answers in shown)
     caption = "Every answer is of one kind; the numbers in the bars are percent."
     return [Figure("errors", "Kinds of answers", caption, said, tuple(data), layout, legend, 110 + 36 * len(shown))]

@@ -14,7 +14,7 @@ MARKUP_BYTES = 1000  # around one item
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ChangedItem:
     """One question with both answers. `change` is `fixed` or `broken`."""
 
     change: str
@@ -34,25 +34,25 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class PairChanges:
     """The items of one pair of models."""
 
     title: str
     before: str
     after: str
     words: str
-    items: tuple[Item, ...]
+    items: tuple[ChangedItem, ...]
     left_out: int
 
 
-def changes(pairs: Sequence[Pair], most: int = MAX_BYTES) -> list[Changes]:
+def changed_items(pairs: Sequence[Pair], most: int = MAX_BYTES) -> list[PairChanges]:
     """The changed items of each pair, each with its share of the room for texts."""
-    return [_changes(pair, most // len(pairs)) for pair in pairs]
+    return [_pair_changes(pair, most // len(pairs)) for pair in pairs]
 
 
-def _changes(pair: Pair, room: int) -> Changes:
+def _pair_changes(pair: Pair, room: int) -> PairChanges:
     found = sorted([(key, "fixed") for key in pair.fixed] + [(key, "broken") for key in pair.broken])
-    items: list[Item] = []
+    items: list[ChangedItem] = []
     for key, change in found:
         item = _item(pair, key, change)
         room -= item.page_bytes
@@ -60,18 +60,18 @@ def _changes(pair: Pair, room: int) -> Changes:
             break
         items.append(item)
     same = pair.found.items - len(found)
-    said = f"{len(pair.fixed)} fixed, {len(pair.broken)} broken, {same} unchanged. In all, {words.verdict(pair)}."
+    said = f"{len(pair.fixed)} fixed, {len(pair.broken)} broken, {same} unchanged. In all, {words.describe_pair(pair)}."
     if max(pair.before.samples, pair.after.samples) > 1:
         said += " Fixed and broken are by the first sample of each question, the difference by all."
     title = f"{pair.before.label} → {pair.after.label}"
-    return Changes(title, pair.before.label, pair.after.label, said, tuple(items), len(found) - len(items))
+    return PairChanges(title, pair.before.label, pair.after.label, said, tuple(items), len(found) - len(items))
 
 
-def _item(pair: Pair, key: Key, change: str) -> Item:
-    return Item(change, pair.before.answers[key], pair.after.answers[key])
+def _item(pair: Pair, key: Key, change: str) -> ChangedItem:
+    return ChangedItem(change, pair.before.answers[key], pair.after.answers[key])
 
 
-def failed_kinds(found: Sequence[Changes]) -> dict[str, str]:
+def failed_kinds(found: Sequence[PairChanges]) -> dict[str, str]:
     """The kinds of errors that occur, with their names."""
     seen = {item.failed for change in found for item in change.items}
     return {kind: name for kind, name in KIND_NAMES.items() if kind in seen}

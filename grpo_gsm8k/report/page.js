@@ -50,7 +50,7 @@
       const layout = themed(figure.layout, parseInt(place.style.height, 10), data[0].type === "heatmap");
       Plotly.react(place, data, layout, modebar);
     }
-    for (const chip of document.querySelectorAll(".chip")) chip.style.background = lifted(chip.dataset.colour);
+    for (const chip of document.querySelectorAll(".chip")) chip.style.background = lifted(chip.dataset.color);
   };
   draw();
   dark.addEventListener("change", draw);

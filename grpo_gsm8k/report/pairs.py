@@ -11,7 +11,7 @@ from grpo_gsm8k.report.material import AnswerSet, Key, Pair
 SEED = 0  # of the bootstrap: the same report twice says the same
 
 
-def compare(before: AnswerSet, after: AnswerSet, family: str) -> Pair | None:
+def compare_answers(before: AnswerSet, after: AnswerSet, family: str) -> Pair | None:
     """Compare on the items of both; None where they have none in common."""
     keys = [key for key in before.share_right if key in after.share_right]
     if not keys:

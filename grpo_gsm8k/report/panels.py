@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from grpo_gsm8k.report import words
-from grpo_gsm8k.report.figures import axes, plain, run_legend, style
+from grpo_gsm8k.report.figures import axes, escaped, run_legend, style
 from grpo_gsm8k.report.material import Figure, Run
 from grpo_gsm8k.tracking.metrics import METRICS, PREFIXES
 
@@ -35,7 +35,7 @@ PANELS = {
     "sync/logprob_gap_mean": "Log-probability gap, engine to learner",
 }
 REWARD = "train/reward_"
-Line = tuple[int, Run, list[float], list[float]]
+RunLine = tuple[int, Run, list[float], list[float]]
 
 
 def panels(runs: Sequence[Run]) -> tuple[list[Figure], list[str]]:
@@ -60,7 +60,7 @@ def _titles(runs: Sequence[Run]) -> dict[str, str]:
     return titles | PANELS
 
 
-def _line(index: int, run: Run, name: str) -> Line:
+def _line(index: int, run: Run, name: str) -> RunLine:
     found = [(float(s["step"]), s.get(name)) for s in run.steps]
     known = [(x, float(y)) for x, y in found if isinstance(y, int | float) and math.isfinite(y)]
     size = math.ceil(len(known) / MAX_POINTS) or 1
@@ -69,13 +69,13 @@ def _line(index: int, run: Run, name: str) -> Line:
     return index, run, [group[-1][0] for group in groups], ys
 
 
-def _panel(name: str, title: str, lines: Sequence[Line], runs: Sequence[Run]) -> Figure:
+def _panel(name: str, title: str, lines: Sequence[RunLine], runs: Sequence[Run]) -> Figure:
     data = []
     for index, run, xs, ys in lines:
         trace: dict[str, Any] = {"type": "scatter", "mode": "lines" if len(xs) > 1 else "markers", "x": xs}
-        hover = f"{plain(run.name)}<br>update %{{x}}: %{{y:.4~g}}<extra></extra>"
+        hover = f"{escaped(run.name)}<br>update %{{x}}: %{{y:.4~g}}<extra></extra>"
         trace |= {"y": [float(f"{y:.5g}") for y in ys], "line": {**style(index), "width": 1.6}}
-        data.append(trace | {"name": plain(run.name), "hovertemplate": hover})
+        data.append(trace | {"name": escaped(run.name), "hovertemplate": hover})
     said = tuple(
         f"{run.name}: {words.number(ys[0])} at update {xs[0]:.0f}, {words.number(ys[-1])} at {xs[-1]:.0f}; "
         f"lowest {words.number(min(ys))}, highest {words.number(max(ys))}"

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from grpo_gsm8k.report.items import Changes, failed_kinds
+from grpo_gsm8k.report.items import PairChanges, failed_kinds
 from grpo_gsm8k.report.material import KIND_NAMES, Figure, Table
 
 HERE = Path(__file__).resolve().parent
@@ -39,7 +39,7 @@ class Report:
     questions: tuple[Figure, ...]
     errors: tuple[Figure, ...]
     error_table: Table
-    changes: tuple[Changes, ...]
+    changes: tuple[PairChanges, ...]
     settings: Table
     provenance: Table
 

@@ -40,12 +40,12 @@ def findings(material: Material) -> tuple[str, ...]:
     for pair in material.pairs:
         if pair.family == collect.START:
             ends = f"{words.percent(pair.before.accuracy)} to {words.percent(pair.after.accuracy)}"
-            found.append(f"{pair.after.run}, from start to end: {ends}; {words.verdict(pair)}.")
+            found.append(f"{pair.after.run}, from start to end: {ends}; {words.describe_pair(pair)}.")
     for pair in material.pairs:
         if pair.family == collect.BASELINE:
-            found.append(f"{pair.after.run} against {pair.before.run}, at the end: {words.verdict(pair)}.")
+            found.append(f"{pair.after.run} against {pair.before.run}, at the end: {words.describe_pair(pair)}.")
     for run in material.runs:
-        if measured := [r for r in eval_tables.results(run) if r.get("accuracy") is not None]:
+        if measured := [r for r in eval_tables.results_of(run) if r.get("accuracy") is not None]:
             best = max(measured, key=lambda result: float(result["accuracy"]))
             label = collect.eval_label(str(best["model"]), str(best["prompting"]), float(best["temperature"]))
             said = f"the highest of {len(measured)} accuracies is {words.percent(best['accuracy'])}, of {label}"
@@ -57,25 +57,25 @@ def _method(material: Material, run: Run, usd_per_gpu_hour: float) -> tuple[str,
     first, last = (run.validations[0], run.validations[-1]) if run.validations else (None, None)
     data = run.config.get("data") or {}
     split = f", {(run.config.get('eval') or {}).get('split', 'test')}" if run.command == "eval" else ""
-    versus = (difference(material, run),) if len(material.runs) > 1 else ()
+    versus = (describe_difference(material, run),) if len(material.runs) > 1 else ()
     hours = gpu_hours(run)
     return (
         run.name,
-        status(run),
-        model(run),
-        method(run),
+        run_status(run),
+        model_name(run),
+        method_name(run),
         f"{data.get('name') or data.get('folder') or words.DASH}{split}",
         words.accuracy(first),
         words.accuracy(last),
         *versus,
-        words.count(tokens(run)) if tokens(run) else words.DASH,
+        words.count(tokens_used(run)) if tokens_used(run) else words.DASH,
         words.duration(run.wall_seconds),
         "CPU" if hours == 0 else words.DASH if hours is None else f"{hours:.2f}",
         "CPU" if hours == 0 else words.DASH if hours is None else f"${hours * usd_per_gpu_hour:.2f}",
     )
 
 
-def status(run: Run) -> str:
+def run_status(run: Run) -> str:
     """`done`, `interrupted at 120 of 367`."""
     found = run.summary.get("status")
     if run.command == "eval":
@@ -87,11 +87,11 @@ def status(run: Run) -> str:
     return f"{found or 'not finished'}, {len(run.steps)}{of} updates"
 
 
-def model(run: Run) -> str:
+def model_name(run: Run) -> str:
     """The model that the run began with."""
     if run.command == "eval":
         return (
-            ", ".join(dict.fromkeys(collect.short_model(str(r["model"])) for r in eval_tables.results(run)))
+            ", ".join(dict.fromkeys(collect.short_model(str(r["model"])) for r in eval_tables.results_of(run)))
             or words.DASH
         )
     section = run.config.get("model") or {}
@@ -99,15 +99,15 @@ def model(run: Run) -> str:
     return f"{name}, random weights" if section.get("init") == "random" else name
 
 
-def method(run: Run) -> str:
+def method_name(run: Run) -> str:
     """Loss and advantage, or supervised fine-tuning; with what is trained when it is not everything."""
     learner = run.config.get("learner") or {}
     if run.command == "eval":
         return "evaluation"
     parts = ["supervised fine-tuning"] if run.command == "sft" else _policy_gradient(run.config)
     if (lora := learner.get("lora") or {}).get("enabled"):
-        quantised = "" if learner.get("quantization", "none") == "none" else "Q"
-        parts.append(f"{quantised}LoRA of rank {lora.get('rank')}")
+        prefix = "" if learner.get("quantization", "none") == "none" else "Q"
+        parts.append(f"{prefix}LoRA of rank {lora.get('rank')}")
     return ", ".join(parts)
 
 
@@ -124,15 +124,15 @@ def _policy_gradient(config: Mapping[str, Any]) -> list[str]:
     return [part.replace("_", " ") for part in parts]
 
 
-def difference(material: Material, run: Run) -> str:
+def describe_difference(material: Material, run: Run) -> str:
     """The honest sentence about the run against the baseline."""
     if run is material.baseline:
         return "baseline"
     pair = material.pair(collect.BASELINE, run)
-    return words.verdict(pair) if pair else "not compared: no items in common"
+    return words.describe_pair(pair) if pair else "not compared: no items in common"
 
 
-def tokens(run: Run) -> float:
+def tokens_used(run: Run) -> float:
     """Tokens that were trained on; of an evaluation, that were sampled."""
     if run.command == "eval":
         return math.fsum(float(line.get("tokens", 0)) for line in collect.predictions(run, []))

@@ -69,15 +69,15 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
-def verdict(pair: Pair) -> str:
+def describe_pair(pair: Pair) -> str:
     """Higher, lower or noise: what the paired comparison allows to say, and no more."""
     found, test = pair.found, p_value(pair.found.p_value)
     if (corrected := p_value(pair.p_holm)) != test:
         test += f", corrected {corrected.removeprefix('p ').removeprefix('= ')}"
     change = found.difference
     shown = f"{points(change.estimate)} points [{points(change.low)}, {points(change.high)}]; {test}"
-    said = comparison.verdict(change, pair.p_holm)
-    text = f"{VERDICTS[said]}: {shown}; paired on {found.items} items"
-    if said is Verdict.NOISE and found.detectable is not None:
+    verdict = comparison.verdict(change, pair.p_holm)
+    text = f"{VERDICTS[verdict]}: {shown}; paired on {found.items} items"
+    if verdict is Verdict.NOISE and found.detectable is not None:
         text += f", which show differences from about {100 * found.detectable:.1f} points on"
     return text

@@ -66,10 +66,10 @@ def build(
         notes=material.notes,
         methods=tables.methods(material, usd_per_gpu_hour),
         tables=(
-            eval_tables.evaluations(runs),
-            eval_tables.any_temperature(runs),
-            eval_tables.comparisons(runs),
-            eval_tables.lm_eval(runs),
+            eval_tables.evaluations_table(runs),
+            eval_tables.any_temperature_table(runs),
+            eval_tables.comparisons_table(runs),
+            eval_tables.lm_eval_table(runs),
         ),
         curves=tuple(figures.learning_curves(runs)),
         panels=tuple(small),
@@ -78,7 +78,7 @@ def build(
         questions=tuple(figures.heat_map(material.asked)),
         errors=tuple(figures.error_kinds(material.shown)),
         error_table=tables.errors(material.shown),
-        changes=tuple(items.changes(material.pairs)),
+        changes=tuple(items.changed_items(material.pairs)),
         settings=tables.configurations(runs),
         provenance=tables.provenance(runs),
     )

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade, marked
+from grpo_gsm8k.grading.answers import grade, marked
 from grpo_gsm8k.traces.cleaning import split_thinking, tidy, without_answer, without_echoes
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def body_of(record: RawRecord, drop_echoes: bool, prompt: PromptConfig) -> tuple
         if drop_echoes:
             body, dropped = without_echoes(body, prompt)
             echoes += dropped
-        body = without_answer(body, AnswerFormat(prompt.answer_format), Locale(prompt.locale))
+        body = without_answer(body, prompt.answer_format, prompt.locale)
         if body:
             return body, echoes
     return "", echoes
 
 
 def _response(record: RawRecord, traces: TracesConfig, prompt: PromptConfig, report: FormatReport) -> str | None:
-    dropped, fmt, locale = report.dropped, AnswerFormat(prompt.answer_format), Locale(prompt.locale)
+    dropped, fmt, locale = report.dropped, prompt.answer_format, prompt.locale
     if record.truncated and traces.drop_truncated:
         dropped.truncated += 1
     elif record.number is None:

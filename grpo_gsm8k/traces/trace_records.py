@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from grpo_gsm8k.errors import LabError
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale, canonical, grade
+from grpo_gsm8k.grading.answers import canonical, grade
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import PromptConfig
@@ -88,7 +88,7 @@ Producer = Callable[[Sequence[TraceSample], Deliver], str | None]
 def make_record(sample: TraceSample, answered: Answered, prompt: PromptConfig) -> RawRecord:
     """Grade an answer in the prompt's format, and combine it with its problem."""
     problem = sample.problem
-    graded = grade(answered.text, problem.gold_number, AnswerFormat(prompt.answer_format), Locale(prompt.locale))
+    graded = grade(answered.text, problem.gold_number, prompt.answer_format, prompt.locale)
     return RawRecord(
         id=sample.id,
         problem_id=problem.id,

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from grpo_gsm8k.config import DataConfig
-from grpo_gsm8k.data.prepare import ensure, load_split, prepare
+from grpo_gsm8k.data.prepare import ensure, load_split, prepare_data
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
@@ -36,7 +36,7 @@ def artifacts(tmp_path):
 
 def test_real_gsm8k(gsm8k, tmp_path, data_config):
     config = data_config(train_path=gsm8k / "train.jsonl", test_path=gsm8k / "test.jsonl", val_size=512)
-    folder = prepare(config, tmp_path)
+    folder = prepare_data(config, tmp_path)
     assert (folder.train, folder.val, folder.test) == (6961, 512, 1319)
     splits = {name: load_split(folder, name) for name in ("train", "val", "test")}
     for field in ("id", "question"):
@@ -45,16 +45,16 @@ def test_real_gsm8k(gsm8k, tmp_path, data_config):
     original = read_jsonl(gsm8k / "train.jsonl", "train")
     assert sorted(splits["train"] + splits["val"], key=lambda problem: problem.id) == original
     first = contents(folder.path)
-    assert contents(prepare(config, tmp_path).path) == first
-    assert contents(prepare(config, tmp_path / "elsewhere").path) == first
+    assert contents(prepare_data(config, tmp_path).path) == first
+    assert contents(prepare_data(config, tmp_path / "elsewhere").path) == first
     assert ensure(config, tmp_path) == folder
 
 
 def test_the_split_depends_on_the_seed_alone(config, artifacts):
-    val = load_split(prepare(config, artifacts), "val")
+    val = load_split(prepare_data(config, artifacts), "val")
     # Pinned: a change of this list means that every earlier run validated on what is trained on now.
     assert [problem.id for problem in val] == PINNED
-    other = load_split(prepare(config.model_copy(update={"seed": 1}), artifacts), "val")
+    other = load_split(prepare_data(config.model_copy(update={"seed": 1}), artifacts), "val")
     assert [problem.id for problem in other] != PINNED
 
 
@@ -62,7 +62,7 @@ PINNED = ["train-00000", "train-00007"]
 
 
 def test_manifest(config, artifacts):
-    folder = prepare(config, artifacts)
+    folder = prepare_data(config, artifacts)
     manifest = json.loads((folder.path / "manifest.json").read_text())
     assert manifest["config"] == {"source": "jsonl", "val_size": 2, "seed": 0}
     assert manifest["files"]["val"]["count"] == folder.val == 2
@@ -84,7 +84,7 @@ def test_ensure_refuses_other_settings(config, artifacts, key, value):
     other = config.model_copy(update={key: value})
     with pytest.raises(UserError, match=rf"data\.{key}=.* now data\.{key}={value}: run command=data"):
         ensure(other, artifacts)
-    prepare(other, artifacts)
+    prepare_data(other, artifacts)
     ensure(other, artifacts)
 
 
@@ -107,7 +107,7 @@ def test_ensure_refuses_damage(config, artifacts):
     path.unlink()
     with pytest.raises(UserError, match=r"val\.jsonl is missing"):
         ensure(config, artifacts)
-    prepare(config, artifacts)
+    prepare_data(config, artifacts)
     ensure(config, artifacts)
 
 
@@ -124,10 +124,10 @@ def test_ensure_refuses_a_source_that_changed_but_not_one_that_is_gone(config, a
 
 
 def test_a_failed_run_leaves_the_old_folder_alone(config, artifacts, rows):
-    before = contents(prepare(config, artifacts).path)
+    before = contents(prepare_data(config, artifacts).path)
     rows(config.train_path, ["{"])
     with pytest.raises(UserError, match=r"train\.jsonl:1: not JSON"):
-        prepare(config, artifacts)
+        prepare_data(config, artifacts)
     assert contents(artifacts / "set") == before
     assert os.listdir(artifacts) == ["set"]
 
@@ -148,22 +148,22 @@ def test_an_error_in_mid_write_leaves_nothing(tmp_path):
 def test_a_folder_of_somebody_else_is_never_replaced(config, artifacts):
     (artifacts / "set").mkdir(parents=True)
     (artifacts / "set" / "thesis.txt").write_text("x")
-    for command in (prepare, ensure):
+    for command in (prepare_data, ensure):
         with pytest.raises(UserError, match=r"set has no manifest\.json.*data\.folder=NAME"):
             command(config, artifacts)
     assert contents(artifacts / "set") == {"thesis.txt": b"x"}
     (artifacts / "set" / "thesis.txt").unlink()
     (artifacts / "set").rmdir()
-    prepare(config, artifacts)
+    prepare_data(config, artifacts)
     (artifacts / "set" / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match=r"notes\.txt, which would be lost"):
-        prepare(config, artifacts)
+    with pytest.raises(UserError, match=r"notes\.txt, which would be deleted"):
+        prepare_data(config, artifacts)
 
 
-@pytest.mark.parametrize("command", [prepare, ensure])
+@pytest.mark.parametrize("command", [prepare_data, ensure])
 def test_a_symbolic_link_is_not_followed(config, artifacts, tmp_path, command):
     outside = tmp_path / "outside"
-    prepare(config, outside)
+    prepare_data(config, outside)
     before = contents(outside / "set")
     artifacts.mkdir()
     (artifacts / "set").symlink_to(outside / "set")
@@ -175,24 +175,24 @@ def test_a_symbolic_link_is_not_followed(config, artifacts, tmp_path, command):
 def test_train_and_test_must_not_share_a_question_or_an_id(config, artifacts, rows):
     rows(config.test_path, [{"question": " 3+0? ", "answer": "#### 3"}])
     with pytest.raises(UserError, match="test-00000 asks the same question as train problem train-00003"):
-        prepare(config, artifacts)
+        prepare_data(config, artifacts)
     rows(config.test_path, [{"question": "new?", "answer": "#### 3", "id": "train-00004"}])
-    with pytest.raises(UserError, match="id train-00004 is in the train and in the test"):
-        prepare(config, artifacts)
+    with pytest.raises(UserError, match="id train-00004 occurs in both train and test"):
+        prepare_data(config, artifacts)
 
 
 def test_a_repeated_question_is_never_held_out(config, artifacts, rows):
     twins = [{"question": f"{i % 5}?", "answer": f"#### {i % 5}"} for i in range(10)]
     rows(config.train_path, [*twins, {"question": "x", "answer": "#### 1"}, {"question": "y", "answer": "#### 1"}])
-    folder = prepare(config, artifacts)
+    folder = prepare_data(config, artifacts)
     assert {problem.question for problem in load_split(folder, "val")} == {"x", "y"}
-    with pytest.raises(UserError, match=r"data\.val_size=3 .* 12 train problems, 2 of them with a question"):
-        prepare(config.model_copy(update={"val_size": 3}), artifacts)
+    with pytest.raises(UserError, match=r"data\.val_size=3 .* 12 train problems, 2 of them with a unique question"):
+        prepare_data(config.model_copy(update={"val_size": 3}), artifacts)
 
 
 def test_something_must_be_left_to_train_on(config, artifacts):
     with pytest.raises(UserError, match=r"data\.val_size=10 leaves nothing to train on"):
-        prepare(config.model_copy(update={"val_size": 10}), artifacts)
+        prepare_data(config.model_copy(update={"val_size": 10}), artifacts)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
@@ -207,5 +207,5 @@ def test_every_data_config_is_valid(name):
 def test_the_demo_set(artifacts):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         values = OmegaConf.to_container(compose("chain_sum"))
-    folder = prepare(DataConfig.model_validate(values), artifacts)
+    folder = prepare_data(DataConfig.model_validate(values), artifacts)
     assert (folder.train, folder.val, folder.test) == (4096 - 512, 512, 512)

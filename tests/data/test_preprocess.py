@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 from cli import load_config
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data import tokens
-from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode, encode_all
+from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode_example, encode_examples
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.data.prompts import separator
-from grpo_gsm8k.data.responses import Text, own_answers, read_texts
+from grpo_gsm8k.data.responses import TrainingText, own_answers, read_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.learner.batching import pack_tokens
@@ -45,7 +45,7 @@ def config_of(*overrides: str) -> Config:
 def test_masked_labels_of_gsm8k_decode_to_response_and_end(name: str, kind: str) -> None:
     config = config_of(f"prompt={PROMPTS[name]}")
     texts = own_answers(config, read_jsonl(GSM8K / f"{kind}.jsonl", kind)[:500])
-    examples, dropped = encode_all(config, texts, tokenizer(name))
+    examples, dropped = encode_examples(config, texts, tokenizer(name))
     by_id = {text.id: text for text in texts}
     for example in examples:
         batch = pack_tokens([as_sequence(example)], torch.device("cpu"))
@@ -66,8 +66,8 @@ def test_a_merge_across_the_border_is_not_made() -> None:
     plain = config_of("prompt=base")
     prompt = plain.prompt.model_copy(update={"text": "Q: {question}\nA: "})
     config = plain.model_copy(update={"prompt": prompt})
-    text = Text("a", "How many?", "Janet has 18.\n#### 18")
-    example = encode(config, text, tokenizer("smollm2"))
+    text = TrainingText("a", "How many?", "Janet has 18.\n#### 18")
+    example = encode_example(config, text, tokenizer("smollm2"))
     assert isinstance(example, tokens.Example)
     joint = tokenizer("smollm2").encode("Q: How many?\nA: " + text.response, add_special_tokens=False)
     apart = [*example.prompt_ids.tolist(), *example.response_ids.tolist()]
@@ -80,13 +80,13 @@ def test_what_cannot_be_learnt_is_left_out_with_its_reason() -> None:
     config = config_of("preprocess.max_tokens=40")
     keep = config_of("preprocess.max_tokens=40", "preprocess.overlong=keep")
     tiny = tokenizer("tiny")
-    assert encode(config, Text("a", "1+1?", "x" * 60), tiny) == TOO_LONG
-    long = encode(keep, Text("a", "1+1?", "x" * 60), tiny)
+    assert encode_example(config, TrainingText("a", "1+1?", "x" * 60), tiny) == TOO_LONG
+    long = encode_example(keep, TrainingText("a", "1+1?", "x" * 60), tiny)
     assert isinstance(long, tokens.Example)
     assert len(long.response_ids) == 62  # a space before, the end token behind
-    assert encode(config, Text("a", "?", "18 €"), tiny) == NOT_WRITABLE
-    assert encode(config, Text("a", "?", "18<eos>19"), tiny) == END_INSIDE
-    fits = encode(config, Text("a", "1+1?", "2" * (40 - len("Question: 1+1?\nAnswer:") - 2)), tiny)
+    assert encode_example(config, TrainingText("a", "?", "18 €"), tiny) == NOT_WRITABLE
+    assert encode_example(config, TrainingText("a", "?", "18<eos>19"), tiny) == END_INSIDE
+    fits = encode_example(config, TrainingText("a", "1+1?", "2" * (40 - len("Question: 1+1?\nAnswer:") - 2)), tiny)
     assert isinstance(fits, tokens.Example)
     assert len(fits.prompt_ids) + len(fits.response_ids) == 40
 
@@ -115,7 +115,7 @@ def _file_with(row: dict[str, str]) -> Path:
         ('{"prompt": "", "response": "b"}', ":2: prompt is missing"),
         ("[1]", ":2: not a JSON object"),
         ("{", ":2: not JSON"),
-        ('{"id": "x", "prompt": "a", "response": "b"}', ":2: id 'x' is taken by line 1"),
+        ('{"id": "x", "prompt": "a", "response": "b"}', ":2: id 'x' is already used in line 1"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
@@ -139,7 +139,7 @@ def test_command_defaults_and_refusals(cli: Cli) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert cli.run("command=preprocess", *demo).returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # byte-identical
-    with pytest.raises(UserError, match="another tokenizer"):
+    with pytest.raises(UserError, match="a tokenizer other than"):
         tokens.check_made_for(folder, manifest, tokenizer("smollm2"), config_of("prompt=base").prompt)
     with pytest.raises(UserError, match=r"prompt\.text"):
         tokens.check_made_for(folder, manifest, tokenizer("tiny"), config_of("prompt.text='{question}'").prompt)

@@ -43,7 +43,7 @@ def test_a_given_gold_number_counts(tmp_path, rows):
         ({"question": "?", "answer": "#### 1", "id": ""}, "id must be"),
         ({"question": "?", "answer": "#### 1", "id": True}, "id must be"),
         ('{"question": "\\ud800", "answer": "#### 1"}', "surrogate"),
-        ({**GOOD, "id": "x-00000"}, "'x-00000' is taken by line 1"),
+        ({**GOOD, "id": "x-00000"}, "'x-00000' is already used in line 1"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path, rows, bad, reason):

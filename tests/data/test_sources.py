@@ -73,9 +73,9 @@ def test_hub_refuses_an_unknown_name(snapshot, data_config):
 
 
 def test_hub_refuses_what_is_not_pinned(data_config):
-    with pytest.raises(UserError, match=r"data\.revision=main can move"):
+    with pytest.raises(UserError, match=r"data\.revision=main is not a fixed commit"):
         load_source(data_config(source="hub", revision="main"))
-    with pytest.raises(UserError, match=r"data\.hub_id=\.\./x is no hub id"):
+    with pytest.raises(UserError, match=r"data\.hub_id=\.\./x is not a hub id"):
         load_source(data_config(source="hub", hub_id="../x"))
 
 
@@ -96,7 +96,7 @@ def test_jsonl(tmp_path, rows, data_config):
     assert [problem.id for problem in source.train + source.test] == ["train-00000", "own", "test-00000"]
     assert source.files == {"train": train, "test": test}
     rows(test, [])
-    with pytest.raises(UserError, match=r"data\.test_path: .*b\.jsonl holds no problem"):
+    with pytest.raises(UserError, match=r"data\.test_path: .*b\.jsonl contains no problem"):
         load_source(data_config(train_path=train, test_path=test))
 
 
@@ -137,7 +137,7 @@ def test_gsm_symbolic_works(data_config):
         ({"params": {"size": 1}}, "size"),
         ({"params": {"min_terms": 5, "max_terms": 2}}, "max_terms"),
         ({"params": {"min_terms": "a"}}, "data.params"),
-        ({"name": "spell_backward"}, "no numbers"),
+        ({"name": "spell_backward"}, "non-numeric answers"),
         (
             {"params": {"max_terms": 2, "max_digits": 1}, "train_size": 500},
             "about 200",

@@ -108,7 +108,7 @@ def test_killed_and_resumed_loses_and_repeats_nothing(lab: Cli, questions: Path,
 
     done = lab.run(*SAMPLED, f"eval.input_path={questions}", "eval.resume_from=latest")
     assert done.returncode == 0, done.stderr
-    assert f"{len(left)} of {LINES} lines were answered before" in done.stdout
+    assert f"{len(left)} of {LINES} lines are already finished" in done.stdout
     assert [r for r in lab.runs() if r not in before] == [run]
     again, once = read_jsonl(run / "generations.jsonl"), read_jsonl(whole / "generations.jsonl")
     assert [line["id"] for line in again] == [line["id"] for line in once]
@@ -160,22 +160,22 @@ def test_bad_input_is_refused_before_anything_is_generated(lab: Cli, tmp_path: P
     [
         (
             '{"id": 1, "question": "a"}\n{"id": 1, "question": "b"}',
-            ":2: id 1 is taken by line 1: give each line its own",
+            ":2: id 1 is already used in line 1: give each line its own",
         ),
-        ('{"id": "a", "question": "a"}\n\n{"id": "a", "prompt": "b"}', ":3: id 'a' is taken by line 1"),
+        ('{"id": "a", "question": "a"}\n\n{"id": "a", "prompt": "b"}', ":3: id 'a' is already used in line 1"),
         ('{"id": 1, "question": "a"}\n{"id": 2, "question"', ":2: not JSON: "),
-        ("[1]", ":1: not a JSON object; write one object a line"),
-        ('{"question": "a"}', ':1: give each line an id, a text or a whole number, such as "id": "q1"'),
+        ("[1]", ":1: not a JSON object; write one object per line"),
+        ('{"question": "a"}', ':1: give each line an id, a string or an integer, such as "id": "q1"'),
         ('{"id": true, "question": "a"}', ":1: give each line an id"),
         ('{"id": 1.5, "question": "a"}', ":1: give each line an id"),
         ('{"id": " ", "question": "a"}', ":1: give each line an id"),
-        ('{"id": 1}', ":1: give either a question or a prompt, not neither"),
+        ('{"id": 1}', ":1: give either question or prompt, not neither"),
         (
             '{"id": 1, "question": "a", "prompt": "b"}',
-            ":1: give either a question or a prompt, not prompt and question",
+            ":1: give either question or prompt, not prompt and question",
         ),
-        ('{"id": 1, "prompt": " "}', ":1: prompt is missing, empty or no text"),
-        ('{"id": 1, "question": 5}', ":1: question is missing, empty or no text"),
+        ('{"id": 1, "prompt": " "}', ":1: prompt is missing, empty or not a string"),
+        ('{"id": 1, "question": 5}', ":1: question is missing, empty or not a string"),
         ("\n \n", " is empty: write lines"),
     ],
 )

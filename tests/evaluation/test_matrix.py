@@ -1,6 +1,6 @@
 """6 models x 100 questions x 5 temperatures, a known rule for what is right, and every number reported about it.
 
-The completions take the real way: graded, written, summarised, reported. What is expected is counted here, by the rule.
+The completions take the real way: graded, written, summarized, reported. What is expected is counted here, by the rule.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from cli import load_config
 from grpo_gsm8k.commands.evaluate import write_results
 from grpo_gsm8k.data.problems import Problem
-from grpo_gsm8k.evaluation.accuracy import summarise
+from grpo_gsm8k.evaluation.accuracy import summarize_predictions
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded
 from grpo_gsm8k.evaluation.requests import Question
 from grpo_gsm8k.report.write_report import report_of_run
@@ -80,7 +80,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     for cell, asked in reversed(questions.items()):
         file.add(graded(asked, result(*cell), CodePoints(), config.prompt))
     order = {asked.key: index for index, asked in enumerate(questions.values())}
-    write_results(config, run, summarise(file.finish(order), None, config.seed), [], 1.0)
+    write_results(config, run, summarize_predictions(file.finish(order), None, config.seed), [], 1.0)
     report_of_run(run.path)
     return run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grpo_gsm8k.evaluation.predictions import Prediction
-from grpo_gsm8k.evaluation.results import any_temperature, doublings, results, table
+from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, doublings, results_table, summarize_setting
 
 HOT, COLD = ("m", "zero_shot", 1.0), ("m", "zero_shot", 0.0)
 KINDS = {"R": "correct", "r": "logic", "w": "logic", "f": "format", "t": "truncated"}  # r: right but for notation
@@ -27,7 +27,7 @@ GREEDY = lines(COLD, {"a": "w", "b": "w", "c": "R", "d": "t"})
 
 
 def test_several_samples() -> None:
-    found = results(HOT, SAMPLED, seed=0)
+    found = summarize_setting(HOT, SAMPLED, seed=0)
     assert (found.items, found.samples) == (4, 4)
     assert found.accuracy == 3 / 16
     assert found.accuracy_punctuation_free == 4 / 16
@@ -41,17 +41,19 @@ def test_several_samples() -> None:
 
 
 def test_right_at_any_temperature() -> None:
-    (found,) = any_temperature({HOT: SAMPLED, COLD: GREEDY}, seed=0)
+    (found,) = accuracy_at_any_temperature({HOT: SAMPLED, COLD: GREEDY}, seed=0)
     assert (found.model, found.prompting, found.temperatures) == ("m", "zero_shot", (1.0, 0.0))
     assert (found.items, found.completions, found.accuracy) == (4, 5, 3 / 4)  # all but d
     assert found.ci_low < 3 / 4 < found.ci_high
-    (greedy,) = any_temperature({COLD: GREEDY}, seed=0)
-    assert greedy.accuracy == results(COLD, GREEDY, seed=0).accuracy
+    (greedy,) = accuracy_at_any_temperature({COLD: GREEDY}, seed=0)
+    assert greedy.accuracy == summarize_setting(COLD, GREEDY, seed=0).accuracy
 
 
 def test_the_table_says_everything_once() -> None:
     settings = {HOT: SAMPLED, COLD: GREEDY}
-    text = table([results(s, p, 0) for s, p in settings.items()], any_temperature(settings, 0), [])
+    text = results_table(
+        [summarize_setting(s, p, 0) for s, p in settings.items()], accuracy_at_any_temperature(settings, 0), []
+    )
     assert "pass @1 18.8%, @2 33.3%, @4 50.0%; majority @1 25.0%, @2 25.0%, @4" in text
     assert "right at any of 2 temperatures, 5 completions a problem: 75.0% [" in text
 

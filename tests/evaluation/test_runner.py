@@ -14,7 +14,7 @@ from cli import load_config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation import runner
 from grpo_gsm8k.evaluation.generate import Generation, generation_of
-from grpo_gsm8k.evaluation.runner import ask, open_run
+from grpo_gsm8k.evaluation.runner import open_run, run_requests
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, SamplingSpec
 
@@ -52,7 +52,7 @@ def test_refused_requests_are_asked_again(
     monkeypatch.setattr(runner, "Engines", Refusing)
     config = load_config(["command=eval", "preset=cpu_demo", f"eval.max_attempts={attempts}"])
     taken: list[GroupResult | Failed] = []
-    ask(config, "model", tmp_path, tmp_path, [request(name) for name in refusals], taken.append)
+    run_requests(config, "model", tmp_path, tmp_path, [request(name) for name in refusals], taken.append)
     assert sorted(result.request_id for result in taken) == sorted(refusals)
     assert {result.request_id for result in taken if isinstance(result, GroupResult)} == answered
     assert asked == {name: min(attempts, refused + 1) for name, refused in refusals.items()}
@@ -63,7 +63,7 @@ def test_refused_requests_are_asked_again(
 
 def test_nothing_to_ask_starts_no_engine(tmp_path: Path) -> None:
     config = load_config(["command=eval", "preset=cpu_demo"])
-    ask(config, "model", tmp_path / "none", tmp_path, [], lambda _: pytest.fail("nothing was asked"))
+    run_requests(config, "model", tmp_path / "none", tmp_path, [], lambda _: pytest.fail("nothing was asked"))
 
 
 def test_a_run_that_is_going_is_not_resumed_by_a_second_process(tmp_path: Path) -> None:

@@ -90,5 +90,5 @@ def test_good_weights_pass() -> None:
 
 def test_part_that_is_not_finite_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(rewards.REWARD_PARTS, "broken", lambda item: math.nan)
-    with pytest.raises(LabError, match="reward part broken gave nan"):
+    with pytest.raises(LabError, match="reward part broken returned nan"):
         score(_item("#### 18"), {"broken": 1.0})

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from grpo_gsm8k.data.preprocess import encode_all
+from grpo_gsm8k.data.preprocess import encode_examples
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.data.responses import own_answers
 from grpo_gsm8k.data.tokens import Example
@@ -97,7 +97,7 @@ def test_learns_32_gsm8k_answers_by_heart_and_stops() -> None:
     texts = own_answers(config, read_jsonl(GSM8K / "train.jsonl", "train"))
     short = [text for text in texts if len(text.question) + len(text.response) < 200]
     examples = sorted(
-        encode_all(config, short, tokenizer)[0], key=lambda e: len(e.prompt_ids) + 2 * len(e.response_ids)
+        encode_examples(config, short, tokenizer)[0], key=lambda e: len(e.prompt_ids) + 2 * len(e.response_ids)
     )
     torch.manual_seed(0)
     policy = load_policy(EMBEDDED_TINY, config.learner)

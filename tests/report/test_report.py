@@ -155,7 +155,7 @@ def test_other_questions_under_the_same_ids_are_not_compared(tmp_path: Path) -> 
 
 def test_texts_have_a_budget(tmp_path: Path) -> None:
     pairs = collect.collect(three(tmp_path), None).pairs
-    found = items.changes(pairs, most=12_000)
+    found = items.changed_items(pairs, most=12_000)
     assert all(sum(item.page_bytes for item in change.items) <= 4_000 for change in found)
     assert any(change.left_out for change in found)
 
@@ -168,7 +168,7 @@ def test_words() -> None:
     assert words.number(2841.2) == "2841"
     assert words.number(4.2e-6) == "4.2e−06"
     assert cell("a|b\n<b>") == "a\\|b &lt;b&gt;"
-    assert figures.wrap("<b>x</b>") == "&lt;b&gt;x&lt;/b&gt;"
+    assert figures.wrap_label("<b>x</b>") == "&lt;b&gt;x&lt;/b&gt;"
     assert collect.spread(range(100), 3) == [0, 50, 99]
     assert dict(settings.flatten({"a": {"b": None}, "c": {}})) == {"a.b": "null", "c": "{}"}
     assert strict({"a": (float("nan"), 1.0)}) == {"a": [None, 1.0]}

@@ -1,7 +1,7 @@
-"""lm-eval on one checkpoint, in a process of its own beside a training run.
+"""Entry point of the process that runs lm-eval on one checkpoint during a training run.
 
-`python -m grpo_gsm8k.evaluation.harness.child CONFIG MODEL NAME FOLDER`: the run's configuration as JSON, with the
-suite under `eval`; the model; what to call it; where the results go, `scores.json` at last.
+`python -m grpo_gsm8k.evaluation.harness.child CONFIG MODEL NAME FOLDER`: the run's configuration as JSON with the suite
+under `eval`, the model folder, its reported name, and the output folder. `scores.json` is written last.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def main(config_file: Path, model: Path, name: str, folder: Path) -> int:
-    """Run the suite; returns the exit code, 2 for a wrong task."""
+    """Run the suite; returns the exit code: 2 for a UserError such as an unknown task, 1 for other LabErrors."""
     config = parse_config(json.loads(config_file.read_text(encoding="utf-8")))
     run = RunFolder(folder)
     run.logs.mkdir(parents=True, exist_ok=True)
     try:
         tasks = task_list(config.eval)
         manager = task_manager(tasks)
-        scores = run_harness(config, tasks, manager, {name: _plain(config, model, folder)}, run)
+        scores = run_harness(config, tasks, manager, {name: _full_model(config, model, folder)}, run)
     except LabError as error:
         print(f"error: {error}", flush=True)
         return 2 if isinstance(error, UserError) else 1
@@ -40,8 +40,8 @@ def main(config_file: Path, model: Path, name: str, folder: Path) -> int:
     return 0
 
 
-def _plain(config: Config, model: Path, folder: Path) -> Path:
-    """The checkpoint's model, with its base where it is an adapter."""
+def _full_model(config: Config, model: Path, folder: Path) -> Path:
+    """Return the folder of the checkpoint's model; a LoRA adapter is merged into its base first."""
     if not (model / "adapter_config.json").is_file():
         return model
     from grpo_gsm8k.learner.merging import write_merged

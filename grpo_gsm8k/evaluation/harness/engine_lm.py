@@ -1,4 +1,4 @@
-"""Our engines as a model of lm-eval: every request goes to the least busy engine, and none is ever dropped."""
+"""Our engines as a model of lm-eval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.runner import answers
+from grpo_gsm8k.evaluation.runner import results_with_retries
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, SamplingSpec
 
@@ -24,23 +24,25 @@ if TYPE_CHECKING:
     from grpo_gsm8k.runtime.engines import Engines
 
 KNOWN = {"do_sample", "until", "max_gen_toks", "temperature", "top_p"}
-Pair = tuple[Any, list[int], list[int]]  # its texts, tokens of the context, tokens of the continuation
+TokenPair = tuple[Any, list[int], list[int]]  # texts, context tokens, continuation tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """In tokens but `max_attempts`: how often a request that the engine refuses is sent."""
+class EngineLimits:
+    """Token limits, and `max_attempts`: tries per request that the engine refuses."""
 
     max_model_len: int
-    max_gen_toks: int  # for tasks that do not say
+    max_gen_toks: int  # for tasks that set none
     max_attempts: int
 
 
 class EngineLM(TemplateLM):
-    """What lm-eval asks of a causal language model. A request that the engine refuses for good scores as wrong."""
+    """lm-eval's interface of a causal language model. A request that the engine refuses permanently scores as wrong."""
 
-    def __init__(self, engines: Engines, tokenizer: Any, stops: tuple[int, ...], limits: Limits, seed: int) -> None:
-        """`engines` must be running; `stops` are the tokens that end a completion."""
+    def __init__(
+        self, engines: Engines, tokenizer: Any, stops: tuple[int, ...], limits: EngineLimits, seed: int
+    ) -> None:
+        """Wrap running engines. `stops` are the tokens that end a completion."""
         super().__init__()
         self.tokenizer = tokenizer
         self._engines = engines
@@ -50,24 +52,24 @@ class EngineLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """Stands before a text without a context, unless the tokenizer has a beginning-of-sequence token."""
+        """Prefix token of texts without context: the start token, or the end token if there is none."""
         tokenizer = self.tokenizer
         return int(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
 
     @property
     def tokenizer_name(self) -> str:
-        """For lm-eval's caches and records."""
+        """Name of the tokenizer in lm-eval's caches and records."""
         return str(self.tokenizer.name_or_path)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids, with the tokenizer's own special tokens unless the text has them already."""
+        """Encode a text, adding the tokenizer's special tokens unless the text starts with them."""
         bos = self.tokenizer.bos_token
         if add_special_tokens is None:
             add_special_tokens = not (bos and string.startswith(bos))
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as the tokenizer's template renders it."""
+        """Render a conversation with the tokenizer's chat template."""
         return str(
             self.tokenizer.apply_chat_template(
                 chat_history,
@@ -77,19 +79,19 @@ class EngineLM(TemplateLM):
             )
         )
 
-    def _loglikelihood_tokens(self, requests: Sequence[Pair], **_: Any) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation after its context (nats), and whether it is the greedy one."""
-        longest = self._limits.max_model_len - 1  # the engine samples one token behind the prompt
+    def _loglikelihood_tokens(self, requests: Sequence[TokenPair], **_: Any) -> list[tuple[float, bool]]:
+        """Return each continuation's log-probability (nats) given its context, and whether it is the greedy one."""
+        longest = self._limits.max_model_len - 1  # the engine samples one token after the prompt
         whole = [context + continuation for _, context, continuation in requests]
-        _report_cut(sum(len(ids) > longest for ids in whole), len(whole))
+        _report_truncated(sum(len(ids) > longest for ids in whole), len(whole))
         sampling = SamplingSpec(0.0, 1.0, 1, 0, ())
-        asked = [self._group(index, ids[-longest:], sampling, score=True) for index, ids in enumerate(whole)]
-        found = self._run(asked)
+        groups = [self._group(index, ids[-longest:], sampling, score=True) for index, ids in enumerate(whole)]
+        found = self._run(groups)
         return [_score(result, len(pair[2])) for pair, result in zip(requests, found, strict=True)]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-probability of whole texts (nats), in windows that do not overlap."""
-        windows: list[Pair] = []
+        """Return the log-probability of whole texts (nats), summed over disjoint windows."""
+        windows: list[TokenPair] = []
         owners: list[int] = []
         for owner, request in enumerate(requests):
             (text,) = request.args
@@ -108,17 +110,17 @@ class EngineLM(TemplateLM):
         return totals
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Completions, each up to the first of its stop texts. Raises UserError for a setting we would ignore."""
-        asked, stops, cut = [], [], 0
+        """Return completions, each cut at its first stop text. Raises UserError for unsupported generation settings."""
+        groups, stops, truncated = [], [], 0
         for index, request in enumerate(requests):
             context, given = request.args
             kwargs = normalize_gen_kwargs(given, self._limits.max_gen_toks)
             if unknown := set(kwargs) - KNOWN:
-                raise UserError(f"generation_kwargs.{min(unknown)} of a task is unknown here: use {sorted(KNOWN)}")
+                raise UserError(f"generation_kwargs.{min(unknown)} of a task is not supported: use {sorted(KNOWN)}")
             room = self._limits.max_model_len - kwargs["max_gen_toks"]
             if room < 1:
                 raise UserError(
-                    f"a task wants {kwargs['max_gen_toks']} new tokens: raise actor.max_model_len="
+                    f"a task requests {kwargs['max_gen_toks']} new tokens: raise actor.max_model_len="
                     f"{self._limits.max_model_len}, or lower eval.lm_eval_max_gen_toks or the task's max_gen_toks"
                 )
             texts = tuple(kwargs["until"])
@@ -131,20 +133,20 @@ class EngineLM(TemplateLM):
                 texts,
             )
             ids = self.tok_encode(context)
-            cut += len(ids) > room
-            asked.append(self._group(index, ids[-room:], sampling, score=False))
+            truncated += len(ids) > room
+            groups.append(self._group(index, ids[-room:], sampling, score=False))
             stops.append(texts)
-        _report_cut(cut, len(requests))
-        return [self._text(result, texts) for result, texts in zip(self._run(asked), stops, strict=True)]
+        _report_truncated(truncated, len(requests))
+        return [self._text(result, texts) for result, texts in zip(self._run(groups), stops, strict=True)]
 
     def _group(self, index: int, prompt: list[int], sampling: SamplingSpec, score: bool) -> GenerateGroup:
         ids = np.array(prompt, dtype=np.int32)
         return GenerateGroup(str(index), ids, 1, sampling, VERSION, pinned=True, score_prompt=score)
 
     def _run(self, asked: Sequence[GenerateGroup]) -> list[GroupResult | None]:
-        """Answers in the order of the requests; None for one that was refused every time."""
+        """Return the results in the order of the requests; None for a request that was refused every time."""
         found: dict[str, GroupResult] = {}
-        for result in answers(self._engines, asked, self._limits.max_attempts):
+        for result in results_with_retries(self._engines, asked, self._limits.max_attempts):
             if isinstance(result, Failed):
                 print(f"lm-eval: refused by the engine, counts as wrong: {result.error}", file=sys.stderr)
             else:
@@ -159,10 +161,13 @@ class EngineLM(TemplateLM):
         return str(text)[: min((end for end in ends if end >= 0), default=None)]
 
 
-def _report_cut(cut: int, total: int) -> None:
-    """lm-eval cuts what does not fit from the left, and so do we; but whoever reads the scores has to know."""
-    if cut:
-        print(f"lm-eval: {cut} of {total} prompts lost their beginning: raise actor.max_model_len", file=sys.stderr)
+def _report_truncated(truncated: int, total: int) -> None:
+    """Warn about prompts that were truncated on the left, as lm-eval does, because it affects the scores."""
+    if truncated:
+        print(
+            f"lm-eval: {truncated} of {total} prompts were truncated on the left: raise actor.max_model_len",
+            file=sys.stderr,
+        )
 
 
 def _score(result: GroupResult | None, continuation: int) -> tuple[float, bool]:

@@ -1,4 +1,4 @@
-"""lm-eval's tasks on our models: one engine or server per model for all tasks, each finished task kept on disk."""
+"""lm-eval's tasks on our models: one set of engines or one server per model, one result file per task."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from grpo_gsm8k.evaluation.harness.tasks import TaskList
     from grpo_gsm8k.tracking.run_folder import RunFolder
 
-LM_EVAL = "lm_eval"  # folder
+LM_EVAL = "lm_eval"  # folder in the run folder
 
 
 def run_harness(
     config: Config, tasks: TaskList, manager: Any, models: Mapping[str, Path], run: RunFolder
 ) -> list[Score]:
-    """All tasks on all models, by the names of `models`; `manager` is `task_manager(tasks)`.
+    """Run all tasks on all models, given by name; `manager` is `task_manager(tasks)`.
 
-    What an earlier start finished is not run again.
+    Tasks that an earlier session finished are not run again.
     """
     folder = run.path / LM_EVAL
     folder.mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ def run_harness(
 
 @contextlib.contextmanager
 def _language_model(config: Config, model_folder: Path, logs: Path) -> Iterator[Any]:
-    from transformers import AutoTokenizer  # lazy, as lm-eval below: seconds
+    from transformers import AutoTokenizer  # lazy, like lm-eval below: it takes seconds
 
     actor, given = config.actor, config.eval
     if given.lm_eval_backend == "server":
@@ -67,10 +67,10 @@ def _language_model(config: Config, model_folder: Path, logs: Path) -> Iterator[
                 seed=config.seed,
             )
         return
-    from grpo_gsm8k.evaluation.harness.engine_lm import EngineLM, Limits
+    from grpo_gsm8k.evaluation.harness.engine_lm import EngineLimits, EngineLM
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    limits = Limits(actor.max_model_len, given.lm_eval_max_gen_toks, given.max_attempts)
+    limits = EngineLimits(actor.max_model_len, given.lm_eval_max_gen_toks, given.max_attempts)
     with Engines(config, model_folder, logs, given.num_shards) as engines:
         yield EngineLM(engines, tokenizer, stop_token_ids(model_folder, tokenizer), limits, config.seed)
 

@@ -1,4 +1,4 @@
-"""lm-eval's numbers as records, and what changed between a baseline and a model."""
+"""lm-eval's results as records, and the changes between a baseline and a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Z = 1.959964  # 97.5 % quantile of the normal distribution
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One metric of one task. `stderr` is lm-eval's own, None where it has none; `items` None for a group."""
+    """One metric of one task. `stderr` is lm-eval's, None if it gives none; `items` is None for a group."""
 
     model: str
     task: str
@@ -28,7 +28,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`after` less `before`. `regression`: worse by more than the threshold; `verdict` says if noise explains it."""
+    """`after` minus `before`. `regression`: worse by more than the threshold; `verdict`: whether noise explains it."""
 
     task: str
     metric: str
@@ -44,7 +44,7 @@ class Change:
 
 
 def scores_of(model: str, found: Mapping[str, Any]) -> list[Score]:
-    """Read the result of `lm_eval.simple_evaluate`: keys are `metric,filter` and `metric_stderr,filter`."""
+    """Convert a result of `lm_eval.simple_evaluate`, whose keys are `metric,filter` and `metric_stderr,filter`."""
     scores = []
     for task, row in {**found["results"], **found.get("groups", {})}.items():
         better = found.get("higher_is_better", {}).get(task) or {}
@@ -66,13 +66,12 @@ def scores_of(model: str, found: Mapping[str, Any]) -> list[Score]:
     return scores
 
 
-def changes(scores: Sequence[Score], baseline: str, threshold: float) -> list[Change]:
-    """Every model against the baseline, metric by metric.
+def changes_from_baseline(scores: Sequence[Score], baseline: str, threshold: float) -> list[Change]:
+    """Compare every model with the baseline, metric by metric.
 
-    The threshold is in the metric's own units where more is better (0.02: two points of accuracy), and a fraction of
-    the baseline's value where less is better (perplexity). The standard error of the difference takes the two
-    measurements as independent. They share their items, which as a rule makes it too wide: what it calls noise may
-    be more than that, what it calls better or worse is.
+    The threshold is in the metric's units if higher is better (0.02: two points of accuracy), and a fraction of the
+    baseline's value if lower is better (perplexity). The standard error of the difference assumes independent
+    measurements. They share their items, so it is usually too large and the verdict conservative.
     """
     before = {(s.task, s.metric, s.filter): s for s in scores if s.model == baseline}
     return [
@@ -82,8 +81,8 @@ def changes(scores: Sequence[Score], baseline: str, threshold: float) -> list[Ch
     ]
 
 
-def table(scores: Sequence[Score], found: Sequence[Change]) -> str:
-    """What a person reads at the end: all scores, then the changes."""
+def scores_table(scores: Sequence[Score], found: Sequence[Change]) -> str:
+    """Format all scores, followed by the changes."""
     width = max((len(s.task) for s in scores), default=4)
     lines = [f"{s.task:{width}}  {s.metric:20} {_with_error(s.value, s.stderr):>18}  {s.model}" for s in scores]
     if found:
@@ -106,10 +105,10 @@ def _metrics(row: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
 def _change(before: Score, after: Score, threshold: float) -> Change:
     difference = after.value - before.value
     loss = -difference if after.higher_is_better else difference / before.value if before.value else difference
-    both = None if before.stderr is None or after.stderr is None else math.hypot(before.stderr, after.stderr)
-    if both is None:
+    stderr = None if before.stderr is None or after.stderr is None else math.hypot(before.stderr, after.stderr)
+    if stderr is None:
         verdict = "unknown" if difference else "noise"
-    elif abs(difference) <= _Z * both:
+    elif abs(difference) <= _Z * stderr:
         verdict = "noise"
     else:
         verdict = "worse" if loss > 0 else "better"
@@ -122,7 +121,7 @@ def _change(before: Score, after: Score, threshold: float) -> Change:
         before=before.value,
         after=after.value,
         difference=difference,
-        stderr=both,
+        stderr=stderr,
         regression=loss > threshold,
         verdict=verdict,
     )

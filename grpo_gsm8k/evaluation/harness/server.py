@@ -1,4 +1,4 @@
-"""vLLM's HTTP server for one model, on this machine's loopback address only, for lm-eval's `local-completions`."""
+"""vLLM's HTTP server for one model, on the loopback address only, for lm-eval's `local-completions`."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
 
-HOST = "127.0.0.1"  # never another: vLLM's routes are not all behind its API key
+HOST = "127.0.0.1"  # loopback only: the API key does not protect all of vLLM's routes
 POLL_SECONDS = 0.5
 
 
 @contextlib.contextmanager
 def served(config: Config, model_folder: Path, logs: Path) -> Iterator[str]:
-    """Start a server, wait until it answers, give its URL of completions, and end it.
+    """Start a server, wait until it is healthy, yield its completions URL, and stop it.
 
-    It dies with this process. Raises WorkerError, with the end of its log, when it does not come up.
+    It is killed if this process dies. Raises WorkerError with the end of its log if it does not start.
     """
     port = _free_port()
     log = logs / "server.log"
     environment = {**os.environ, **actor_environment(config, 0)}
     with running(_command(config, model_folder, port), environment, log) as process:
         deadline = time.monotonic() + config.actor.start_timeout_s
-        while not _answers(port):
+        while not _healthy(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise WorkerError(f"the vLLM server did not start; see {log}: {_last_line(log)}")
             time.sleep(POLL_SECONDS)
@@ -52,7 +52,7 @@ def _command(config: Config, model_folder: Path, port: int) -> list[str]:
     command += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
     if actor.enforce_eager:
         command.append("--enforce-eager")
-    if actor.device == "cpu":  # as the actor's engine, see actor/vllm_engine.py
+    if actor.device == "cpu":  # same settings as the actor's engine, see actor/vllm_engine.py
         return [*command, "--no-enable-chunked-prefill", "--kv-cache-memory-bytes", str(actor.kv_cache_mb * 2**20)]
     return [*command, "--gpu-memory-utilization", str(actor.gpu_memory)]
 
@@ -63,7 +63,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def _healthy(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2) as response:
             return bool(response.status == 200)

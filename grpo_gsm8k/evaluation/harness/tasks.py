@@ -1,4 +1,4 @@
-"""Which of lm-eval's tasks are run: its own by name, and a user's YAML files by path."""
+"""Selection of lm-eval tasks: built-in ones by name, and users' YAML files by path."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import EvalConfig
 
-_NAME = re.compile(r"^(?:task|group): *['\"]?([^\s'\"#]+)", re.MULTILINE)  # the files hold tags of lm-eval's own
+_NAME = re.compile(
+    r"^(?:task|group): *['\"]?([^\s'\"#]+)", re.MULTILINE
+)  # a regex, because YAML's safe loader rejects lm-eval's tags
 
 
 @dataclass(frozen=True, slots=True)
 class TaskList:
-    """Names of tasks or groups, each once, and the folders of the users' files among them."""
+    """Unique names of tasks or groups, and the folders of the users' YAML files."""
 
     names: tuple[str, ...]
     folders: tuple[Path, ...]
 
 
 def wants_gsm8k(config: EvalConfig) -> bool:
-    """Tell whether `eval_suites` includes our own accuracy on problems."""
+    """Return whether `eval_suites` includes our own accuracy evaluation."""
     return bool({"gsm8k", "all"} & set(_suites(config)))
 
 
 def task_list(config: EvalConfig) -> TaskList:
-    """The tasks that `eval_suites` stands for. Raises UserError for a file that names no task."""
+    """Return the tasks selected by `eval_suites`. Raises UserError for a file without a task name."""
     entries: list[str] = []
     for suite in _suites(config):
         if suite in ("lm_eval", "all"):
@@ -44,18 +46,18 @@ def task_list(config: EvalConfig) -> TaskList:
 
 
 def task_manager(tasks: TaskList) -> Any:
-    """lm-eval's index of the tasks. Raises UserError for a name that it does not know."""
+    """Return lm-eval's task index. Raises UserError for unknown task names."""
     from lm_eval.tasks import TaskManager  # lazy: it takes seconds
 
     paths: list[str | Path] = list(tasks.folders)
     manager = TaskManager(include_path=paths, include_defaults=False) if paths else None
-    if manager is None or not set(tasks.names) <= set(manager.all_tasks):  # lm-eval's own take seconds to index
+    if manager is None or not set(tasks.names) <= set(manager.all_tasks):  # indexing the built-in tasks takes seconds
         manager = TaskManager(include_path=paths or None)
     unknown = sorted(set(tasks.names) - set(manager.all_tasks))
     if unknown:
         raise UserError(
-            f"eval.eval_suites or eval.lm_eval_tasks names {', '.join(unknown)}: give gsm8k, lm_eval, all, a task of "
-            "`lm-eval ls tasks`, or the path of a task's YAML file"
+            f"eval.eval_suites or eval.lm_eval_tasks: unknown {', '.join(unknown)}; give gsm8k, lm_eval, all, a task "
+            "of `lm-eval ls tasks`, or the path of a task's YAML file"
         )
     return manager
 
@@ -66,8 +68,8 @@ def _suites(config: EvalConfig) -> Sequence[str]:
 
 def _task_of(file: Path) -> str:
     if not file.is_file():
-        raise UserError(f"eval.lm_eval_tasks: there is no file {file}")
+        raise UserError(f"eval.lm_eval_tasks: {file} does not exist")
     found = _NAME.search(file.read_text(encoding="utf-8"))
     if found is None:
-        raise UserError(f"{file} has no line `task: NAME`: every task of lm-eval needs one")
+        raise UserError(f"{file} has no line `task: NAME`, which every lm-eval task needs")
     return found[1]

@@ -1,4 +1,4 @@
-"""Does a model's confidence say how often it is right?"""
+"""Calibration: how well a model's confidence predicts its correctness."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Completions of similar confidence: lowest, highest, number, mean confidence and share of right ones."""
+    """Completions of similar confidence: lowest and highest confidence, count, mean confidence, accuracy."""
 
     low: float
     high: float
@@ -23,20 +23,20 @@ class Bin:
 
 
 def confidence(logprobs: Sequence[float]) -> float:
-    """exp(mean log-probability of a completion's tokens): the geometric mean of their probabilities.
+    """Geometric mean of a completion's token probabilities: exp(mean log-probability).
 
-    Raises ValueError on no tokens, NaN, or a log-probability above 0 by more than rounding; minus infinity gives 0.
+    Raises ValueError on an empty list, NaN, or a log-probability above 0 by more than rounding; -inf gives 0.
     """
     if not logprobs or not all(value <= 1e-3 for value in logprobs):
-        raise ValueError("log-probabilities must be numbers of at most 0, at least one")
+        raise ValueError("log-probabilities must be a non-empty list of numbers <= 0")
     return min(1.0, math.exp(math.fsum(logprobs) / len(logprobs)))
 
 
 def reliability_bins(confidences: ArrayLike, correct: ArrayLike, bins: int = 10) -> tuple[Bin, ...]:
     """Sort completions [n] by confidence into bins of equal count (Nguyen and O'Connor 2015, arXiv:1508.05154).
 
-    Equal confidences share a bin, that of their middle rank: otherwise the order of the input would decide. Counts
-    then differ, and a bin left empty is not returned. Raises ValueError when bins < 1 or on unfit input (see `auroc`).
+    Equal confidences share the bin of their middle rank, so that the order of the input does not matter. Counts may
+    therefore differ, and empty bins are not returned. Raises ValueError if bins < 1 or on invalid input (see `auroc`).
     """
     scores, right = _checked(confidences, correct)
     if bins < 1:
@@ -53,8 +53,8 @@ def reliability_bins(confidences: ArrayLike, correct: ArrayLike, bins: int = 10)
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
     """Mean of |accuracy - confidence| over bins, weighted by count.
 
-    Naeini et al. (2015), Guo et al. (2017, arXiv:1706.04599). It is biased upwards when bins hold few
-    completions. Raises ValueError on no bins.
+    Naeini et al. (2015), Guo et al. (2017, arXiv:1706.04599). Biased upward if bins hold few completions. Raises
+    ValueError on an empty list.
     """
     if not bins:
         raise ValueError("no bins")
@@ -62,11 +62,11 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def auroc(confidences: ArrayLike, correct: ArrayLike) -> float | None:
-    """Chance that a right completion is more confident than a wrong one, ties half; None when either is missing.
+    """Probability that a right completion is more confident than a wrong one, ties half; None if either is missing.
 
     (R - r (r + 1) / 2) / (r w), R the sum of the mid-ranks of the r right ones among them and the w wrong ones (Hanley
-    and McNeil 1982). `confidences` and `correct` are [n]. Raises ValueError when they are empty, of different lengths,
-    or a confidence lies outside 0..1 (NaN included).
+    and McNeil 1982). `confidences` and `correct` are [n]. Raises ValueError if they are empty, differ in length, or
+    a confidence is outside 0..1 or NaN.
     """
     scores, right = _checked(confidences, correct)
     rights = int(right.sum())

@@ -1,7 +1,7 @@
-"""Does the training text contain test questions? Verbatim runs of words, and near-duplicates of whole texts.
+"""Contamination: test questions in the training text, as verbatim word runs or near-duplicates of whole texts.
 
-Words are runs of letters and digits in lower case; everything else separates them. Compare like with like: a question
-beside a text that also holds a long answer has a low Jaccard similarity, however equal the questions are.
+Words are lower-case runs of letters and digits; everything else separates them. Compare questions with questions: a
+training text that also contains a long answer has a low Jaccard similarity to its own question.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from datasketch import MinHash, MinHashLSH
 from grpo_gsm8k.evaluation.statistics.diversity import Gram, ngrams
 
 GRAM_WORDS = 13
-MIN_WORDS = 8  # runs shorter than this are common phrases
+MIN_WORDS = 8  # shorter runs are common phrases
 SHINGLE_WORDS = 5
 PERMUTATIONS = 128
-MISSED = 1e-6  # chance to overlook a pair at the threshold
+MISSED = 1e-6  # probability of missing a pair at the threshold
 
 _WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Positions of a test and a training text and how alike they are, 0 to 1."""
+class Overlap:
+    """Indices of a test and a training text, and their similarity in 0..1."""
 
     test: int
     train: int
@@ -34,18 +34,18 @@ class Pair:
 
 
 def words(text: str) -> list[str]:
-    """The lower-case alphanumeric words of a text: "It's 1,000 km" is it, s, 1, 000, km."""
+    """Return the lower-case alphanumeric words of a text: it, s, 1, 000, km for "It's 1,000 km"."""
     return _WORD.findall(text.lower())
 
 
-def ngram_overlaps(tests: Sequence[str], trains: Sequence[str], n: int = GRAM_WORDS) -> tuple[Pair, ...]:
-    """Pairs that share a run of n words, in order; the score is the share of the test's distinct runs found.
+def ngram_overlaps(tests: Sequence[str], trains: Sequence[str], n: int = GRAM_WORDS) -> tuple[Overlap, ...]:
+    """Return sorted pairs that share a run of n words; the score is the share of the test's distinct runs found.
 
-    As in Brown et al. (2020, arXiv:2005.14165, appendix C) n is 13. A test of 8 to 12 words has one run, all of it;
-    shorter ones are not looked at, where a match would mean little. Raises ValueError when n < 8.
+    n is 13 as in Brown et al. (2020, arXiv:2005.14165, appendix C). A test of 8 to 12 words is a single run; shorter
+    ones are skipped, because a match would mean little. Raises ValueError if n < 8.
     """
     if n < MIN_WORDS:
-        raise ValueError(f"n={n}: shorter runs than {MIN_WORDS} words are common phrases")
+        raise ValueError(f"n={n}: runs of fewer than {MIN_WORDS} words are common phrases")
     owners: defaultdict[Gram, list[int]] = defaultdict(list)
     total: dict[int, int] = {}
     for test, text in enumerate(tests):
@@ -60,16 +60,18 @@ def ngram_overlaps(tests: Sequence[str], trains: Sequence[str], n: int = GRAM_WO
         parts = words(text)
         for gram in {gram for size in sizes for gram in ngrams(parts, size)} & owners.keys():
             shared.update((test, train) for test in owners[gram])
-    return tuple(Pair(test, train, count / total[test]) for (test, train), count in sorted(shared.items()))
+    return tuple(Overlap(test, train, count / total[test]) for (test, train), count in sorted(shared.items()))
 
 
-def near_duplicates(tests: Sequence[str], trains: Sequence[str], seed: int, threshold: float = 0.8) -> tuple[Pair, ...]:
-    """Pairs whose sets of 5-word shingles have a Jaccard similarity of at least the threshold, which is the score.
+def near_duplicates(
+    tests: Sequence[str], trains: Sequence[str], seed: int, threshold: float = 0.8
+) -> tuple[Overlap, ...]:
+    """Return pairs whose sets of 5-word shingles have a Jaccard similarity (the score) of at least the threshold.
 
     MinHash (Broder 1997) with locality-sensitive hashing (Leskovec et al., Mining of Massive Datasets, chapter 3)
     proposes pairs and the exact similarity decides, so there are no false positives; a pair at the threshold is missed
-    with a chance of 1e-6 at most. A text of fewer than 5 words is one shingle, one without words matches nothing.
-    Raises ValueError unless the threshold lies in 0.1..1, below which hashing would propose every pair.
+    with probability 1e-6 at most. A text of fewer than 5 words is one shingle, one without words matches nothing.
+    Raises ValueError unless the threshold is in 0.1..1; below, hashing would propose every pair.
     """
     if not 0.1 <= threshold <= 1:
         raise ValueError(f"threshold={threshold} must lie in 0.1..1")
@@ -86,12 +88,12 @@ def near_duplicates(tests: Sequence[str], trains: Sequence[str], seed: int, thre
         for train in sorted(index.query(_signature(blank, shingles))) if shingles else []:
             score = jaccard(shingles, train_sets[train])
             if score >= threshold:
-                pairs.append(Pair(test, train, score))
+                pairs.append(Overlap(test, train, score))
     return tuple(pairs)
 
 
 def jaccard(a: set[str], b: set[str]) -> float:
-    """Size of the intersection over size of the union. Raises ZeroDivisionError when both are empty."""
+    """Size of the intersection over size of the union. Raises ZeroDivisionError if both sets are empty."""
     return len(a & b) / len(a | b)
 
 
@@ -103,16 +105,16 @@ def _shingles(text: str) -> set[str]:
 
 
 def _signature(blank: MinHash, shingles: set[str]) -> MinHash:
-    filled = blank.copy()  # drawing the permutations anew for every text would take most of the time
+    filled = blank.copy()  # drawing new permutations for every text would take most of the time
     filled.update_batch([shingle.encode() for shingle in shingles])
     return filled
 
 
 def _bands(threshold: float) -> tuple[int, int]:
-    """Number and size of bands: the longest rows, hence the fewest useless proposals, that miss seldom enough.
+    """Return number and size of bands: the most rows, so the fewest false proposals, that keep misses below MISSED.
 
-    A pair of similarity s shares some band with chance 1 - (1 - s^rows)^bands. The library's own choice weighs misses
-    and useless proposals alike, and at 0.8 misses more than half of the pairs that are just similar enough.
+    A pair of similarity s shares some band with probability 1 - (1 - s^rows)^bands. The library's default weighs misses
+    and false proposals equally, and at 0.8 misses more than half of the pairs at the threshold.
     """
     for rows in range(PERMUTATIONS // 2, 1, -1):
         bands = PERMUTATIONS // rows

@@ -1,4 +1,4 @@
-"""How varied completions are: training on rewards tends to narrow them, which accuracy alone does not show.
+"""Diversity of completions, which RL tends to reduce without an effect on accuracy.
 
 A text is a string, split at whitespace, or a sequence of tokens.
 """
@@ -17,7 +17,7 @@ Gram = tuple[Hashable, ...]
 def distinct_n(texts: Sequence[Text], n: int) -> float | None:
     """Distinct n-grams over all n-grams of all texts (Li et al. 2016, arXiv:1510.03055); None without any n-gram.
 
-    It falls with the amount of text, so compare sets of equal size. Raises ValueError when n < 1.
+    It decreases with the amount of text, so compare sets of equal size. Raises ValueError if n < 1.
     """
     grams = [gram for text in texts for gram in ngrams(text, n)]
     return len(set(grams)) / len(grams) if grams else None
@@ -26,8 +26,8 @@ def distinct_n(texts: Sequence[Text], n: int) -> float | None:
 def mean_trigram_jaccard(texts: Sequence[Text]) -> float | None:
     """Mean of |A and B| / |A or B| over all pairs of one prompt's texts, A and B being their sets of trigrams.
 
-    1 means all alike (Jaccard 1901). A text of fewer than three tokens counts as one gram, so short answers compare
-    too. None with fewer than two texts.
+    1 means identical sets (Jaccard 1901). A text of fewer than three tokens counts as one gram. None with fewer than
+    two texts.
     """
     sets = [set(ngrams(text, 3)) or {tuple(tokens(text))} for text in texts]
     shares = [len(a & b) / len(a | b) for a, b in combinations(sets, 2)]
@@ -35,9 +35,9 @@ def mean_trigram_jaccard(texts: Sequence[Text]) -> float | None:
 
 
 def answer_entropy(answers: Sequence[str | None]) -> float:
-    """Entropy (Shannon 1948) of one prompt's final answers in nats: -sum p ln p; 0 when all agree, at most ln(n).
+    """Entropy (Shannon 1948) of one prompt's final answers in nats: -sum p ln p; 0 if all agree, at most ln(n).
 
-    No answer counts as an answer of its own. Raises ValueError on no answers.
+    A missing answer counts as a distinct answer. Raises ValueError on an empty list.
     """
     if not answers:
         raise ValueError("no answers")
@@ -46,22 +46,21 @@ def answer_entropy(answers: Sequence[str | None]) -> float:
 
 
 def repetition(text: Text, n: int = 4) -> float:
-    """Share of one text's n-grams that occurred before in it: 1 - distinct / all.
+    """Share of a text's n-grams that are repetitions: 1 - distinct / all.
 
-    seq-rep-n of Welleck et al. (2020, arXiv:1908.04319). 0 for a text too short to have one. Raises
-    ValueError when n < 1.
+    seq-rep-n of Welleck et al. (2020, arXiv:1908.04319). 0 for a text without n-grams. Raises ValueError if n < 1.
     """
     grams = ngrams(text, n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def tokens(text: Text) -> Sequence[Hashable]:
-    """The words of a string, or the tokens as given."""
+    """Return the words of a string, or the given tokens."""
     return text.split() if isinstance(text, str) else text
 
 
 def ngrams(text: Text, n: int) -> list[Gram]:
-    """All runs of n tokens, in order; none in a shorter text. Raises ValueError when n < 1."""
+    """Return all runs of n tokens in order, none for a shorter text. Raises ValueError if n < 1."""
     if n < 1:
         raise ValueError(f"n={n} must be at least 1")
     parts = tokens(text)

@@ -1,6 +1,6 @@
-"""Confidence intervals of a mean over problems. Problems are the units: the samples of one problem are not independent.
+"""Confidence intervals of a mean over problems, which are the units: samples of one problem are not independent.
 
-`mean_interval` is the one to report. It takes the percentile bootstrap, except where a bootstrap is known to fail.
+`mean_interval` is the one to report. It uses the percentile bootstrap, except where a bootstrap is known to fail.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaincinv, ndtr, ndtri
 
 RESAMPLES = 10_000
-FEW = 10.0  # fewer successes or failures than this: a bootstrap sees too little of the rare outcome
-CHUNK_CELLS = 2_000_000  # multinomial counts held at once
+FEW = 10.0  # with fewer expected successes or failures, a bootstrap undercovers; see `mean_interval`
+CHUNK_CELLS = 2_000_000  # multinomial counts in memory at the same time: 16 MB
 
 
 class Method(StrEnum):
-    """How an interval was made."""
+    """Method of an interval."""
 
     PERCENTILE = "percentile"
     BCA = "bca"
@@ -28,7 +28,7 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate between two bounds. `method` is the one used, which may not be the one asked for."""
+    """An estimate with its bounds. `method` is the one used, which may differ from the requested one."""
 
     estimate: float
     low: float
@@ -38,9 +38,9 @@ class Interval:
 
 
 def item_means(correct: ArrayLike) -> NDArray[np.float64]:
-    """Scores [items] or [items, samples], each between 0 and 1, to the mean of each item [items].
+    """Return the mean per item [items] of scores [items] or [items, samples] in 0..1.
 
-    Raises ValueError when there is no score, another number of dimensions, or a value outside 0..1 (NaN included).
+    Raises ValueError for an empty array, another number of dimensions, or a value outside 0..1 or NaN.
     """
     scores = np.asarray(correct, dtype=np.float64)
     if scores.ndim not in (1, 2) or scores.size == 0:
@@ -51,10 +51,10 @@ def item_means(correct: ArrayLike) -> NDArray[np.float64]:
 
 
 def bootstrap_means(values: NDArray[np.float64], seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """Means [resamples] of resamples of values [items] drawn with replacement.
+    """Means [resamples] of resamples of values [items], drawn with replacement.
 
-    A resample is fully described by how often it drew each distinct value, and those counts are exactly multinomial:
-    with 16 samples per item there are 17 distinct values, however many items. The order of the items plays no part.
+    A resample is determined by the counts of the distinct values, which are exactly multinomial: with 16 samples per
+    item there are 17 distinct values, for any number of items. The result does not depend on the order of the items.
     Raises ValueError on no values or no resamples.
     """
     if values.size == 0 or resamples < 1:
@@ -70,8 +70,8 @@ def bootstrap_means(values: NDArray[np.float64], seed: int, resamples: int = RES
 def percentile(correct: ArrayLike, seed: int, resamples: int = RESAMPLES, level: float = 0.95) -> Interval:
     """Percentile bootstrap over items (Efron and Tibshirani 1993, chapter 13): quantiles of the resampled means.
 
-    `correct` is [items] or [items, samples]. Items that all agree give the interval of `unanimous`, as every resample
-    would agree too. Raises ValueError as `item_means` does and on a senseless level.
+    `correct` is [items] or [items, samples]. If all items agree, so would all resamples; the interval is then that of
+    `unanimous`. Raises ValueError like `item_means`, and on an invalid level.
     """
     tail = tail_of(level)
     values = item_means(correct)
@@ -85,8 +85,9 @@ def bca(correct: ArrayLike, seed: int, resamples: int = RESAMPLES, level: float 
     """Bias-corrected and accelerated bootstrap over items (Efron 1987; Efron and Tibshirani 1993, section 14.3).
 
     The quantiles are taken at Phi(z0 + (z0 + z) / (1 - a (z0 + z))), z the normal quantile of each tail. z0 comes from
-    the share of resamples below the estimate, ties half, as means of 0 and 1 tie often. a is the jackknife's skewness,
-    which for a mean is sum(d^3) / (6 sum(d^2)^1.5) of the deviations d. Same arguments and errors as `percentile`.
+    the share of resamples below the estimate, counting ties half, because means of 0 and 1 tie often. a is the
+    jackknife's skewness, for a mean sum(d^3) / (6 sum(d^2)^1.5) of the deviations d. Same arguments and errors as
+    `percentile`.
     """
     tail = tail_of(level)
     values = item_means(correct)
@@ -94,7 +95,7 @@ def bca(correct: ArrayLike, seed: int, resamples: int = RESAMPLES, level: float 
         return unanimous(values, level)
     estimate = float(values.mean())
     means = np.sort(bootstrap_means(values, seed, resamples))
-    near = 1e-12  # the same mean summed in another order
+    near = 1e-12  # rounding of equal means that were summed in another order
     below, up_to = np.searchsorted(means, (estimate - near, estimate + near))
     share = np.clip((below + up_to) / (2 * resamples), 0.5 / resamples, 1 - 0.5 / resamples)
     deviations = values - estimate
@@ -107,9 +108,9 @@ def bca(correct: ArrayLike, seed: int, resamples: int = RESAMPLES, level: float 
 def mean_interval(correct: ArrayLike, seed: int, resamples: int = RESAMPLES, level: float = 0.95) -> Interval:
     """The default interval: percentile bootstrap, or the mid-p interval below 10 expected successes or failures.
 
-    With 50 items and an accuracy of 0.05 both bootstraps cover 98.8 % instead of 95 % (many draws have no success),
-    with 256 items and 0.02 the percentile one covers 88 %. For 0/1 items, rates of 0.02-0.98 and 20-1,319 items the two
-    together cover 93.9-99.3 %. Same arguments and errors as `percentile`.
+    With 50 items and an accuracy of 0.05 both bootstraps cover 98.8 % instead of 95 % (many resamples have no success);
+    with 256 items and 0.02 the percentile bootstrap covers 88 %. For 0/1 items, rates of 0.02-0.98 and 20-1,319 items,
+    this combination covers 93.9-99.3 %. Same arguments and errors as `percentile`.
     """
     tail_of(level)
     values = item_means(correct)
@@ -124,10 +125,10 @@ def mean_interval(correct: ArrayLike, seed: int, resamples: int = RESAMPLES, lev
 
 
 def effective_trials(values: NDArray[np.float64], samples: int) -> float:
-    """Number of independent yes/no trials that would estimate the mean of values [items] as precisely.
+    """Number of independent 0/1 trials that would estimate the mean of values [items] with the same precision.
 
-    items * m (1 - m) / variance of the values (Korn and Graubard 1998): the number of items when each value is 0 or 1,
-    more when values lie between, never more than there are samples. All values equal count as one trial each.
+    items * m (1 - m) / variance of the values (Korn and Graubard 1998): the number of items if each value is 0 or 1,
+    more if values lie in between, at most the number of samples. Equal values count as one trial each.
     """
     mean, variance = float(values.mean()), float(values.var())
     ratio = 1.0 if variance == 0 else mean * (1 - mean) / variance
@@ -135,15 +136,15 @@ def effective_trials(values: NDArray[np.float64], samples: int) -> float:
 
 
 def unanimous(values: NDArray[np.float64], level: float = 0.95) -> Interval:
-    """Clopper and Pearson's interval for values [items] that are all equal, each item counted as one trial.
+    """Clopper and Pearson's interval for values [items] that are all equal, with each item counted as one trial.
 
-    Equal values between 0 and 1 keep the same rule: 0/1 trials vary most among scores of one mean, so it is wide.
+    This also holds for equal values between 0 and 1, where it is conservative: 0/1 trials have the largest variance.
     """
     return clopper_pearson(float(values[0]) * len(values), float(len(values)), level)
 
 
 def clopper_pearson(successes: float, trials: float, level: float = 0.95) -> Interval:
-    """Exact interval of a binomial rate (Clopper and Pearson 1934) as beta quantiles, so counts may be fractional.
+    """Exact interval of a binomial rate (Clopper and Pearson 1934), as beta quantiles, so counts may be fractional.
 
     Raises ValueError unless 0 <= successes <= trials, trials > 0 and 0 < level < 1.
     """
@@ -157,8 +158,8 @@ def clopper_pearson(successes: float, trials: float, level: float = 0.95) -> Int
 def mid_p(successes: float, trials: float, level: float = 0.95) -> Interval:
     """Interval of the rates that a two-sided mid-p binomial test does not reject (Berry and Armitage 1995).
 
-    The lower bound solves P(X > k) + P(X = k) / 2 = (1 - level) / 2, the upper bound the same for failures. Counts may
-    be fractional, as for effective trials. Same errors as `clopper_pearson`.
+    The lower bound solves P(X > k) + P(X = k) / 2 = (1 - level) / 2; the upper bound solves the same equation for
+    failures. Counts may be fractional, such as effective trials. Same errors as `clopper_pearson`.
     """
     tail = _checked_tail(successes, trials, level)
     low = _mid_p_bound(successes, trials, tail)
@@ -167,7 +168,7 @@ def mid_p(successes: float, trials: float, level: float = 0.95) -> Interval:
 
 
 def tail_of(level: float) -> float:
-    """Probability left out on each side. Raises ValueError on a level outside 0..1."""
+    """Return the probability of each tail. Raises ValueError on a level outside 0..1."""
     if not 0 < level < 1:
         raise ValueError(f"level={level} must lie between 0 and 1")
     return (1 - level) / 2
@@ -175,12 +176,12 @@ def tail_of(level: float) -> float:
 
 def _checked_tail(successes: float, trials: float, level: float) -> float:
     if not (trials > 0 and 0 <= successes <= trials):
-        raise ValueError(f"{successes} successes of {trials} trials make no rate")
+        raise ValueError(f"{successes} successes of {trials} trials: need 0 <= successes <= trials and trials > 0")
     return tail_of(level)
 
 
 def _mid_p_bound(successes: float, trials: float, tail: float) -> float:
-    """Bisect for the rate whose upper mid-p tail is `tail`; that tail grows with the rate."""
+    """Find the rate whose upper mid-p tail is `tail` by bisection; the tail increases with the rate."""
     if successes <= 0:
         return 0.0
     low, high, failures = 0.0, 1.0, trials - successes

@@ -13,8 +13,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One graded completion. `answer` is its canonical answer, None when it has none or was cut off."""
+class SampledAnswer:
+    """One graded completion. `answer` is its canonical answer, None if missing or truncated."""
 
     item_id: str
     temperature: float
@@ -22,40 +22,40 @@ class Sample:
     correct: bool
 
 
-def mean_at_n(samples: Sequence[Sample]) -> float:
-    """Mean over items of the share of right samples, so that every item weighs the same. ValueError when empty."""
+def mean_at_n(samples: Sequence[SampledAnswer]) -> float:
+    """Mean over items of the share of right samples; all items weigh the same. Raises ValueError on no samples."""
     return _mean(sum(s.correct for s in group) / len(group) for group in _by_item(samples).values())
 
 
-def accuracy_by_temperature(samples: Sequence[Sample]) -> dict[float, float]:
-    """`mean_at_n` of each temperature's samples, temperatures ascending. Raises ValueError on no samples."""
+def accuracy_by_temperature(samples: Sequence[SampledAnswer]) -> dict[float, float]:
+    """Return `mean_at_n` per temperature, in ascending order. Raises ValueError on no samples."""
     groups = _grouped((s.temperature, s) for s in samples)
     return {temperature: mean_at_n(groups[temperature]) for temperature in sorted(groups)}
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Unbiased chance that k of n samples, drawn without replacement, hold a right one, given the number of right ones.
+    """Unbiased probability that k of n samples, drawn without replacement, include one of the `correct` right ones.
 
-    1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374), in whole numbers up to the one division, so that
-    nothing overflows or cancels and pass@1 is the accuracy to the last bit. Raises ValueError when k > n, k < 1 or not
+    1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374), in integers with a single division, so that nothing
+    overflows or cancels and pass@1 equals the accuracy exactly. Raises ValueError unless 1 <= k <= n and
     0 <= correct <= n.
     """
     if not (1 <= k <= n and 0 <= correct <= n):
-        raise ValueError(f"pass@{k} of {correct} right samples among {n}: k must be 1..n, and right ones 0..n")
+        raise ValueError(f"pass@{k} of {correct} right samples among {n}: k must be 1..n, and the right ones 0..n")
     draws = math.comb(n, k)
     return (draws - math.comb(n - correct, k)) / draws
 
 
-def mean_pass_at_k(samples: Sequence[Sample], k: int) -> float:
-    """Mean over items of `pass_at_k`. Raises ValueError when an item has fewer than k samples, or there is none."""
+def mean_pass_at_k(samples: Sequence[SampledAnswer], k: int) -> float:
+    """Mean over items of `pass_at_k`. Raises ValueError on no samples, or an item with fewer than k."""
     groups = _by_item(samples).values()
     return _mean(pass_at_k(len(group), sum(s.correct for s in group), k) for group in groups)
 
 
 def majority_answer(answers: Sequence[str | None], seed: int | str) -> str | None:
-    """The most frequent answer (Wang et al. 2022, arXiv:2203.11171); None only when no sample has one.
+    """Return the most frequent answer (Wang et al. 2022, arXiv:2203.11171); None if no sample has one.
 
-    A missing answer has no vote. Ties are drawn with the seed, whatever the order of the answers.
+    A missing answer has no vote. Ties are broken by the seed, independent of the order of the answers.
     """
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
@@ -64,12 +64,12 @@ def majority_answer(answers: Sequence[str | None], seed: int | str) -> str | Non
     return random.Random(seed).choice(sorted(answer for answer, count in votes.items() if count == most))
 
 
-def majority_at_k(samples: Sequence[Sample], k: int, seed: int) -> float:
-    """Share of items whose majority answer among their first k samples, in the order given, is right.
+def majority_at_k(samples: Sequence[SampledAnswer], k: int, seed: int) -> float:
+    """Share of items whose majority answer among their first k samples, in the given order, is right.
 
-    An item without any answer is wrong. Each item has its own tie-breaking draw, so other items do not change it.
-    Raises ValueError when an item has fewer than k samples, k < 1, there is no sample, or the samples with one answer
-    are graded differently (a truncated sample is wrong whatever it says: its answer must be None).
+    An item without any answer is wrong. Ties of an item are broken independently of other items. Raises ValueError if
+    an item has fewer than k samples, k < 1, there are no samples, or samples with the same answer are graded
+    differently (a truncated sample is wrong, so its answer must be None).
     """
     right = []
     for item_id, group in _by_item(samples).items():
@@ -83,15 +83,15 @@ def majority_at_k(samples: Sequence[Sample], k: int, seed: int) -> float:
     return _mean(right)
 
 
-def right_at_any_temperature(samples: Sequence[Sample]) -> dict[str, bool]:
-    """Whether an item has at least one right sample at any temperature, by item. Raises ValueError on no samples."""
+def right_at_any_temperature(samples: Sequence[SampledAnswer]) -> dict[str, bool]:
+    """Return by item whether any of its samples is right. Raises ValueError on no samples."""
     return {item_id: any(s.correct for s in group) for item_id, group in _by_item(samples).items()}
 
 
-def agreement(samples: Sequence[Sample]) -> float:
-    """Mean over items of the share of all samples that give the majority answer; 0 for an item without answers.
+def agreement(samples: Sequence[SampledAnswer]) -> float:
+    """Mean over items of the share of samples with the majority answer; 0 for an item without answers.
 
-    Ties need no seed: tied answers have the same share. Raises ValueError on no samples.
+    Tied answers have the same share, so no seed is needed. Raises ValueError on no samples.
     """
     shares = []
     for group in _by_item(samples).values():
@@ -100,12 +100,12 @@ def agreement(samples: Sequence[Sample]) -> float:
     return _mean(shares)
 
 
-def _by_item(samples: Sequence[Sample]) -> Mapping[str, list[Sample]]:
+def _by_item(samples: Sequence[SampledAnswer]) -> Mapping[str, list[SampledAnswer]]:
     return _grouped((s.item_id, s) for s in samples)
 
 
-def _grouped(pairs: Iterable[tuple[Key, Sample]]) -> dict[Key, list[Sample]]:
-    groups: defaultdict[Key, list[Sample]] = defaultdict(list)
+def _grouped(pairs: Iterable[tuple[Key, SampledAnswer]]) -> dict[Key, list[SampledAnswer]]:
+    groups: defaultdict[Key, list[SampledAnswer]] = defaultdict(list)
     for key, sample in pairs:
         groups[key].append(sample)
     if not groups:

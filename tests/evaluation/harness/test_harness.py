@@ -98,11 +98,11 @@ def test_a_prompt_that_is_cut_is_told_of(tasks: Path, cli: Cli) -> None:
     more = ("eval.lm_eval_shots=8", "eval.limit=4", "actor.max_model_len=100")
     done = cli.run("command=eval", "preset=cpu_demo", f"eval.eval_suites={tasks}/sums_choice.yaml", *more)
     assert done.returncode == 0, done.stderr
-    assert "lm-eval: 16 of 16 prompts lost their beginning: raise actor.max_model_len" in done.stderr
+    assert "lm-eval: 16 of 16 prompts were truncated on the left: raise actor.max_model_len" in done.stderr
 
 
 def test_an_unknown_task_costs_no_engine_start(cli: Cli) -> None:
     done = cli.run("command=eval", "preset=cpu_demo", "eval.eval_suites=[gsm8k,surely_not]")
     assert done.returncode == 2
-    assert "names surely_not: give gsm8k" in done.stderr.strip().splitlines()[-1]
+    assert "unknown surely_not; give gsm8k" in done.stderr.strip().splitlines()[-1]
     assert not cli.runs()

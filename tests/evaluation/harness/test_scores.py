@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes, scores_of, table
+from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes_from_baseline, scores_of, scores_table
 
 FOUND = {
     "results": {
@@ -29,7 +29,7 @@ def test_scores_of_a_result() -> None:
 
 def change(before: float, after: float, stderr: float | None, higher: bool, threshold: float = 0.02) -> Change:
     pair = [Score(m, "t", "x", "none", v, stderr, 9, higher) for m, v in (("base", before), ("new", after))]
-    (found,) = changes(pair, "base", threshold)
+    (found,) = changes_from_baseline(pair, "base", threshold)
     assert (found.baseline, found.model, found.difference) == ("base", "new", after - before)
     return found
 
@@ -62,11 +62,11 @@ def test_noise_ends_at_196_standard_errors() -> None:
 
 def test_the_table_names_the_regression() -> None:
     scores = [Score(m, "t", "acc", "none", v, 0.01, 9, True) for m, v in (("base", 0.6), ("new", 0.5))]
-    text = table(scores, changes(scores, "base", 0.02))
+    text = scores_table(scores, changes_from_baseline(scores, "base", 0.02))
     assert "0.6000 ± 0.0100  base" in text
     assert "-0.1000 ± 0.0141  worse  REGRESSION  new" in text
-    assert "REGRESSION" not in table(scores, [])
+    assert "REGRESSION" not in scores_table(scores, [])
 
 
 def test_what_the_baseline_has_not_is_not_compared() -> None:
-    assert changes([Score("new", "t", "acc", "none", 0.1, None, 9, True)], "base", 0.02) == []
+    assert changes_from_baseline([Score("new", "t", "acc", "none", 0.1, None, 9, True)], "base", 0.02) == []

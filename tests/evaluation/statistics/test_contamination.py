@@ -7,7 +7,7 @@ import random
 import pytest
 
 from grpo_gsm8k.evaluation.statistics.contamination import (
-    Pair,
+    Overlap,
     _bands,
     _shingles,
     jaccard,
@@ -35,13 +35,16 @@ def test_planted_runs_are_found_and_near_misses_are_not() -> None:
     broken = [*question[:10], "other", *question[11:20]]  # no 13 in a row
     dressed = [" ".join(question).upper().replace(" ", ", ")]
     trains = [" ".join(text) for text in (prose(60), exact, short, broken, dressed)]
-    assert ngram_overlaps([" ".join(prose(20)), " ".join(question)], trains) == (Pair(1, 1, 1 / 8), Pair(1, 4, 1.0))
+    assert ngram_overlaps([" ".join(prose(20)), " ".join(question)], trains) == (
+        Overlap(1, 1, 1 / 8),
+        Overlap(1, 4, 1.0),
+    )
 
 
 def test_short_questions_are_one_run_and_tiny_ones_none() -> None:
     nine, seven = prose(9), prose(7)
     train = " ".join([*prose(5), *nine, *prose(5), *seven])
-    assert ngram_overlaps([" ".join(nine), " ".join(seven), ""], [train]) == (Pair(0, 0, 1.0),)
+    assert ngram_overlaps([" ".join(nine), " ".join(seven), ""], [train]) == (Overlap(0, 0, 1.0),)
     assert ngram_overlaps([" ".join([*nine, "other"])], [train]) == ()
     with pytest.raises(ValueError, match="n=5"):
         ngram_overlaps(["a"], ["a"], n=5)
@@ -53,7 +56,7 @@ def test_planted_near_duplicates_are_found_and_near_misses_are_not() -> None:
     two_changed = [*question[:20], "other", *question[21:40], "more", *question[41:]]  # 46 / 66 = 0.697
     trains = [" ".join(text) for text in (prose(60), question, one_changed, two_changed)]
     found = near_duplicates([" ".join(prose(60)), " ".join(question).title()], trains, seed=0)
-    assert found == (Pair(1, 1, 1.0), Pair(1, 2, 51 / 61))
+    assert found == (Overlap(1, 1, 1.0), Overlap(1, 2, 51 / 61))
 
 
 def test_near_duplicates_are_the_exact_ones_at_any_seed() -> None:
@@ -68,13 +71,15 @@ def test_near_duplicates_are_the_exact_ones_at_any_seed() -> None:
             trains.append(copy)
     a, b = [" ".join(t) for t in tests], [" ".join(t) for t in trains]
     scores = [(i, j, jaccard(_shingles(x), _shingles(y))) for i, x in enumerate(a) for j, y in enumerate(b)]
-    expected = tuple(Pair(i, j, score) for i, j, score in scores if score >= 0.8)
+    expected = tuple(Overlap(i, j, score) for i, j, score in scores if score >= 0.8)
     assert 10 < len(expected) < 90
     assert near_duplicates(a, b, seed=0) == near_duplicates(a, b, seed=1) == expected
 
 
 def test_short_and_empty_texts() -> None:
-    assert near_duplicates(["Two plus two?", "", "..."], ["two plus two", "", "two plus"], seed=0) == (Pair(0, 0, 1.0),)
+    assert near_duplicates(["Two plus two?", "", "..."], ["two plus two", "", "two plus"], seed=0) == (
+        Overlap(0, 0, 1.0),
+    )
     assert near_duplicates([], [], seed=0) == ()
 
 

@@ -136,7 +136,7 @@ def test_senseless_arguments() -> None:
     with pytest.raises(ValueError, match="resamples"):
         percentile([0, 1], seed=0, resamples=0)
     for successes, trials in ((3, 2), (-1, 2), (0, 0)):
-        with pytest.raises(ValueError, match="make no rate"):
+        with pytest.raises(ValueError, match="need 0 <= successes"):
             mid_p(successes, trials)
 
 

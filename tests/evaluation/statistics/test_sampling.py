@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from grpo_gsm8k.evaluation.statistics.sampling import (
-    Sample,
+    SampledAnswer,
     accuracy_by_temperature,
     agreement,
     majority_answer,
@@ -19,8 +19,8 @@ from grpo_gsm8k.evaluation.statistics.sampling import (
 )
 
 
-def rows(item_id: str, answers: list[str | None], gold: str, temperature: float = 1.0) -> list[Sample]:
-    return [Sample(item_id, temperature, answer, answer == gold) for answer in answers]
+def rows(item_id: str, answers: list[str | None], gold: str, temperature: float = 1.0) -> list[SampledAnswer]:
+    return [SampledAnswer(item_id, temperature, answer, answer == gold) for answer in answers]
 
 
 # a: 2 of 4 right, b: 1 of 4, c: none of 4 and no answer at all.
@@ -98,7 +98,7 @@ def test_majority_refuses_too_few_samples_and_contradictions() -> None:
     with pytest.raises(ValueError, match="majority@0"):
         majority_at_k(TABLE, 0, seed=0)
     with pytest.raises(ValueError, match="both right and wrong"):
-        majority_at_k([Sample("a", 1.0, "18", True), Sample("a", 1.0, "18", False)], 2, seed=0)
+        majority_at_k([SampledAnswer("a", 1.0, "18", True), SampledAnswer("a", 1.0, "18", False)], 2, seed=0)
 
 
 def test_agreement_counts_missing_answers_against_it() -> None:
