@@ -268,6 +268,11 @@ class PolicyGradientConfig(Section):
     resume_from: str | None
 
     @property
+    def versions_at_once(self) -> int:
+        """Weight versions that the engine holds at once: those with running requests, and the one being loaded."""
+        return self.max_staleness + 2
+
+    @property
     def prompts_per_update(self) -> int:
         """Number of prompts of one policy update."""
         return self.episodes_per_update // self.group_size
@@ -386,6 +391,11 @@ class SftConfig(Section):
     save_every: int = Field(ge=1)
     keep_last: int = Field(ge=1)
     resume_from: str | None
+
+    @property
+    def versions_at_once(self) -> int:
+        """Weight versions that the engine holds at once: two unfinished validations, and the one being loaded."""
+        return 3
 
 
 class EvalConfig(Section):
