@@ -221,6 +221,11 @@ class SftConfig(Section):
     keep_last: int = Field(ge=1)
     resume_from: str | None
 
+    @property
+    def versions_at_once(self) -> int:
+        """Weight versions that the engine holds at once: two unfinished validations, and the one being loaded."""
+        return 3
+
 
 class OffPolicyConfig(Section):
     """The denominator of the importance ratio, and the correction for its distance from the behavior policy."""
@@ -337,6 +342,11 @@ class PolicyGradientConfig(Section):
     keep_last: int = Field(ge=1)
     record: bool
     resume_from: str | None
+
+    @property
+    def versions_at_once(self) -> int:
+        """Weight versions that the engine holds at once: those with running requests, and the one being loaded."""
+        return self.max_staleness + 2
 
     @property
     def prompts_per_update(self) -> int:

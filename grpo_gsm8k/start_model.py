@@ -1,4 +1,4 @@
-"""The model that a run starts from: a published one, one with random weights, or what an earlier run made."""
+"""The model that a run starts from: published, randomly initialized, or the result of an earlier run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.config import Config, ModelSection
+import yaml
+
+from grpo_gsm8k.config import Config, ModelSection, parse_config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.models import resolve_model
@@ -21,16 +23,16 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def pin_model(config: Config) -> Config:
-    """The same with one plain `model.path`: `policy_gradient.model_id` wins, and runs and adapters become folders.
+    """Return `config` with `model.path` set to one plain model: `policy_gradient.model_id` takes precedence.
 
-    `run:latest:sft` is the best checkpoint of the newest run of command=sft, `run:NAME` that of a named one; the path
-    of a run, a checkpoint or an adapter will do as well. An adapter is merged into its base. Done once per run and kept
-    in its config.yaml, so that a resumed run starts from the same model. Raises UserError.
+    `run:latest:sft` is the best checkpoint of the newest run of command=sft, `run:NAME` that of a named run; the path
+    of a run, a checkpoint or an adapter is also accepted. An adapter is merged into its base. A run does this once and
+    stores the result in config.yaml, so that a resumed run starts from the same model. Raises UserError.
     """
     model = config.model
     if config.command == "policy_gradient" and config.policy_gradient.model_id is not None:
         model = ModelSection(path=config.policy_gradient.model_id, revision=None, init="pretrained")
-    folder = _own_folder(model.path, config.artifacts)
+    folder = _local_result(model.path, config.artifacts)
     if folder is not None:
         model = ModelSection(path=str(folder), revision=None, init=model.init)
     pg = config.policy_gradient.model_copy(update={"model_id": None})
@@ -38,13 +40,13 @@ def pin_model(config: Config) -> Config:
 
 
 def start_folder(config: Config) -> Path:
-    """The local folder of `model`, made first where its weights are to be random. Raises UserError."""
+    """Return the local folder of `model`; creates it first for `init=random`. Raises UserError."""
     folder = resolve_model(config.model.path, config.model.revision, config.artifacts)
-    return folder if config.model.init == "pretrained" else _with_random_weights(folder, config.seed, config.artifacts)
+    return folder if config.model.init == "pretrained" else _random_model(folder, config.seed, config.artifacts)
 
 
 def best_step(run: RunFolder) -> int:
-    """The checkpoint with the best validation, or the newest where none was validated. Raises UserError."""
+    """Return the checkpoint with the best validation, or the newest if none was validated. Raises UserError."""
     steps = run_folder.checkpoint_steps(run)
     if not steps:
         raise UserError(f"{run.path} has no complete checkpoint")
@@ -55,8 +57,25 @@ def best_step(run: RunFolder) -> int:
     return max(steps)
 
 
-def _own_folder(path: str, artifacts: Path) -> Path | None:
-    """The plain model that a run, a checkpoint or an adapter means; None for every other path."""
+def trained_with(run: RunFolder) -> Config:
+    """Return the configuration of a run. Raises UserError if this version cannot read it."""
+    return parse_config(yaml.safe_load(run.config_yaml.read_text(encoding="utf-8")))
+
+
+def merged_folder(run: RunFolder, step: int, target: Path | None = None) -> Path:
+    """Return the checkpoint's adapter merged into its base; created once, in `run.path/merged` or at `target`."""
+    from grpo_gsm8k.learner.merging import write_merged  # lazy: it needs torch
+
+    target = target or run.path / "merged" / f"step_{step}"
+    if not target.exists():
+        trained = trained_with(run)
+        with written_aside(target) as folder:
+            write_merged(trained.learner, start_folder(trained), run.checkpoints / f"step_{step}" / "model", folder)
+    return target
+
+
+def _local_result(path: str, artifacts: Path) -> Path | None:
+    """Return the plain model of a run, a checkpoint or an adapter; None for any other path."""
     if path.startswith(RUN):
         return _model_of_run(path, artifacts)
     folder = Path(path)
@@ -64,33 +83,7 @@ def _own_folder(path: str, artifacts: Path) -> Path | None:
         folder = folder.parent
     if folder.parent.name == "checkpoints" or (folder / "checkpoints").is_dir():
         return _model_of_run(f"{RUN}{folder}", artifacts)
-    return _with_adapter(folder, artifacts) if (folder / ADAPTER_CONFIG).is_file() else None
-
-
-def _with_adapter(folder: Path, artifacts: Path) -> Path:
-    """The base that an adapter of peft names, with the adapter merged into it; made once per adapter."""
-    tensors = folder / "adapter_model.safetensors"
-    if not tensors.is_file():
-        raise UserError(f"model.path={folder} has no adapter_model.safetensors: save the adapter with safetensors")
-    words = (folder / ADAPTER_CONFIG).read_bytes()
-    base = json.loads(words).get("base_model_name_or_path")
-    if not base:
-        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path: add it")
-    target = artifacts / "models" / f"merged_{hashlib.sha256(words + tensors.read_bytes()).hexdigest()[:8]}"
-    if target.is_dir() and not target.is_symlink():
-        return target
-    base_folder = resolve_model(base, None, artifacts)
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # it would tear the run's own display
-    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32, use_safetensors=True)
-    with written_aside(target) as made:
-        PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(made)
-        AutoTokenizer.from_pretrained(base_folder).save_pretrained(made)
-    return target
+    return _merged_adapter(folder, artifacts) if (folder / ADAPTER_CONFIG).is_file() else None
 
 
 def _model_of_run(spec: str, artifacts: Path) -> Path:
@@ -99,15 +92,34 @@ def _model_of_run(spec: str, artifacts: Path) -> Path:
     if Path(name).parent.name != "checkpoints" or step is None:
         step = best_step(run)
     folder = run.checkpoints / f"step_{step}" / "model"
-    if not (folder / ADAPTER_CONFIG).is_file():
-        return folder
-    from grpo_gsm8k.commands.finished_run import merged_folder  # lazy: it needs torch
-
-    return merged_folder(run, step)
+    return merged_folder(run, step) if (folder / ADAPTER_CONFIG).is_file() else folder
 
 
-def _with_random_weights(folder: Path, seed: int, artifacts: Path) -> Path:
-    """A copy of the model with weights as at the start of a pretraining; made once per model and seed."""
+def _merged_adapter(folder: Path, artifacts: Path) -> Path:
+    """Return a peft adapter merged into the base that it names, in float32; created once per adapter."""
+    tensors = folder / "adapter_model.safetensors"
+    if not tensors.is_file():
+        raise UserError(f"model.path={folder} has no adapter_model.safetensors: save the adapter with safetensors")
+    adapter_config = (folder / ADAPTER_CONFIG).read_bytes()
+    base = json.loads(adapter_config).get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path: add it")
+    target = artifacts / "models" / f"merged_{hashlib.sha256(adapter_config + tensors.read_bytes()).hexdigest()[:8]}"
+    if target.is_dir() and not target.is_symlink():
+        return target
+    base_folder = resolve_model(base, None, artifacts)
+    from transformers.utils import logging
+
+    from grpo_gsm8k.learner.merging import merge  # lazy: it needs torch
+
+    logging.disable_progress_bar()  # it would garble the run's progress display
+    with written_aside(target) as merged:
+        merge(base_folder, folder, merged)
+    return target
+
+
+def _random_model(folder: Path, seed: int, artifacts: Path) -> Path:
+    """Return a copy of the model with randomly initialized weights; created once per architecture and seed."""
     digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:8]
     target = artifacts / "models" / f"random_{digest}_{seed}"
     if target.is_dir() and not target.is_symlink():
@@ -116,7 +128,7 @@ def _with_random_weights(folder: Path, seed: int, artifacts: Path) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # it would tear the run's own display
+    logging.disable_progress_bar()  # it would garble the run's progress display
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
     if (folder / "generation_config.json").is_file():

@@ -1,12 +1,15 @@
-"""Bad configuration ends with exit code 2 and one line that names the key and the fix, before any engine starts."""
+"""Command line: every preset and method composes; bad configuration is refused before an engine starts."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from cli import CONF, load_config, main, presets
+from cli import COMMANDS, CONF, load_config, main, presets
+from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 
 PG = ["command=policy_gradient", "preset=cpu_demo"]
@@ -22,12 +25,12 @@ SETTINGS = sorted(path.stem for path in (CONF / "policy_gradient").glob("*.yaml"
 
 @pytest.mark.parametrize("group", SETTINGS)
 @pytest.mark.parametrize("preset", presets())
-def test_every_named_setting_fits_every_preset(group: str, preset: str) -> None:
+def test_every_method_composes_with_every_preset(group: str, preset: str) -> None:
     config = load_config(["command=policy_gradient", f"policy_gradient={group}", f"preset={preset}"])
     assert config.policy_gradient.group_size == 8
 
 
-def test_the_settings_of_the_field_are_there() -> None:
+def test_the_usual_methods_are_there() -> None:
     named = "reinforce reinforce_baseline grpo dr_grpo dapo rloo gspo cispo ppo"
     assert set(named.split()) <= set(SETTINGS)
 
@@ -95,6 +98,12 @@ def test_refused(
     assert not list(tmp_path.glob("artifacts/runs/*/logs/actor*"))  # no engine was started
 
 
-def test_secrets_are_no_part_of_the_configuration() -> None:
+def test_secrets_are_not_part_of_the_configuration() -> None:
     with pytest.raises(UserError):
         load_config([*PG, "+wandb.api_key=x"])
+
+
+def test_every_command_has_a_function() -> None:
+    assert set(COMMANDS) == set(get_args(Config.model_fields["command"].annotation))
+    for command in COMMANDS.values():
+        assert callable(getattr(importlib.import_module(command.module), command.function))

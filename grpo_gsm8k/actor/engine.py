@@ -1,4 +1,4 @@
-"""The small surface that the actor's loop needs of an engine."""
+"""The interface between the actor's main loop and a generation engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an actor process needs to build its engine."""
+    """Settings from which an actor process builds its engine."""
 
     kind: str  # "vllm" or "scripted"
     model_folder: str
@@ -30,37 +30,26 @@ class EngineSpec:
     lora_versions: int  # adapters that may be in use at once
     canary_tolerance: float
     seed: int
-    own_version: int = -1  # what the folder's own weights count as; -1: nothing is generated before a first `load`
+    own_version: int = -1  # version number of the folder's own weights; -1: generate nothing before the first `load`
 
 
 class Engine(Protocol):
-    """A continuous-batching generator whose weights are swapped between two steps."""
+    """A continuous-batching generator whose weights can be swapped between two steps."""
 
     def add(self, request: GenerateGroup) -> None:
-        """Start a request; its result comes out of a later `step`. Raises ValueError if it cannot be served."""
+        """Start a request; a later `step` returns its result. Raises ValueError if it cannot be served."""
 
     def step(self) -> Sequence[GroupResult | Failed | WeightsLive]:
-        """Sample one token for every running sequence; returns the groups that finished, and a proof that did.
+        """Sample one token for every running sequence; returns finished groups, and WeightsLive after a `load`.
 
-        Raises WeightsError when the loaded weights are not the ones that run.
+        Raises WeightsError when the running weights are not the loaded ones.
         """
 
     def load(self, ref: WeightsRef) -> None:
-        """Swap the weights under the running requests. One of the next steps returns the proof that they are live.
+        """Swap the weights under the running requests. One of the next steps returns WeightsLive for `ref`.
 
-        Raises WeightsError, without touching the engine, for a folder that is damaged.
+        Raises WeightsError for a damaged folder, without touching the engine.
         """
 
     def abort(self, request_ids: Sequence[str]) -> None:
-        """Forget these requests."""
-
-
-def build_engine(spec: EngineSpec) -> Engine:
-    """Import and start the engine that `spec` names."""
-    if spec.kind == "scripted":
-        from grpo_gsm8k.actor.scripted_engine import ScriptedEngine
-
-        return ScriptedEngine(spec)
-    from grpo_gsm8k.actor.vllm_engine import VllmEngine
-
-    return VllmEngine(spec)
+        """Drop these requests, running or not."""

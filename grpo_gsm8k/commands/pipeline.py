@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
 
-CLI = Path(__file__).resolve().parent.parent / "cli.py"
+CLI = Path(__file__).resolve().parents[2] / "cli.py"
 
 
 def run_pipeline(config: Config, arguments: Sequence[str]) -> int:

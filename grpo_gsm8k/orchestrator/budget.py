@@ -1,4 +1,4 @@
-"""What a run has used of its budget, and how far that is from what was expected."""
+"""Budget of a run: time and money used, compared with the estimate."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import BudgetConfig
 
 
-class Meter:
-    """Counts wall time, earlier sessions of the run included, and the money that it costs."""
+class RunBudget:
+    """Counts wall time, including earlier sessions of the run, and its price."""
 
-    def __init__(self, budget: BudgetConfig, initial: Estimate | None, elapsed_s: Callable[[], float]) -> None:
-        """`initial` is None where nothing is known of the model; `elapsed_s` says how long the run has taken."""
-        self._budget = budget
+    def __init__(self, config: BudgetConfig, initial: Estimate | None, elapsed_s: Callable[[], float]) -> None:
+        """`initial` is None if the model's shape is unknown; `elapsed_s` returns the run's wall time in seconds."""
+        self._config = config
         self._initial = initial
         self._refined: Estimate | None = None
         self._elapsed_s = elapsed_s
-        self._seconds: list[float] = []  # of the updates of this session
-        self._usd_per_hour = budget.usd_per_hour if initial is None else initial.usd_per_hour
+        self._step_s: list[float] = []  # updates of this session
+        self._usd_per_hour = config.usd_per_hour if initial is None else initial.usd_per_hour
 
     def observe(self, step: int, step_s: float) -> str:
-        """Count update `step`. Returns a line once there are enough of them to estimate anew, else nothing."""
-        self._seconds.append(step_s)
-        if self._initial is None or len(self._seconds) != MEASURED_UPDATES:
+        """Count update `step`. Returns one line with a refined estimate after MEASURED_UPDATES updates, else ""."""
+        self._step_s.append(step_s)
+        if self._initial is None or len(self._step_s) != MEASURED_UPDATES:
             return ""
-        self._refined = refine(self._initial, self._seconds, step, self._elapsed_s())
+        self._refined = refine(self._initial, self._step_s, step, self._elapsed_s())
         price = "" if self._refined.usd is None else f", ${self._refined.usd:.2f}"
         return f"measured: {self._refined.step_s:.3g} s an update, the run will take {self._refined.hours:.2g} h{price}"
 
     def used_up(self) -> str:
-        """Which limit is reached, with its key; empty while there is something left."""
+        """Return the limit that is reached, with its key; empty while there is budget left."""
         hours, usd = self._hours, self._usd
-        if self._budget.max_hours is not None and hours >= self._budget.max_hours:
-            return f"budget.max_hours={self._budget.max_hours:g} is used up"
-        if self._budget.max_usd is not None and usd is not None and usd >= self._budget.max_usd:
-            return f"budget.max_usd={self._budget.max_usd:g} is used up"
+        if self._config.max_hours is not None and hours >= self._config.max_hours:
+            return f"budget.max_hours={self._config.max_hours:g} is used up"
+        if self._config.max_usd is not None and usd is not None and usd >= self._config.max_usd:
+            return f"budget.max_usd={self._config.max_usd:g} is used up"
         return ""
 
     def summary(self) -> dict[str, Any]:
-        """`estimate` and `outcome` for summary.json; times in seconds and hours, money in USD."""
-        step_s = sum(self._seconds) / len(self._seconds) if self._seconds else None
+        """Return `estimate` and `outcome` for summary.json; times in seconds and hours, money in USD."""
+        step_s = sum(self._step_s) / len(self._step_s) if self._step_s else None
         return {
             "estimate": {
                 "initial": None if self._initial is None else asdict(self._initial),
@@ -53,7 +53,7 @@ class Meter:
             },
             "outcome": {
                 "step_s": step_s,
-                "updates": len(self._seconds),
+                "updates": len(self._step_s),
                 "hours": self._hours,
                 "usd": self._usd,
                 "usd_per_hour": self._usd_per_hour,

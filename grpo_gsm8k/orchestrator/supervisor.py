@@ -1,8 +1,7 @@
-"""Starts the workers, keeps them alive or replaces them, routes their messages, and ends them all."""
+"""The orchestrator's main loop: start, watch and replace workers, route and record their messages, end the run."""
 
 from __future__ import annotations
 
-import queue
 import shutil
 import signal
 import time
@@ -10,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.errors import LabError, UserError, WorkerError
-from grpo_gsm8k.runtime.router import Hub
+from grpo_gsm8k.orchestrator.idle import IdleTime
+from grpo_gsm8k.runtime.actor_pool import ActorPool
+from grpo_gsm8k.runtime.process import EventQueue, end_workers
+from grpo_gsm8k.runtime.restarts import Restarts, raise_if_fatal
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     CheckpointSaved,
@@ -34,20 +35,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from grpo_gsm8k.orchestrator.budget import Meter
+    from grpo_gsm8k.orchestrator.budget import RunBudget
     from grpo_gsm8k.orchestrator.regression import RegressionSuite
     from grpo_gsm8k.runtime.process import Deliver, Worker
     from grpo_gsm8k.tracking.ledger import Ledger
     from grpo_gsm8k.tracking.tracker import Tracker
     from grpo_gsm8k.transport.protocol import WeightsRef
 
-POLL_SECONDS = 0.2
-EXIT_SECONDS = 10.0  # a worker that said goodbye may take so long to be gone
-BACKOFF_SECONDS = 0.5  # a dead process's GPU memory comes back late; doubled at every restart
+EXIT_SECONDS = 10.0  # for all workers of a finished run to exit before they are killed
+BACKOFF_SECONDS = 0.5  # the GPU memory of a dead process is released late; doubled at every restart
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RestartLimits:
     """How often each kind of worker may be replaced, and the grace period of a stop, in seconds."""
 
     actor_restarts: int
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: updates done, the signal that ended it early (0: none), or else its budget, or a regression."""
+    """How a run ended: updates done, the signal that ended it (0: none), or else its budget, or a regression."""
 
     step: int
     signal: int
@@ -67,7 +67,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Spawners:
-    """How to start each worker; `learner` takes the incarnation, `actor` its index."""
+    """How to start each worker: `actor` takes its index, `learner` its incarnation."""
 
     actor: Callable[[int, Deliver], Worker]
     learner: Callable[[int, Deliver], Worker]
@@ -75,82 +75,82 @@ class Spawners:
 
 
 class Supervisor:
-    """The orchestrator's main loop, in one thread; channels deliver into its queue."""
+    """Runs in one thread; the channels' threads deliver messages into its event queue."""
 
     def __init__(
         self,
         spawners: Spawners,
-        limits: Limits,
+        limits: RestartLimits,
         tracker: Tracker,
         ledger: Ledger,
-        meter: Meter,
+        budget: RunBudget,
         suite: RegressionSuite,
     ) -> None:
-        """Starts nothing yet."""
-        self._spawners = spawners
-        self._limits = limits
+        """Start nothing yet."""
         self._tracker = tracker
         self._ledger = ledger
         self._suite = suite
-        self._meter = meter
-        self._events: queue.SimpleQueue[tuple[Worker, object]] = queue.SimpleQueue()
-        self._actors: list[Worker] = []
+        self._budget = budget
+        self._stop_grace_s = limits.stop_grace_s
+        self._events = EventQueue()
+        self._pool = ActorPool(
+            spawners.actors,
+            lambda index: spawners.actor(index, self._events.deliver),
+            Restarts("actor", limits.actor_restarts, tracker.event, BACKOFF_SECONDS),
+            self._to_learner,
+            _delete,
+        )
+        self._spawn_learner = spawners.learner
         self._learner: Worker | None = None
-        self._hub = Hub(spawners.actors, self._to_actor, self._to_learner, _delete)
-        self._restarts = {"actor": 0, "learner": 0}
-        self._last_words: dict[Worker, Crashed] = {}
+        self._learner_restarts = Restarts("learner", limits.learner_restarts, tracker.event, BACKOFF_SECONDS)
+        self._idle = IdleTime()
         self._finished: Finished | None = None
         self._signal = 0
-        self._regressed = False  # so much that the run was told to stop
+        self._regressed = False  # the run was asked to stop because of a regression
         self._over_budget = False
         self._stop_by = float("inf")
-        self._busy_before = (0.0, 0.0)
 
     def run(self) -> Outcome:
-        """Run to the end. Raises a LabError when a worker cannot be kept alive or reports a fatal error."""
+        """Run to the end. Raises a LabError when a worker fails too often or reports a fatal error."""
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._start_learner(0)
+            self._start_learner()
             while self._finished is None and time.monotonic() < self._stop_by:
-                self._handle_next()
-                self._replace_stuck()
-                self._watch_regressions()
-                self._mind_the_budget()
+                if event := self._events.next():
+                    self._handle(*event)
+                self._replace_overdue()
+                self._check_regressions()
+                self._check_budget()
             self._suite.finish(lambda: bool(self._signal or self._over_budget))
             return self._outcome()
         finally:
-            self._end_workers()
+            workers = [*self._pool.actors, *([self._learner] if self._learner else [])]
+            end_workers(workers, grace_s=0.0 if self._finished is None else EXIT_SECONDS)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _deliver(self, worker: Worker, message: object) -> None:
-        self._events.put((worker, message))
-
-    def _handle_next(self) -> None:
-        try:
-            worker, message = self._events.get(timeout=POLL_SECONDS)
-        except queue.Empty:
-            return
-        if worker is not self._learner and worker not in self._actors:
-            return  # of a worker that was replaced
-        worker.heard(message)
-        if isinstance(message, Crashed):
-            self._last_words[worker] = message
-        elif message is None:
-            self._lost(worker, "")
-        elif worker is self._learner:
-            self._from_learner(message)
-        else:
-            self._from_actor(worker, message)
+    def _handle(self, worker: Worker, message: object) -> None:
+        if worker is self._learner:
+            worker.observe(message)
+            if message is None:
+                self._replace_learner("")
+            else:
+                self._from_learner(message)
+        elif worker in self._pool.actors:
+            if isinstance(message, Span):
+                self._tracker.span(worker.name, message)
+            elif isinstance(message, GroupResult | Failed | WeightsLive):
+                self._idle.start(self._pool.actors)
+            self._pool.handle(worker, message)
 
     def _from_learner(self, message: object) -> None:
         match message:
             case Bundle():
-                self._hub.from_learner(message)
+                self._pool.router.from_learner(message)
             case StepDone(step, metrics, prompts):
                 self._ledger.record(step, prompts)
-                self._tracker.step(step, {**metrics, **self._actor_idle()})
-                if line := self._meter.observe(step, metrics["time/step_s"]):
+                self._tracker.step(step, {**metrics, **self._idle.metrics(self._pool.actors)})
+                if line := self._budget.observe(step, metrics["time/step_s"]):
                     self._tracker.note(line)
             case ValidationDone(version, metrics):
                 self._tracker.validation(version, metrics)
@@ -167,113 +167,63 @@ class Supervisor:
             case Span():
                 self._tracker.span("learner", message)
             case Ready():
-                self._start_actors()
-            case Heartbeat():
+                self._learner_ready()
+            case Heartbeat() | Crashed():
                 pass
             case _:
                 raise TypeError(f"unexpected {type(message).__name__} from the learner")
 
-    def _from_actor(self, worker: Worker, message: object) -> None:
-        match message:
-            case GroupResult() | Failed() | WeightsLive():
-                if not self._busy_before[1]:  # idle time counts from the first weights on, not from the engine's start
-                    self._actor_idle()
-                self._hub.from_actor(self._actors.index(worker), message)
-            case Span():
-                self._tracker.span(worker.name, message)
-            case Ready() | Heartbeat():
-                pass
-            case _:
-                raise TypeError(f"unexpected {type(message).__name__} from {worker.name}")
-
-    def _start_actors(self) -> None:
-        """Once the learner has checked the configuration; a restarted learner finds them warm."""
-        while len(self._actors) < self._spawners.actors:
-            self._actors.append(self._started(self._spawners.actor(len(self._actors), self._deliver)))
+    def _learner_ready(self) -> None:
+        """Start the actors: the learner has checked the configuration. After a learner restart they run already."""
+        self._pool.start()
         if self._signal or self._over_budget:
             self._to_learner(Stop())
 
-    def _start_learner(self, incarnation: int) -> None:
-        self._learner = self._started(self._spawners.learner(incarnation, self._deliver))
+    def _start_learner(self) -> None:
+        self._learner = self._spawn_learner(self._learner_restarts.count, self._events.deliver)
+        self._learner_restarts.note_start(self._learner)
 
-    def _started(self, worker: Worker) -> Worker:
-        self._tracker.event("worker_started", worker=worker.name, pid=worker.process.pid)
-        return worker
-
-    def _replace_stuck(self) -> None:
-        for worker in [*self._actors, *([self._learner] if self._learner else [])]:
-            reason = worker.overdue()
-            if reason:
-                self._lost(worker, reason)
-
-    def _lost(self, worker: Worker, reason: str) -> None:
-        """A worker died or is stuck: end it, and replace it unless that is pointless."""
-        worker.kill()
+    def _replace_overdue(self) -> None:
         if self._finished is not None:
-            return
-        words = self._last_words.pop(worker, None)
-        if words is not None and words.fatal:
-            raise (UserError if words.user_error else LabError)(words.error)
-        why = reason or (words.error if words else f"exit code {worker.process.exitcode}")
-        kind = "learner" if worker is self._learner else "actor"
-        if kind == "learner" and self._signal:
+            return  # the workers end anyway
+        self._pool.replace_overdue()
+        if self._learner is not None and (reason := self._learner.overdue()):
+            self._replace_learner(reason)
+
+    def _replace_learner(self, overdue: str) -> None:
+        """End a learner that died or is stuck, and start another unless a signal has asked the run to stop."""
+        assert self._learner is not None
+        self._learner.kill()
+        raise_if_fatal(self._learner)
+        if self._signal:
             self._stop_by = 0.0
             return
-        self._restarts[kind] += 1
-        allowed = self._limits.learner_restarts if kind == "learner" else self._limits.actor_restarts
-        self._tracker.event(f"{kind}_restarted", worker=worker.name, reason=why, restart=self._restarts[kind])
-        if self._restarts[kind] > allowed:
-            raise WorkerError(f"{worker.name} failed {self._restarts[kind]} times (limit {kind}.max_restarts): {why}")
-        if words is not None:
-            time.sleep(BACKOFF_SECONDS * 2 ** (self._restarts[kind] - 1))
-        self._replace(worker)
+        self._learner_restarts.note_failure(self._learner, overdue)
+        self._pool.router.learner_restarted()
+        self._start_learner()
 
-    def _replace(self, worker: Worker) -> None:
-        if worker is self._learner:
-            self._hub.learner_restarted()
-            self._start_learner(self._restarts["learner"])
-        else:
-            index = self._actors.index(worker)
-            self._actors[index] = self._started(self._spawners.actor(index, self._deliver))
-            self._hub.actor_restarted(index)
-
-    def _actor_idle(self) -> dict[str, float]:
-        """Share of the time since the last step in which the actors had nothing to do, by their own clocks.
-
-        Empty when no heartbeat came since, or an actor was replaced.
-        """
-        busy = sum(actor.beat.busy_s for actor in self._actors)
-        clock = sum(actor.beat.clock for actor in self._actors)
-        busy_before, clock_before = self._busy_before
-        if clock == clock_before:
-            return {}
-        self._busy_before = busy, clock
-        if not clock_before or busy < busy_before:
-            return {}
-        return {"time/actor_idle_frac": min(1.0, max(0.0, 1 - (busy - busy_before) / (clock - clock_before)))}
-
-    def _watch_regressions(self) -> None:
+    def _check_regressions(self) -> None:
         if self._suite.poll() and not self._regressed:
             self._regressed = True
             self._to_learner(Stop())
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        """First signal: finish the update and save. Second: stop now, the last checkpoint stands."""
+        """First signal: finish the update and save. Second: stop now, the last checkpoint is the result."""
         if self._signal:
             self._stop_by = 0.0
             return
         self._signal = number
-        self._stop_by = time.monotonic() + self._limits.stop_grace_s
+        self._stop_by = time.monotonic() + self._stop_grace_s
         if self._learner is not None and self._learner.ready:
             self._to_learner(Stop())
         else:
-            self._stop_by = 0.0  # nothing was trained yet
+            self._stop_by = 0.0  # no update was started, so there is nothing to save
 
-    def _mind_the_budget(self) -> None:
-        """When it is used up: finish the update and save, as after a first signal."""
+    def _check_budget(self) -> None:
+        """Stop after the current update and a checkpoint if the budget is used up, as after a first signal."""
         if self._signal or self._over_budget or self._learner is None or not self._learner.ready:
             return
-        if reason := self._meter.used_up():
+        if reason := self._budget.used_up():
             self._over_budget = True
             self._tracker.event("over_budget", reason=reason)
             self._tracker.note(f"{reason}: the run stops after a checkpoint")
@@ -288,24 +238,9 @@ class Supervisor:
         over_budget = self._over_budget and not self._signal
         return Outcome(self._finished.step, self._signal, over_budget, regressed and not self._signal)
 
-    def _to_actor(self, index: int, message: object) -> None:
-        if index < len(self._actors):
-            self._actors[index].channel.send(message)
-
     def _to_learner(self, message: object) -> None:
         if self._learner is not None:
             self._learner.channel.send(message)
-
-    def _end_workers(self) -> None:
-        workers = [*self._actors, *([self._learner] if self._learner else [])]
-        for worker in workers:
-            if self._finished is not None:
-                worker.channel.send(Stop())
-        deadline = time.monotonic() + EXIT_SECONDS
-        for worker in workers:
-            if self._finished is not None:
-                worker.process.join(max(0.0, deadline - time.monotonic()))
-            worker.kill()
 
 
 def _delete(ref: WeightsRef) -> None:

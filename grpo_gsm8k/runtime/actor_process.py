@@ -1,4 +1,4 @@
-"""Actor processes: what they are started with."""
+"""Start actor processes: engine settings and environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
-from grpo_gsm8k.runtime.worker import Surroundings, actor_main
+from grpo_gsm8k.runtime.worker import actor_main, worker_setup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,28 +16,23 @@ if TYPE_CHECKING:
 
 
 def spawn_actor(config: Config, spec: EngineSpec, logs: Path, index: int, deliver: Deliver) -> Worker:
-    """A new actor process for place `index`."""
+    """Start the actor process `actor-<index>`."""
     actor = config.actor
+    name = f"actor-{index}"
     return spawn(
-        f"actor-{index}",
+        name,
         actor_main,
-        (surroundings(logs, f"actor-{index}", actor.cores), spec),
+        (worker_setup(logs, name, actor.cores), spec),
         actor_environment(config, index),
         Deadlines(actor.start_timeout_s, actor.progress_timeout_s),
         deliver,
     )
 
 
-def surroundings(logs: Path, name: str, cores: list[int]) -> Surroundings:
-    """Of a worker called `name`, a child of this process."""
-    logs.mkdir(exist_ok=True)
-    return Surroundings(os.getpid(), logs / f"{name}.log", tuple(cores))
-
-
 def engine_spec(
     config: Config, model_folder: Path, lora_rank: int, lora_versions: int, own_version: int = -1
 ) -> EngineSpec:
-    """The engine that `config.actor` describes. The last three are explained at `EngineSpec`."""
+    """Return the engine settings of `config.actor`; the last three arguments are those of `EngineSpec`."""
     actor = config.actor
     return EngineSpec(
         kind=actor.engine,
@@ -60,7 +55,7 @@ def engine_spec(
 
 
 def actor_environment(config: Config, index: int) -> dict[str, str]:
-    """Variables that vLLM and OpenMP read while they are imported; actor `index` gets a GPU of its own."""
+    """Return the variables that vLLM and OpenMP read when they are imported; actor `index` gets its own GPU."""
     actor = config.actor
     values = {
         "OMP_NUM_THREADS": str(actor.threads),

@@ -1,4 +1,4 @@
-"""A child shares its parent's fate."""
+"""Child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
-    """The kernel sends this process the signal `by` when `parent` (a process id) ends."""
+    """Have the kernel send this process the signal `by` when `parent` (a process id) ends."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, by)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # it ended before the line above
         os._exit(1)

@@ -1,53 +1,70 @@
-"""One child process as the supervisor sees it."""
+"""Worker processes as seen by the process that starts them.
+
+The only module that imports multiprocessing. The rest of the project uses `Worker` and `spawn` alone, so that another
+transport, such as TCP to workers on other machines, can implement the same methods.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
+import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.transport.channel import Channel
-from grpo_gsm8k.transport.protocol import Heartbeat, Ready
+from grpo_gsm8k.transport.protocol import Crashed, Heartbeat, Ready, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from multiprocessing.process import BaseProcess
 
-# The tracker process that the first start brings up removes what killed workers leave; it need not talk about it.
+# multiprocessing's resource tracker cleans up after killed workers; its warnings about that are expected.
 IGNORE_LEAKS = "ignore:resource_tracker:UserWarning"
+POLL_SECONDS = 0.2
 
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds until Ready, and seconds without a sign of life or, while busy, without progress."""
+    """Seconds until Ready, and seconds without any message or, while busy, without progress."""
 
     start_s: float
     progress_s: float
 
 
 class Worker:
-    """A child with its own fresh channel; both are thrown away together."""
+    """A child process with its own new channel; a replacement gets both new."""
 
     def __init__(self, name: str, process: BaseProcess, channel: Channel, deadlines: Deadlines) -> None:
-        """Use `spawn`."""
+        """Called by `spawn` only."""
         self.name = name
-        self.process = process
         self.channel = channel
         self.ready = False
-        self.closed = False  # the channel's end was seen
+        self.crash: Crashed | None = None
         self.beat = Heartbeat(progress=-1, busy=False, busy_s=0.0, clock=0.0)
+        self._process = process
         self._deadlines = deadlines
-        self._started = self._heard = self._progressed = time.monotonic()
+        self._started = self._last_message = self._progressed = time.monotonic()
 
-    def heard(self, message: object) -> None:
-        """Note a sign of life."""
-        now = self._heard = time.monotonic()
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        assert self._process.pid is not None  # the process was started
+        return self._process.pid
+
+    @property
+    def exit_reason(self) -> str:
+        """`exit code <N>` of an ended process, negative for a signal."""
+        return f"exit code {self._process.exitcode}"
+
+    def observe(self, message: object) -> None:
+        """Update the worker's state from a message that it sent."""
+        now = self._last_message = time.monotonic()
         if isinstance(message, Ready):
             self.ready = True
             self._progressed = now
@@ -55,26 +72,50 @@ class Worker:
             if message.progress != self.beat.progress or not message.busy:
                 self._progressed = now
             self.beat = message
+        elif isinstance(message, Crashed):
+            self.crash = message
 
     def overdue(self) -> str:
-        """Why the worker counts as stuck, or an empty string."""
+        """Return the reason why the worker counts as stuck, or an empty string."""
         now = time.monotonic()
         if not self.ready:
             late = now - self._started > self._deadlines.start_s
             return f"not ready after {self._deadlines.start_s:g} s" if late else ""
-        if now - self._heard > self._deadlines.progress_s:
+        if now - self._last_message > self._deadlines.progress_s:
             return f"silent for {self._deadlines.progress_s:g} s"
         if now - self._progressed > self._deadlines.progress_s:
             return f"no progress for {self._deadlines.progress_s:g} s"
         return ""
 
+    def join(self, timeout: float) -> None:
+        """Wait until the process has ended, for at most `timeout` seconds."""
+        self._process.join(timeout)
+
     def kill(self) -> None:
-        """End the process at once (also a stopped one) and reap it."""
-        self.process.kill()
-        self.process.join()
+        """End the process at once, even if it is stopped, and reap it."""
+        self._process.kill()
+        self._process.join()
 
 
 Deliver = Callable[[Worker, object], None]
+
+
+class EventQueue:
+    """Messages of all workers in the order of arrival; None from a worker means that its channel has ended."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[tuple[Worker, object]] = queue.SimpleQueue()
+
+    def deliver(self, worker: Worker, message: object) -> None:
+        """Add a message; called in the threads of the channels."""
+        self._events.put((worker, message))
+
+    def next(self) -> tuple[Worker, object] | None:
+        """Return the next message and its sender, or None if there is none within POLL_SECONDS."""
+        try:
+            return self._events.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return None
 
 
 def spawn(
@@ -87,14 +128,14 @@ def spawn(
 ) -> Worker:
     """Start `target(reader, writer, *arguments)` in a new process.
 
-    `deliver` is called, in a thread of the channel, for each message and with None when the channel ends.
+    A thread of the channel calls `deliver` for each message, and with None when the channel ends.
     """
     child_reader, parent_writer = _SPAWN.Pipe(duplex=False)
     parent_reader, child_writer = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(target=target, args=(child_reader, child_writer, *arguments), name=name)
     with _environment({**environment, "PYTHONWARNINGS": IGNORE_LEAKS}):
         process.start()
-    # The child holds the only other ends now: its death is the end of the file for both threads of our channel.
+    # The child now holds the only other ends, so its death ends both pipes of our channel.
     child_reader.close()
     child_writer.close()
     worker: Worker
@@ -102,15 +143,27 @@ def spawn(
     def on_message(message: object) -> None:
         deliver(worker, message)
 
-    started = Channel(parent_reader, parent_writer, start=False, deliver=on_message, on_closed=lambda: on_message(None))
-    worker = Worker(name, process, started, deadlines)
-    started.start()
+    channel = Channel(parent_reader, parent_writer, start=False, deliver=on_message, on_closed=lambda: on_message(None))
+    worker = Worker(name, process, channel, deadlines)
+    channel.start()
     return worker
+
+
+def end_workers(workers: Sequence[Worker], grace_s: float = 0.0) -> None:
+    """Kill the workers; if `grace_s` is positive, ask them to stop first and wait that many seconds for all of them."""
+    if grace_s:
+        for worker in workers:
+            worker.channel.send(Stop())
+    deadline = time.monotonic() + grace_s
+    for worker in workers:
+        if grace_s:
+            worker.join(max(0.0, deadline - time.monotonic()))
+        worker.kill()
 
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the time of a process start: libraries read them while they are imported."""
+    """Set variables while a process starts: libraries read them when they are imported."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:

@@ -1,6 +1,6 @@
-"""The hub: knows every outstanding request and every published version, and decides what goes where.
+"""The request router: assigns requests to actors and tracks outstanding requests and published weight versions.
 
-Pure bookkeeping, no processes: `send` callbacks and `delete` make it testable by itself.
+Pure bookkeeping without processes: messages leave through callbacks, so tests can run it alone.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import WeightsRef
 
 
-class Hub:
-    """Routes between one learner and `actors` actors, each addressed by its index."""
+class Router:
+    """Routes messages between one learner and `actors` actors, each addressed by its index."""
 
     def __init__(
         self,
@@ -25,15 +25,15 @@ class Hub:
         to_learner: Callable[[object], None],
         delete: Callable[[WeightsRef], None],
     ) -> None:
-        """`delete` is called for weights that nothing may load any more."""
+        """`delete` is called for weights that no actor may load anymore."""
         self._to_actor = to_actor
         self._to_learner = to_learner
         self._delete = delete
         self._outstanding: dict[str, GenerateGroup] = {}
         self._actor_of: dict[str, int] = {}
-        self._load = [0] * actors  # completions that each one owes
-        self._published: list[WeightsRef] = []  # oldest first; none of them deleted yet
-        self._current: list[WeightsRef] = []  # those of the living learner
+        self._load = [0] * actors  # outstanding completions of each actor
+        self._published: list[WeightsRef] = []  # not deleted yet, oldest first
+        self._current: list[WeightsRef] = []  # those of the running learner
         self._live: list[WeightsRef | None] = [None] * actors
 
     @property
@@ -42,7 +42,7 @@ class Hub:
         return len(self._outstanding)
 
     def from_learner(self, bundle: Bundle) -> None:
-        """Weights go to every actor, each request to the least loaded; an actor gets its share as one bundle."""
+        """Send weights to every actor and each request to the least loaded one, as one bundle per actor."""
         shares: list[list[GenerateGroup | LoadWeights]] = [[] for _ in self._live]
         for message in bundle.messages:
             if isinstance(message, LoadWeights):
@@ -57,7 +57,7 @@ class Hub:
                 self._to_actor(index, Bundle(tuple(share)))
 
     def from_actor(self, index: int, message: GroupResult | Failed | WeightsLive) -> None:
-        """Forward results that are still asked for, exactly once each; note which weights are live."""
+        """Forward the result of an outstanding request, exactly once; note which weights are live."""
         if isinstance(message, WeightsLive):
             self._live[index] = message.ref
             if message.ref in self._current:
@@ -68,16 +68,16 @@ class Hub:
         self._prune()
 
     def actor_restarted(self, index: int) -> None:
-        """Give a fresh actor the newest weights and its predecessor's outstanding work, older pinned versions first."""
+        """Send a new actor the newest weights, older ones for pinned requests, and its predecessor's requests."""
         self._live[index] = None
-        mine = [request for i, request in self._outstanding.items() if self._actor_of[i] == index]
-        pinned = {request.min_version for request in mine if request.pinned}
+        requests = [request for i, request in self._outstanding.items() if self._actor_of[i] == index]
+        pinned = {request.min_version for request in requests if request.pinned}
         loads = [LoadWeights(r) for r in self._current if r.version in pinned or r == self._current[-1]]
-        if loads or mine:
-            self._to_actor(index, Bundle((*loads, *mine)))
+        if loads or requests:
+            self._to_actor(index, Bundle((*loads, *requests)))
 
     def learner_restarted(self) -> None:
-        """Forget the old learner's requests; its weights stay until an actor has loaded newer ones."""
+        """Drop the old learner's requests; its weights stay until every actor has loaded newer ones."""
         self._outstanding.clear()
         self._actor_of.clear()
         self._load = [0] * len(self._live)
@@ -93,7 +93,7 @@ class Hub:
         return index
 
     def _prune(self) -> None:
-        """Delete what every actor is past: published before what each runs, not newest, not pinned by a request."""
+        """Delete weights older than what every actor runs, except the newest and those that a request is pinned to."""
         if any(live is None or live not in self._published for live in self._live):
             return
         oldest_live = min(self._published.index(live) for live in self._live if live is not None)

@@ -1,9 +1,7 @@
-"""What runs in a child process: its surroundings, its work, its last words."""
+"""Entry points of the worker processes: setup, main loop, crash report."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import signal
 import sys
@@ -11,99 +9,92 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np  # noqa: F401 - before the channel: its thread unpickles arrays while this one imports
+import numpy as np  # noqa: F401 - before the channel opens: its thread unpickles arrays while this one imports
 
 from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.garbage_collection import garbage_collection_paused
 from grpo_gsm8k.runtime.parent_death import die_with
 from grpo_gsm8k.transport.channel import Channel
 from grpo_gsm8k.transport.protocol import Crashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from multiprocessing.connection import Connection
+    from collections.abc import Callable
     from pathlib import Path
 
     from grpo_gsm8k.actor.engine import EngineSpec
     from grpo_gsm8k.learner.spec import LearnerSpec
+    from grpo_gsm8k.transport.channel import Reader, Writer
 
-FAREWELL_SECONDS = 5.0
+CLOSE_SECONDS = 5.0  # for the messages that are still queued when a worker ends
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """`parent` is a process id; `log` takes stdout and stderr; `cores` empty means all."""
+class WorkerSetup:
+    """`parent` is a process id; `log` receives stdout and stderr; empty `cores` means all."""
 
     parent: int
     log: Path
     cores: tuple[int, ...]
 
 
-def actor_main(reader: Connection, writer: Connection, surroundings: Surroundings, spec: EngineSpec) -> None:
+def worker_setup(logs: Path, name: str, cores: list[int]) -> WorkerSetup:
+    """Return the setup of the worker process `name`, a child of this process; creates the folder `logs`."""
+    logs.mkdir(exist_ok=True)
+    return WorkerSetup(os.getpid(), logs / f"{name}.log", tuple(cores))
+
+
+def actor_main(reader: Reader, writer: Writer, setup: WorkerSetup, spec: EngineSpec) -> None:
     """Entry point of an actor process."""
 
     def work(channel: Channel) -> None:
-        with _nothing_to_collect():
-            from grpo_gsm8k.actor.engine import build_engine
-            from grpo_gsm8k.actor.loop import Actor
+        from grpo_gsm8k.actor.run_actor import run_actor
 
-            engine = build_engine(spec)
-        Actor(engine, channel, spec.own_version).run()
+        run_actor(spec, channel)
 
-    _run(reader, writer, surroundings, work)
+    _run(reader, writer, setup, work)
 
 
-def learner_main(reader: Connection, writer: Connection, surroundings: Surroundings, spec: LearnerSpec) -> None:
+def learner_main(reader: Reader, writer: Writer, setup: WorkerSetup, spec: LearnerSpec) -> None:
     """Entry point of a learner process."""
 
     def work(channel: Channel) -> None:
-        with _nothing_to_collect():
+        with garbage_collection_paused():
             from grpo_gsm8k.learner.run_learner import run_learner
 
         run_learner(spec, channel)
 
-    _run(reader, writer, surroundings, work)
+    _run(reader, writer, setup, work)
 
 
-def _run(reader: Connection, writer: Connection, surroundings: Surroundings, work: Callable[[Channel], None]) -> None:
-    _settle(surroundings)
-    channel = Channel(reader, writer, on_closed=_orphaned)
+def _run(reader: Reader, writer: Writer, setup: WorkerSetup, work: Callable[[Channel], None]) -> None:
+    _apply(setup)
+    channel = Channel(reader, writer, on_closed=_exit_without_parent)
     try:
         work(channel)
-    except Exception as error:  # noqa: BLE001 - the process ends here: the parent must learn why
+    except Exception as error:  # noqa: BLE001 - the process ends here: its parent needs the reason
         traceback.print_exc()
         expected = isinstance(error, LabError)
         text = str(error) if expected else f"{type(error).__name__}: {error}"
         channel.send(Crashed(text, fatal=expected, user_error=isinstance(error, UserError)))
-    channel.close(FAREWELL_SECONDS)
+    channel.close(CLOSE_SECONDS)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # engine threads and atexit hooks of libraries must not keep a finished worker alive
 
 
-def _settle(surroundings: Surroundings) -> None:
+def _apply(setup: WorkerSetup) -> None:
     """Die with the parent, leave signals to it, write to the log, stay on the given cores."""
-    die_with(surroundings.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
+    die_with(setup.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent sends `Stop`
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    log = os.open(surroundings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(setup.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     os.close(log)
-    if surroundings.cores:
-        os.sched_setaffinity(0, surroundings.cores)
+    if setup.cores:
+        os.sched_setaffinity(0, setup.cores)
 
 
-@contextlib.contextmanager
-def _nothing_to_collect() -> Iterator[None]:
-    """Imports make a million objects that stay: looking for garbage among them costs a fifth of a worker's start."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-def _orphaned() -> None:
-    """The parent's end of the channel is gone, and so is any reason to live."""
+def _exit_without_parent() -> None:
+    """Exit when the parent's end of the channel is closed: no one is left to use this worker's results."""
     os._exit(1)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -18,6 +16,7 @@ from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, open_budget, prices_of, recorded, unanswered
 from grpo_gsm8k.traces.api_producer import ApiProducer, Interrupted
 from grpo_gsm8k.traces.formatting import FormatReport, format_traces, to_jsonl
+from grpo_gsm8k.traces.local_teacher import local_producer
 from grpo_gsm8k.traces.progress import CollectionProgress
 from grpo_gsm8k.traces.trace_folder import RAW, REPORT, TRAIN, TracesFolder, settings_of
 from grpo_gsm8k.traces.trace_records import TraceSample
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config, TracesConfig
     from grpo_gsm8k.traces.trace_records import Producer, RawRecord
-
-
-LocalTeacher = Callable[["Config", Path], "Producer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +45,21 @@ class Collected:
         return len(self.wanted) - len(self.done)
 
 
-def collect_traces(config: Config, local: LocalTeacher) -> int:
-    """Collect and format; `local` makes the producer of traces.teacher=local.
+def collect_traces(config: Config) -> int:
+    """Collect and format.
 
     Returns 0, or 128 + the signal that ended it; raises LabError while samples are missing.
     """
     try:
         with _interruptible():
-            _run(config, local)
+            _run(config)
     except Interrupted as stop:
         print("interrupted: all answers so far are kept, run the same command to continue", flush=True)
         return 128 + stop.number
     return 0
 
 
-def _run(config: Config, local: LocalTeacher) -> None:
+def _run(config: Config) -> None:
     path = config.artifacts / config.traces.folder
     if config.traces.teacher == "api" and not (path / RAW).exists():
         _check_api(config.traces)  # before the data set is prepared, which may take minutes
@@ -76,7 +72,7 @@ def _run(config: Config, local: LocalTeacher) -> None:
         if folder.repaired_bytes:
             print(f"{path}: removed {folder.repaired_bytes} bytes of a torn line", flush=True)
         before = _collected(folder, wanted)
-        stopped = _produce(config, folder, before, local) if before.missing else None
+        stopped = _produce(config, folder, before) if before.missing else None
         after = _collected(folder, wanted) if before.missing else before
         lines, report = format_traces(after.done, config.traces, config.prompt)
         write_atomically(path / TRAIN, to_jsonl(lines))
@@ -107,12 +103,12 @@ def _collected(folder: TracesFolder, wanted: Sequence[TraceSample]) -> Collected
     )
 
 
-def _produce(config: Config, folder: TracesFolder, before: Collected, local: LocalTeacher) -> str | None:
+def _produce(config: Config, folder: TracesFolder, before: Collected) -> str | None:
     """Collect the missing samples; every record is written before it is counted. Returns why it stopped early."""
     done = {record.id for record in before.done}
     outstanding = [sample for sample in before.wanted if sample.id not in done]
     budget = open_budget(config.traces, before.paid + before.unanswered)
-    producer = _open_producer(config, folder, budget, local)
+    producer = _open_producer(config, folder, budget)
     cost_usd = before.paid.usd
 
     def deliver(record: RawRecord) -> None:
@@ -125,10 +121,10 @@ def _produce(config: Config, folder: TracesFolder, before: Collected, local: Loc
         return producer(outstanding, deliver)
 
 
-def _open_producer(config: Config, folder: TracesFolder, budget: ApiBudget, local: LocalTeacher) -> Producer:
+def _open_producer(config: Config, folder: TracesFolder, budget: ApiBudget) -> Producer:
     """The one place that knows the kinds of teachers."""
     if config.traces.teacher == "local":
-        return local(config, folder.path / "logs")
+        return local_producer(config, folder.path / "logs")
     key = _check_api(config.traces)
     return ApiProducer(config, key, folder, budget, prices_of(config.traces))
 

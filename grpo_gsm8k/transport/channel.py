@@ -1,34 +1,50 @@
 """One end of a two-way message queue between the orchestrator and a worker process.
 
-Each direction is an operating-system pipe with one writer and one reader, and a thread at either end. Unlike
-`multiprocessing.Queue` no lock is shared between the processes: a worker that is killed in the middle of a message
-leaves neither a held lock nor a reader that waits for ever, its peer sees the end of the file.
+Each direction is an operating-system pipe with one writer and one reader, and a thread at either end. Unlike with
+`multiprocessing.Queue`, the processes share no lock: when a worker is killed in the middle of a message, no lock stays
+held and no reader waits forever, because its peer sees the end of the pipe.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
+
+
+class Reader(Protocol):
+    """The receiving end of a pipe."""
+
+    def recv(self) -> Any:
+        """Wait for the next object. Raises EOFError or OSError when the peer is gone."""
+
+
+class Writer(Protocol):
+    """The sending end of a pipe."""
+
+    def send(self, obj: Any) -> None:
+        """Send an object. Raises OSError when the peer is gone."""
+
+    def close(self) -> None:
+        """Close this end."""
 
 
 class Channel:
-    """Send never blocks; receive waits at most as long as it is told."""
+    """A message queue whose `send` never blocks and whose `receive` takes a timeout."""
 
     def __init__(
         self,
-        reader: Connection,
-        writer: Connection,
+        reader: Reader,
+        writer: Writer,
         deliver: Callable[[object], None] | None = None,
         on_closed: Callable[[], None] | None = None,
         start: bool = True,
     ) -> None:
-        """Both callbacks run in the reading thread: `deliver` (instead of `receive`) for each message, `on_closed`
-        when the peer is gone. Without `start`, nothing moves before `start()`."""
+        """The reading thread calls `deliver` (instead of `receive`) for each message, and `on_closed` when the peer is
+        gone. With `start=False`, nothing is moved before `start()`."""
         self._reader = reader
         self._writer = writer
         self._on_closed = on_closed
@@ -46,11 +62,11 @@ class Channel:
         self._receiver.start()
 
     def send(self, message: object) -> None:
-        """Queue a message for the peer. A message to a peer that is gone is lost, as the peer is."""
+        """Queue a message for the peer; it is lost if the peer is gone."""
         self._outbox.put(message)
 
     def receive(self, timeout: float) -> object | None:
-        """The next message, or None after `timeout` seconds (0: at once)."""
+        """Return the next message, or None if there is none within `timeout` seconds (0: do not wait)."""
         try:
             return self._inbox.get(block=timeout > 0, timeout=timeout or None)
         except queue.Empty:

@@ -1,11 +1,11 @@
-"""Time and money against a clock of our own."""
+"""Time and money limits with a fake clock."""
 
 from __future__ import annotations
 
 import pytest
 
 from grpo_gsm8k.config import BudgetConfig
-from grpo_gsm8k.orchestrator.budget import Meter
+from grpo_gsm8k.orchestrator.budget import RunBudget
 from grpo_gsm8k.preflight.cost import Estimate, refine
 
 INITIAL = Estimate(step_s=60.0, updates=100, hours=2.0, usd=8.0, usd_per_hour=4.0)
@@ -18,13 +18,13 @@ class Clock:
         return self.seconds
 
 
-def budget(max_usd: float | None = None, max_hours: float | None = None, price: float | None = None) -> BudgetConfig:
+def config(max_usd: float | None = None, max_hours: float | None = None, price: float | None = None) -> BudgetConfig:
     return BudgetConfig(max_usd=max_usd, max_hours=max_hours, usd_per_hour=price)
 
 
 def test_hours_and_dollars_run_out() -> None:
     clock = Clock()
-    hours, dollars = Meter(budget(max_hours=0.5), INITIAL, clock), Meter(budget(max_usd=1.0), INITIAL, clock)
+    hours, dollars = RunBudget(config(max_hours=0.5), INITIAL, clock), RunBudget(config(max_usd=1.0), INITIAL, clock)
     clock.seconds = 899.0
     assert (hours.used_up(), dollars.used_up()) == ("", "")
     clock.seconds = 900.0  # a quarter of an hour at 4 dollars
@@ -36,25 +36,25 @@ def test_hours_and_dollars_run_out() -> None:
 def test_without_a_budget_nothing_runs_out() -> None:
     clock = Clock()
     clock.seconds = 1e9
-    assert Meter(budget(), INITIAL, clock).used_up() == ""
-    assert Meter(budget(max_usd=1.0, price=1.0), None, clock).used_up() != ""
+    assert RunBudget(config(), INITIAL, clock).used_up() == ""
+    assert RunBudget(config(max_usd=1.0, price=1.0), None, clock).used_up() != ""
 
 
-def test_ten_updates_make_the_estimate_better() -> None:
+def test_ten_updates_refine_the_estimate() -> None:
     clock = Clock()
-    meter = Meter(budget(), INITIAL, clock)
+    budget = RunBudget(config(), INITIAL, clock)
     for step in range(1, 10):
-        assert meter.observe(step, 30.0) == ""
+        assert budget.observe(step, 30.0) == ""
     clock.seconds = 400.0
-    assert "30 s an update" in meter.observe(10, 30.0)
-    assert meter.observe(11, 30.0) == ""
-    refined = meter.summary()["estimate"]["refined"]
+    assert "30 s an update" in budget.observe(10, 30.0)
+    assert budget.observe(11, 30.0) == ""
+    refined = budget.summary()["estimate"]["refined"]
     assert refined["hours"] == pytest.approx((400 + 90 * 30) / 3600)
     assert refined["usd"] == pytest.approx(4 * refined["hours"])
     assert refined["measured_updates"] == 10
 
 
-def test_the_first_update_is_no_measure() -> None:
+def test_the_first_update_is_not_measured() -> None:
     assert refine(INITIAL, [500.0, 20.0, 22.0], 3, 600.0).step_s == pytest.approx(21.0)
     assert refine(INITIAL, [500.0], 1, 600.0).step_s == 500.0
 
@@ -63,13 +63,13 @@ def test_a_resumed_run_has_fewer_updates_before_it() -> None:
     assert refine(INITIAL, [10.0] * 10, 60, 7200.0).hours == pytest.approx((7200 + 40 * 10) / 3600)
 
 
-def test_estimate_and_outcome_stand_side_by_side() -> None:
+def test_summary_has_estimate_and_outcome() -> None:
     clock = Clock()
-    meter = Meter(budget(), INITIAL, clock)
-    meter.observe(1, 50.0)
+    budget = RunBudget(config(), INITIAL, clock)
+    budget.observe(1, 50.0)
     clock.seconds = 3600.0
-    told = meter.summary()
-    assert told["estimate"]["initial"]["hours"] == 2.0
-    assert told["estimate"]["refined"] is None
-    assert told["outcome"] == {"step_s": 50.0, "updates": 1, "hours": 1.0, "usd": 4.0, "usd_per_hour": 4.0}
-    assert Meter(budget(), None, clock).summary()["estimate"] == {"initial": None, "refined": None}
+    summary = budget.summary()
+    assert summary["estimate"]["initial"]["hours"] == 2.0
+    assert summary["estimate"]["refined"] is None
+    assert summary["outcome"] == {"step_s": 50.0, "updates": 1, "hours": 1.0, "usd": 4.0, "usd_per_hour": 4.0}
+    assert RunBudget(config(), None, clock).summary()["estimate"] == {"initial": None, "refined": None}

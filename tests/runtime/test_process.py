@@ -1,4 +1,4 @@
-"""Channels and workers with real processes: death in the middle of a message, a stopped child, a dead parent."""
+"""Channels and workers with real processes: killed in the middle of a message, stopped, orphaned."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def echo(reader: Connection, writer: Connection) -> None:
 
 
 def die_in_mid_message(reader: Connection, writer: Connection) -> None:
-    """Announces 50 MB, writes a tenth of them, and is gone."""
+    """Announce a message of 50 MB, write 30 kB of it, and die."""
     payload = np.zeros(50 * 2**20, dtype=np.uint8)
     os.write(writer.fileno(), len(payload).to_bytes(4, "big"))
     os.write(writer.fileno(), payload[:30_000].tobytes())
@@ -60,35 +60,35 @@ def test_messages_of_any_size_arrive_in_order() -> None:
     assert "GRPO_TEST" not in os.environ
 
 
-def test_death_in_mid_message_hangs_nobody() -> None:
+def test_death_in_mid_message_blocks_no_reader() -> None:
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
     worker = start(die_in_mid_message, inbox, Deadlines(LONG, LONG))
     assert inbox.get(timeout=LONG) is None
-    worker.process.join(LONG)
-    assert worker.process.exitcode == -signal.SIGKILL  # the fault fired
-    worker.channel.send("nobody listens")  # neither blocks nor raises
+    worker.join(LONG)
+    assert worker.exit_reason == "exit code -9"  # the fault fired
+    worker.channel.send("lost")  # neither blocks nor raises
 
 
 def test_a_stopped_worker_is_overdue_and_can_be_killed() -> None:
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
     worker = start(echo, inbox, Deadlines(LONG, 0.3))
-    worker.heard(inbox.get(timeout=LONG))
+    worker.observe(inbox.get(timeout=LONG))
     assert worker.ready
     assert worker.overdue() == ""
-    os.kill(worker.process.pid or 0, signal.SIGSTOP)
+    os.kill(worker.pid, signal.SIGSTOP)
     time.sleep(0.4)
     assert worker.overdue() == "silent for 0.3 s"
     worker.kill()
-    assert worker.process.exitcode == -signal.SIGKILL
+    assert worker.exit_reason == "exit code -9"
 
 
 @pytest.mark.parametrize(("busy", "overdue"), [(True, "no progress for 1 s"), (False, "")])
 def test_alive_is_not_progress(busy: bool, overdue: str) -> None:
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
     worker = start(echo, inbox, Deadlines(LONG, 1.0))
-    worker.heard(inbox.get(timeout=LONG))
+    worker.observe(inbox.get(timeout=LONG))
     for _ in range(6):
-        worker.heard(Heartbeat(progress=7, busy=busy, busy_s=0.0, clock=0.0))
+        worker.observe(Heartbeat(progress=7, busy=busy, busy_s=0.0, clock=0.0))
         time.sleep(0.25)
     assert worker.overdue() == overdue
     worker.kill()
@@ -96,16 +96,16 @@ def test_alive_is_not_progress(busy: bool, overdue: str) -> None:
 
 @pytest.mark.parametrize("name", ["actor_main", "learner_main"])
 def test_children_die_with_a_killed_parent(name: str, tmp_path: Path) -> None:
-    """A worker in the middle of its start-up, its channel not yet open, goes as well."""
+    """A worker whose channel is not open yet dies as well."""
     code = f"""
 import os, sys, time
 from pathlib import Path
 from grpo_gsm8k.runtime.process import Deadlines, spawn
-from grpo_gsm8k.runtime.worker import Surroundings, {name}
+from grpo_gsm8k.runtime.worker import WorkerSetup, {name}
 if __name__ == "__main__":
-    around = Surroundings(os.getpid(), Path(sys.argv[1]) / "log", ())
-    worker = spawn("w", {name}, (around, None), {{}}, Deadlines(60, 60), lambda w, m: None)
-    print(worker.process.pid, flush=True)
+    setup = WorkerSetup(os.getpid(), Path(sys.argv[1]) / "log", ())
+    worker = spawn("w", {name}, (setup, None), {{}}, Deadlines(60, 60), lambda w, m: None)
+    print(worker.pid, flush=True)
     time.sleep(60)
 """
     script = tmp_path / "parent.py"

@@ -1,10 +1,10 @@
-"""Routing, re-issuing and pruning, without processes."""
+"""Router without processes: assignment, re-issue, pruning of weights."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from grpo_gsm8k.runtime.router import Hub
+from grpo_gsm8k.runtime.router import Router
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     GenerateGroup,
@@ -26,29 +26,31 @@ def ref(version: int, incarnation: int = 0) -> WeightsRef:
 
 
 class Net:
-    """Everything that a hub sent or deleted."""
+    """A router with records of everything that it sent or deleted."""
 
     def __init__(self, actors: int = 1) -> None:
         self.to_actor: list[tuple[int, object]] = []
         self.to_learner: list[object] = []
         self.deleted: list[WeightsRef] = []
-        self.hub = Hub(actors, lambda i, m: self.to_actor.append((i, m)), self.to_learner.append, self.deleted.append)
+        self.router = Router(
+            actors, lambda i, m: self.to_actor.append((i, m)), self.to_learner.append, self.deleted.append
+        )
 
     def publish(self, r: WeightsRef, *requests: GenerateGroup) -> None:
-        self.hub.from_learner(Bundle((LoadWeights(r), *requests)))
+        self.router.from_learner(Bundle((LoadWeights(r), *requests)))
 
     def live(self, r: WeightsRef, index: int = 0) -> None:
-        self.hub.from_actor(index, WeightsLive(r, 0.1, 0.0))
+        self.router.from_actor(index, WeightsLive(r, 0.1, 0.0))
 
 
 def test_each_result_is_forwarded_exactly_once() -> None:
     net = Net()
     net.publish(ref(0), request("a"))
     for _ in range(2):
-        net.hub.from_actor(0, GroupResult("a", ()))
-    net.hub.from_actor(0, GroupResult("never asked", ()))
+        net.router.from_actor(0, GroupResult("a", ()))
+    net.router.from_actor(0, GroupResult("unknown", ()))
     assert [m.request_id for m in net.to_learner] == ["a"]  # type: ignore[attr-defined]
-    assert net.hub.outstanding == 0
+    assert net.router.outstanding == 0
 
 
 def test_a_new_actor_gets_weights_and_outstanding_work_only() -> None:
@@ -56,9 +58,9 @@ def test_a_new_actor_gets_weights_and_outstanding_work_only() -> None:
     net.publish(ref(0), request("val", 0, pinned=True), request("a"), request("b"))
     net.live(ref(0))
     net.publish(ref(1), request("c", 1))
-    net.hub.from_actor(0, GroupResult("a", ()))
+    net.router.from_actor(0, GroupResult("a", ()))
     net.to_actor.clear()
-    net.hub.actor_restarted(0)
+    net.router.actor_restarted(0)
     ((_, bundle),) = net.to_actor
     assert isinstance(bundle, Bundle)
     assert [m.ref.version for m in bundle.messages if isinstance(m, LoadWeights)] == [0, 1]  # 0 is pinned
@@ -75,7 +77,7 @@ def test_weights_are_deleted_only_when_nothing_may_load_them() -> None:
     assert net.deleted == []  # actor 1 has loaded nothing yet
     net.live(ref(2), 1)
     assert net.deleted == [ref(1)]  # 0 is pinned: a new actor would need it
-    net.hub.from_actor(0, GroupResult("val", ()))
+    net.router.from_actor(0, GroupResult("val", ()))
     assert net.deleted == [ref(1), ref(0)]
 
 
@@ -84,10 +86,10 @@ def test_a_new_learner_voids_the_old_ones_requests_but_not_yet_its_weights() -> 
     net.publish(ref(5), request("0/a"))
     net.live(ref(5))
     net.publish(ref(6))
-    net.hub.learner_restarted()
+    net.router.learner_restarted()
     assert isinstance(net.to_actor[-1][1], Reset)
-    net.hub.from_actor(0, GroupResult("0/a", ()))
-    net.live(ref(6))  # was under way when the learner died: nobody is told
+    net.router.from_actor(0, GroupResult("0/a", ()))
+    net.live(ref(6))  # loading when the learner died: not forwarded
     assert [type(m).__name__ for m in net.to_learner] == ["WeightsLive"]
     assert net.deleted == [ref(5)]
     net.publish(ref(4, 1), request("1/a"))

@@ -1,0 +1,17 @@
+"""`command=data`: prepare the data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.data.prepare import prepare_data
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.config import Config
+
+
+def prepare_problems(config: Config) -> int:
+    """Write the three splits and print their sizes."""
+    folder = prepare_data(config.data, config.artifacts)
+    print(f"{folder.path}: {folder.train} train, {folder.val} validation, {folder.test} test problems")
+    return 0

@@ -1,0 +1,81 @@
+"""The actors of one run, each kept alive at its index, and the requests that they work on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.runtime.restarts import raise_if_fatal
+from grpo_gsm8k.runtime.router import Router
+from grpo_gsm8k.transport.protocol import Crashed, Failed, GroupResult, Heartbeat, Ready, Span, WeightsLive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from grpo_gsm8k.runtime.process import Worker
+    from grpo_gsm8k.runtime.restarts import Restarts
+    from grpo_gsm8k.transport.protocol import WeightsRef
+
+
+class ActorPool:
+    """Starts actors, replaces those that die or get stuck, and gives their requests to the replacement."""
+
+    def __init__(
+        self,
+        size: int,
+        spawn: Callable[[int], Worker],
+        restarts: Restarts,
+        to_learner: Callable[[object], None],
+        delete: Callable[[WeightsRef], None],
+    ) -> None:
+        """Start nothing yet. `spawn` takes an index; for `to_learner` and `delete` see `Router`."""
+        self.router = Router(size, self._send, to_learner, delete)
+        self.actors: list[Worker] = []
+        self._size = size
+        self._spawn = spawn
+        self._restarts = restarts
+
+    def start(self) -> None:
+        """Start the actors that have not been started yet."""
+        while len(self.actors) < self._size:
+            self.actors.append(self._started(len(self.actors)))
+
+    def handle(self, worker: Worker, message: object) -> None:
+        """Take a message of an actor; None is the end of its channel. Messages of replaced actors are ignored.
+
+        Raises LabError if the actor died and must not be replaced.
+        """
+        if worker not in self.actors:
+            return
+        worker.observe(message)
+        match message:
+            case None:
+                self._replace(worker, "")
+            case GroupResult() | Failed() | WeightsLive():
+                self.router.from_actor(self.actors.index(worker), message)
+            case Ready() | Heartbeat() | Crashed() | Span():  # `observe` has noted them; the caller records spans
+                pass
+            case _:
+                raise TypeError(f"unexpected {type(message).__name__} from {worker.name}")
+
+    def replace_overdue(self) -> None:
+        """Replace actors that are stuck. Raises LabError if one must not be replaced."""
+        for worker in list(self.actors):
+            if reason := worker.overdue():
+                self._replace(worker, reason)
+
+    def _replace(self, worker: Worker, overdue: str) -> None:
+        worker.kill()
+        raise_if_fatal(worker)
+        self._restarts.note_failure(worker, overdue)
+        index = self.actors.index(worker)
+        self.actors[index] = self._started(index)
+        self.router.actor_restarted(index)
+
+    def _started(self, index: int) -> Worker:
+        worker = self._spawn(index)
+        self._restarts.note_start(worker)
+        return worker
+
+    def _send(self, index: int, message: object) -> None:
+        if index < len(self.actors):
+            self.actors[index].channel.send(message)

@@ -1,0 +1,49 @@
+"""Bounded restarts of workers that died or got stuck."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.errors import LabError, UserError, WorkerError
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.runtime.process import Worker
+
+RecordEvent = Callable[..., None]  # (kind, **fields), as `Tracker.event`
+
+
+def raise_if_fatal(worker: Worker) -> None:
+    """Raise the error that an ended worker reported if a restart cannot fix it: UserError, or another LabError."""
+    if worker.crash is not None and worker.crash.fatal:
+        raise (UserError if worker.crash.user_error else LabError)(worker.crash.error)
+
+
+class Restarts:
+    """Counts the restarts of one kind of worker and records them."""
+
+    def __init__(self, kind: str, limit: int, record: RecordEvent, backoff_s: float) -> None:
+        """`kind` is "actor" or "learner"; `backoff_s` is doubled at every restart, 0 waits never."""
+        self._kind = kind
+        self._limit = limit
+        self._record = record
+        self._backoff_s = backoff_s
+        self.count = 0
+
+    def note_start(self, worker: Worker) -> None:
+        """Record that a worker was started."""
+        self._record("worker_started", worker=worker.name, pid=worker.pid)
+
+    def note_failure(self, worker: Worker, overdue: str) -> None:
+        """Count a failure of an ended worker, then wait if it had crashed.
+
+        `overdue` is the reason if it was stuck. Raises WorkerError beyond the limit.
+        """
+        reason = overdue or (worker.crash.error if worker.crash else worker.exit_reason)
+        self.count += 1
+        self._record(f"{self._kind}_restarted", worker=worker.name, reason=reason, restart=self.count)
+        if self.count > self._limit:
+            raise WorkerError(f"{worker.name} failed {self.count} times (limit {self._kind}.max_restarts): {reason}")
+        if worker.crash is not None:
+            time.sleep(self._backoff_s * 2 ** (self.count - 1))

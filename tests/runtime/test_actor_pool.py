@@ -1,0 +1,101 @@
+"""ActorPool with fake workers: replacement, re-issue of requests, restart limit, fatal errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grpo_gsm8k.errors import LabError, UserError, WorkerError
+from grpo_gsm8k.runtime.actor_pool import ActorPool
+from grpo_gsm8k.runtime.restarts import Restarts
+from grpo_gsm8k.transport.protocol import Bundle, Crashed, GenerateGroup, GroupResult, SamplingSpec
+
+REQUEST = GenerateGroup("a", np.array([1], dtype=np.int32), 1, SamplingSpec(1.0, 1.0, 4, 0, (1,)), 0, pinned=False)
+
+
+class FakeWorker:
+    """The part of Worker that a pool uses, without a process."""
+
+    def __init__(self, index: int, pid: int) -> None:
+        self.name, self.pid, self.exit_reason = f"actor-{index}", pid, "exit code -9"
+        self.crash: Crashed | None = None
+        self.channel = self
+        self.sent: list[object] = []
+        self.stuck = ""
+        self.killed = False
+
+    def send(self, message: object) -> None:
+        self.sent.append(message)
+
+    def observe(self, message: object) -> None:
+        if isinstance(message, Crashed):
+            self.crash = message
+
+    def overdue(self) -> str:
+        return self.stuck
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class Run:
+    """A started pool and everything that it did."""
+
+    def __init__(self, limit: int = 1) -> None:
+        self.workers: list[Any] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.results: list[Any] = []
+        restarts = Restarts("actor", limit, lambda kind, **fields: self.events.append((kind, fields)), backoff_s=0.0)
+        self.pool = ActorPool(2, self.spawn, restarts, self.results.append, lambda _: None)
+        self.pool.start()
+        self.pool.router.from_learner(Bundle((REQUEST,)))
+
+    def spawn(self, index: int) -> Any:
+        self.workers.append(FakeWorker(index, pid=100 + len(self.workers)))
+        return self.workers[-1]
+
+
+def test_a_dead_actor_is_replaced_and_its_requests_are_issued_again() -> None:
+    run = Run()
+    dead = run.workers[0]
+    run.pool.handle(dead, None)
+    assert dead.killed
+    assert [worker.pid for worker in run.pool.actors] == [102, 101]
+    assert run.pool.actors[0].channel.sent == [Bundle((REQUEST,))]  # type: ignore[attr-defined]
+    assert run.events[2:] == [
+        ("actor_restarted", {"worker": "actor-0", "reason": "exit code -9", "restart": 1}),
+        ("worker_started", {"worker": "actor-0", "pid": 102}),
+    ]
+    run.pool.handle(dead, GroupResult("a", ()))
+    assert run.results == []  # messages of a replaced actor are ignored
+    run.pool.handle(run.workers[2], GroupResult("a", ()))
+    assert [result.request_id for result in run.results] == ["a"]
+
+
+def test_a_stuck_actor_is_replaced() -> None:
+    run = Run()
+    run.workers[1].stuck = "silent for 5 s"
+    run.pool.replace_overdue()
+    assert run.events[2][1]["reason"] == "silent for 5 s"
+    assert [worker.pid for worker in run.pool.actors] == [100, 102]
+
+
+def test_the_restart_limit_holds_for_all_actors_together() -> None:
+    run = Run(limit=1)
+    run.pool.handle(run.workers[0], None)
+    run.pool.handle(run.workers[1], Crashed("KeyError: 7", fatal=False, user_error=False))
+    with pytest.raises(WorkerError, match=r"actor-1 failed 2 times \(limit actor\.max_restarts\): KeyError: 7"):
+        run.pool.handle(run.workers[1], None)
+    assert len(run.workers) == 3
+
+
+@pytest.mark.parametrize(("user_error", "expected"), [(True, UserError), (False, LabError)])
+def test_a_fatal_error_is_raised_without_a_restart(user_error: bool, expected: type[Exception]) -> None:
+    run = Run()
+    run.pool.handle(run.workers[0], Crashed("disk full", fatal=True, user_error=user_error))
+    with pytest.raises(expected, match="disk full") as caught:
+        run.pool.handle(run.workers[0], None)
+    assert type(caught.value) is expected
+    assert len(run.workers) == 2
