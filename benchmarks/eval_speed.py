@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from grpo_gsm8k.config import PromptConfig
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.evaluation.predictions import Prediction, graded
 from grpo_gsm8k.evaluation.requests import Question
 from grpo_gsm8k.evaluation.results import summarize_setting
 from grpo_gsm8k.evaluation.statistics import intervals
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale
+from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.report import collect
 from grpo_gsm8k.report.render import render_html, render_markdown
 from grpo_gsm8k.report.write_report import build

@@ -5,18 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.actor.loop import Actor
-from grpo_gsm8k.garbage_collection import garbage_collection_paused
 
 if TYPE_CHECKING:
     from grpo_gsm8k.actor.engine import Engine, EngineSpec
     from grpo_gsm8k.transport.channel import Channel
-
-
-def run_actor(spec: EngineSpec, channel: Channel) -> None:
-    """Serve requests until a `Stop` command."""
-    with garbage_collection_paused():
-        engine = build_engine(spec)
-    Actor(engine, channel, spec.own_version).run()
 
 
 def build_engine(spec: EngineSpec) -> Engine:
@@ -28,3 +20,8 @@ def build_engine(spec: EngineSpec) -> Engine:
     from grpo_gsm8k.actor.vllm_engine import VllmEngine
 
     return VllmEngine(spec)
+
+
+def run_actor(engine: Engine, channel: Channel, own_version: int) -> None:
+    """Serve requests until a `Stop` command; `own_version` is that of `EngineSpec`."""
+    Actor(engine, channel, own_version).run()

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from grpo_gsm8k.data.problems import Problem, read_jsonl, write_jsonl
+from grpo_gsm8k.data.problems import read_jsonl, write_jsonl
 from grpo_gsm8k.data.sources import SourceProblems, load_source, source_files
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import refuse_link, written_aside
+from grpo_gsm8k.grading.problem import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path

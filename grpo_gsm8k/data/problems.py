@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import Locale, canonical, gsm8k_gold, parse_number
+from grpo_gsm8k.grading.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A question and its worked answer. `gold_number` is canonical, in English notation: `1080`, `-0.5`."""
-
-    id: str
-    question: str
-    answer: str
-    gold_number: str
 
 
 def parse_problem(row: object, default_id: str, where: str) -> Problem:

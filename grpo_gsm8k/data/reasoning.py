@@ -7,9 +7,9 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import Locale, canonical, parse_number
+from grpo_gsm8k.grading.problem import Problem
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import DataConfig

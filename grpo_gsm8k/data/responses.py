@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.data.prepare import DataFolder
-    from grpo_gsm8k.data.problems import Problem
+    from grpo_gsm8k.grading.problem import Problem
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from grpo_gsm8k.config import DataConfig
-from grpo_gsm8k.data.problems import Problem, parse_problem, read_jsonl
+from grpo_gsm8k.data.problems import parse_problem, read_jsonl
 from grpo_gsm8k.data.reasoning import load_reasoning_gym
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.problem import Problem
 
 SourceSplit = Literal["train", "test"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")

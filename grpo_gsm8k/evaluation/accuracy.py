@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.data.problems import Problem
     from grpo_gsm8k.evaluation.diagnostics import Contamination, Diagnostics
     from grpo_gsm8k.evaluation.predictions import Prediction
     from grpo_gsm8k.evaluation.results import AnyTemperature, Compared, Setting, SettingResult
+    from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import GroupResult
 

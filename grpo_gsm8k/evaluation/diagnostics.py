@@ -12,8 +12,8 @@ from grpo_gsm8k.grading.scoring import ErrorKind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from grpo_gsm8k.data.problems import Problem
     from grpo_gsm8k.evaluation.predictions import Prediction
+    from grpo_gsm8k.grading.problem import Problem
 
 SHOWN_PAIRS = 20
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import PromptConfig
-    from grpo_gsm8k.data.problems import Problem
+    from grpo_gsm8k.grading.problem import Problem
 
 BARE = "_bare"
 

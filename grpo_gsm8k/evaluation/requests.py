@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.data.problems import Problem
+    from grpo_gsm8k.grading.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.grading.answers import Grade
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.data.problems import Problem
+    from grpo_gsm8k.grading.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

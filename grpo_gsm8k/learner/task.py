@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.data.problems import Problem
+    from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.transport.protocol import Completion
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import sys
@@ -12,13 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np  # noqa: F401 - before the channel opens: its thread unpickles arrays while this one imports
 
 from grpo_gsm8k.errors import LabError, UserError
-from grpo_gsm8k.garbage_collection import garbage_collection_paused
 from grpo_gsm8k.runtime.parent_death import die_with
 from grpo_gsm8k.transport.channel import Channel
 from grpo_gsm8k.transport.protocol import Crashed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from grpo_gsm8k.actor.engine import EngineSpec
@@ -47,9 +48,11 @@ def actor_main(reader: Reader, writer: Writer, setup: WorkerSetup, spec: EngineS
     """Entry point of an actor process."""
 
     def work(channel: Channel) -> None:
-        from grpo_gsm8k.actor.run_actor import run_actor
+        with _garbage_collection_paused():
+            from grpo_gsm8k.actor.run_actor import build_engine, run_actor
 
-        run_actor(spec, channel)
+            engine = build_engine(spec)
+        run_actor(engine, channel, spec.own_version)
 
     _run(reader, writer, setup, work)
 
@@ -58,7 +61,7 @@ def learner_main(reader: Reader, writer: Writer, setup: WorkerSetup, spec: Learn
     """Entry point of a learner process."""
 
     def work(channel: Channel) -> None:
-        with garbage_collection_paused():
+        with _garbage_collection_paused():
             from grpo_gsm8k.learner.run_learner import run_learner
 
         run_learner(spec, channel)
@@ -93,6 +96,20 @@ def _apply(setup: WorkerSetup) -> None:
     os.close(log)
     if setup.cores:
         os.sched_setaffinity(0, setup.cores)
+
+
+@contextlib.contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause the collector, and exempt what was allocated meanwhile from all later collections.
+
+    Imports allocate about a million objects that stay; scanning them takes a fifth of a worker's start-up time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _exit_without_parent() -> None:

@@ -18,7 +18,7 @@ from grpo_gsm8k.grading.answers import canonical, grade
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import PromptConfig
-    from grpo_gsm8k.data.problems import Problem
+    from grpo_gsm8k.grading.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

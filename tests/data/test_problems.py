@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_gsm8k.data.problems import Problem, read_jsonl, write_jsonl
+from grpo_gsm8k.data.problems import read_jsonl, write_jsonl
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.problem import Problem
 
 GOOD = {"question": "One and one?", "answer": "1+1=<<1+1=2>>2\n#### 2"}
 

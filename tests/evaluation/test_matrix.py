@@ -14,10 +14,10 @@ import pytest
 
 from cli import load_config
 from grpo_gsm8k.commands.evaluate import write_results
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.evaluation.accuracy import summarize_predictions
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded
 from grpo_gsm8k.evaluation.requests import Question
+from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.report.write_report import report_of_run
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.tracking import manifest, run_folder

@@ -6,9 +6,9 @@ import pytest
 
 from cli import load_config
 from grpo_gsm8k.config import PromptConfig
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.prompting import repeats, shots_of, without_instruction
+from grpo_gsm8k.grading.problem import Problem
 
 TRAIN = [Problem(str(i), f"What is {i} + {i}?", f"{i} + {i} = {2 * i}\n#### {2 * i}", str(2 * i)) for i in range(30)]
 EVALUATED = TRAIN[::2]  # as when the evaluated set is taken from train

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.grading import rewards
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
+from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.grading.rewards import RewardInput, score, validate_reward_weights
 
 PROBLEM = Problem("train-00001", "What is 9 * 2?", "9 * 2 = 18\n#### 18", "18")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
+from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.grading.rewards import RewardInput, correct_reward
 from grpo_gsm8k.grading.scoring import ErrorKind, Graded, accuracy_interval, classify, summarize
 from tests.conftest import REPO

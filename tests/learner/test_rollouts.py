@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.grading import answers, rewards, scoring
+from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.learner.rollouts import NO_VARIANCE, PromptPlan, Rollouts
 from grpo_gsm8k.learner.task import GradedCompletion, Item
 from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, VersionSpan

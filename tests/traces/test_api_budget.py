@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.grading.answers import AnswerFormat
+from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, Prices, recorded, sent_line, unanswered
 from grpo_gsm8k.traces.teacher import retry_after_s
 from grpo_gsm8k.traces.trace_records import Answered, RawRecord, TraceSample, Usage, from_json, make_record, to_json

@@ -9,8 +9,8 @@ import pytest
 
 from cli import load_config
 from grpo_gsm8k.config import Config, PromptConfig, TracesConfig
-from grpo_gsm8k.data.problems import Problem
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
+from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.traces.formatting import body_of, format_traces, to_jsonl
 from grpo_gsm8k.traces.trace_records import Answered, RawRecord, TraceSample, make_record
 
