@@ -1,4 +1,4 @@
-"""Secrets of the environment are found nowhere: run folder, W&B files, report, output, arguments of the processes."""
+"""Secrets of the environment do not appear in run folder, W&B files, report, output or process arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Cli
 
-# None looks like a token of some service, so no pattern hides it: it has to be left out, or known by its name.
+# None matches a known token format, so each must be omitted, or hidden because of its variable's name.
 SECRETS = {
     "WANDB_API_KEY": "canary-wandb-2c7be1f0a96d4e0b8f3a5d1c9e7b60f4aa",
     "HF_TOKEN": "canary-huggingface-91d0c4be55f2",
@@ -33,7 +33,7 @@ RUN = (
 
 
 def files_with(folder: Path, needles: Iterator[str] | list[str]) -> list[Path]:
-    """Files anywhere below that contain one of the texts, as it is or in UTF-16."""
+    """Return the files below `folder` that contain one of the texts in UTF-8 or UTF-16."""
     wanted = [needle.encode(coding) for needle in needles for coding in ("utf-8", "utf-16-le")]
     found = []
     for path in folder.rglob("*"):
@@ -44,14 +44,14 @@ def files_with(folder: Path, needles: Iterator[str] | list[str]) -> list[Path]:
     return found
 
 
-def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
+def test_the_search_finds_a_secret(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_bytes(b"\0\1" + SECRETS["HF_TOKEN"].encode() + b"\2")
     assert files_with(tmp_path, list(SECRETS.values())) == [tmp_path / "folder" / "file"]
 
 
 @pytest.mark.slow
-def test_secrets_are_found_nowhere(cli: Cli, tmp_path: Path) -> None:
+def test_secrets_do_not_appear(cli: Cli, tmp_path: Path) -> None:
     home, temporary = tmp_path / "home", tmp_path / "tmp"
     home.mkdir()
     temporary.mkdir()
@@ -59,13 +59,13 @@ def test_secrets_are_found_nowhere(cli: Cli, tmp_path: Path) -> None:
     out, err = tmp_path / "stdout", tmp_path / "stderr"
     process = cli.start(*RUN, env={**SECRETS, **places})
     arguments: set[str] = set()
-    had_them: set[str] = set()
+    had_secrets: set[str] = set()
     while process.poll() is None and not _is_over(cli):
         for member in psutil.Process(process.pid).children(recursive=True):
             try:
                 arguments.add(" ".join(member.cmdline()))
                 if member.environ().get("HF_TOKEN") == SECRETS["HF_TOKEN"]:
-                    had_them.add(member.name())
+                    had_secrets.add(member.name())
             except psutil.Error:  # it has just ended
                 continue
         time.sleep(0.2)
@@ -74,7 +74,7 @@ def test_secrets_are_found_nowhere(cli: Cli, tmp_path: Path) -> None:
     out.write_text(output)
     err.write_text(errors)
     assert len(arguments) >= 3  # actor, learner, W&B's service
-    assert had_them  # the secrets were within reach
+    assert had_secrets  # the processes had the secrets in their environment
     assert not [line for line in arguments if any(secret in line for secret in SECRETS.values())]
 
     (run,) = cli.runs()
@@ -86,5 +86,5 @@ def test_secrets_are_found_nowhere(cli: Cli, tmp_path: Path) -> None:
 
 
 def _is_over(cli: Cli) -> bool:
-    """The report is the last thing that a run writes."""
+    """Return whether the report was written, the last file of a run."""
     return any((run / "report.html").exists() for run in cli.runs())

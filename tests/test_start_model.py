@@ -1,4 +1,4 @@
-"""The model that a run starts from."""
+"""Start models from adapters and runs."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_an_adapter_is_merged_into_the_base_that_it_names(tmp_path: Path) -> Non
         found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(ids).logits
     assert not torch.allclose(expected, plain, atol=1e-2)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert start_folder(pin_model(config(tmp_path / "adapter", tmp_path / "artifacts"))) == folder  # made once
+    assert start_folder(pin_model(config(tmp_path / "adapter", tmp_path / "artifacts"))) == folder  # created once
 
     (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
     with pytest.raises(UserError, match="save the adapter with safetensors"):
         pin_model(config(tmp_path / "adapter", tmp_path / "artifacts"))
 
 
-def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
+def test_a_run_without_checkpoints_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "artifacts" / "runs" / "20260101-000000_empty"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("{}")

@@ -1,4 +1,4 @@
-"""The actor: take commands, swap weights, step the engine, send what finished."""
+"""The actor's main loop: take commands, swap weights, step the engine, send results."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ IDLE_WAIT_SECONDS = 0.05
 
 
 class Actor:
-    """State of one actor: which requests wait, which run, which weights are to come."""
+    """State of one actor: waiting and running requests, and weights to load."""
 
     def __init__(self, engine: Engine, channel: Channel, own_version: int = -1) -> None:
-        """`channel` is the queue pair to the orchestrator; `own_version` is that of `EngineSpec`."""
+        """`channel` leads to the orchestrator; for `own_version` see `EngineSpec`."""
         self._engine = engine
         self._channel = channel
         self._version = own_version
-        self._proving = False  # weights were loaded, the engine's proof that they run is still to come
+        self._canary_pending = False  # weights were loaded, the engine has not yet returned WeightsLive
         self._loads: deque[WeightsRef] = deque()  # published, not yet loaded, oldest first
-        self._waiting: dict[str, GenerateGroup] = {}  # held until the engine's version fits
+        self._waiting: dict[str, GenerateGroup] = {}  # until their weight version is live
         self._running: dict[str, GenerateGroup] = {}
         self._steps = 0
         self._busy_s = 0.0
@@ -47,21 +47,22 @@ class Actor:
         self._generating_since: float | None = None
 
     def run(self) -> None:
-        """Serve until told to stop or the orchestrator is gone."""
+        """Serve until a `Stop` command."""
         self._channel.send(Ready())
         while not self._stopping:
             self._take_commands()
             started = time.monotonic()
             self._swap_weights()
             self._admit()
-            if self._running or self._proving:
+            if self._running or self._canary_pending:
                 self._step()
             self._busy_s += time.monotonic() - started
             self._beat()
 
     def _take_commands(self) -> None:
-        """All commands that have arrived; waits a little when there is nothing to do."""
-        message = self._channel.receive(0.0 if self._running or self._loads or self._proving else IDLE_WAIT_SECONDS)
+        """Handle all commands that have arrived; wait up to IDLE_WAIT_SECONDS when there is nothing to do."""
+        busy = self._running or self._loads or self._canary_pending
+        message = self._channel.receive(0.0 if busy else IDLE_WAIT_SECONDS)
         while message is not None:
             self._handle(message)
             message = self._channel.receive(0.0)
@@ -83,7 +84,7 @@ class Actor:
                 raise TypeError(f"an actor cannot handle {type(message).__name__}")
 
     def _reset(self) -> None:
-        """Forget the old learner's work. No version counts as live, so nothing starts before new weights arrive."""
+        """Drop the old learner's work. No version counts as live, so nothing starts before new weights arrive."""
         self._end_span()
         self._engine.abort(list(self._running))
         self._waiting.clear()
@@ -94,27 +95,26 @@ class Actor:
     def _swap_weights(self) -> None:
         """Load the newest published weights, or the oldest that a pinned request still needs.
 
-        A pinned request is generated with one version from its first token to its last: while one is running, or
-        waits for the version that is live, nothing is swapped.
+        A pinned request is generated entirely with one version: nothing is swapped while one is running, or waiting
+        for the live version.
         """
-        if not self._loads or self._proving or any(r.pinned for r in self._running.values()):
+        if not self._loads or self._canary_pending or any(r.pinned for r in self._running.values()):
             return
         pinned = [r.min_version for r in self._waiting.values() if r.pinned]
         if self._version in pinned:
             return
-        wanted = {version for version in pinned if version in {ref.version for ref in self._loads}}
-        while len(self._loads) > 1 and self._loads[0].version not in wanted:
-            self._loads.popleft()  # superseded before anything needed it
+        while len(self._loads) > 1 and self._loads[0].version not in pinned:
+            self._loads.popleft()  # superseded before any request needed it
         ref = self._loads.popleft()
         self._end_span()
         started = time.monotonic()
         self._engine.load(ref)
         self._channel.send(Span.since("load", ref.version, started))
-        self._proving = True
+        self._canary_pending = True
         self._version = ref.version
 
     def _admit(self) -> None:
-        """Start the waiting requests whose weights are live."""
+        """Start the waiting requests whose weight version is live."""
         for request in list(self._waiting.values()):
             fits = self._version == request.min_version if request.pinned else self._version >= request.min_version
             if not fits:
@@ -122,7 +122,7 @@ class Actor:
             del self._waiting[request.request_id]
             try:
                 self._engine.add(request)
-            except ValueError as error:  # the engine refused this one request; the others go on
+            except ValueError as error:  # the engine refused this request; the others continue
                 self._channel.send(Failed(request.request_id, str(error)))
             else:
                 self._running[request.request_id] = request
@@ -132,7 +132,7 @@ class Actor:
             self._generating_since = time.monotonic()
         for result in self._engine.step():
             if isinstance(result, WeightsLive):
-                self._proving = False
+                self._canary_pending = False
             else:
                 self._running.pop(result.request_id, None)
             self._channel.send(result)
@@ -141,7 +141,7 @@ class Actor:
             self._end_span()
 
     def _end_span(self) -> None:
-        """Report the time with requests running, one span for each version of the weights."""
+        """Report the time with running requests, one span per weight version."""
         if self._generating_since is not None:
             self._channel.send(Span.since("generate", self._version, self._generating_since))
             self._generating_since = None

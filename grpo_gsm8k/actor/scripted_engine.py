@@ -1,7 +1,7 @@
-"""A deterministic engine without a model: fast tests of everything around generation.
+"""A deterministic engine without a model, for fast tests of everything around generation.
 
-Tokens depend on the prompt, the seed, the position and the weight version alone, so a test can tell which version
-sampled which token. Weights folders are verified like the real engine does, but not used.
+Tokens depend only on prompt, seed, position and weight version, so a test can tell which version sampled which token.
+Weights folders are verified as by the real engine, but not used.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from grpo_gsm8k.actor.engine import EngineSpec
     from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
 
-STEP_SECONDS = 0.001  # so that runs have a middle in which tests can act
-VOCABULARY = 90
+STEP_SECONDS = 0.001  # slow enough that tests can interfere with a running run
+VOCABULARY = 90  # tokens 5 to 94 of the tiny model's tokenizer
 
 
 @dataclass
@@ -40,10 +40,10 @@ class _Running:
 
 
 class ScriptedEngine:
-    """One token per running sequence and step, by a hash instead of a model."""
+    """Generates one token per running sequence and step with a hash instead of a model."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        """No start-up cost."""
+        """Start without any delay."""
         self._spec = spec
         self._version = spec.own_version
         self._running: dict[str, _Running] = {}
@@ -58,12 +58,12 @@ class ScriptedEngine:
         self._running[request.request_id] = _Running(request, [_Sequence(length) for length in lengths])
 
     def abort(self, request_ids: Sequence[str]) -> None:
-        """Forget these requests."""
+        """Drop these requests."""
         for request_id in request_ids:
             self._running.pop(request_id, None)
 
     def step(self) -> list[GroupResult | WeightsLive]:
-        """One token for every running sequence."""
+        """Generate one token for every running sequence."""
         time.sleep(STEP_SECONDS)
         finished: list[GroupResult | WeightsLive] = [*self._live]
         self._live.clear()
@@ -75,14 +75,14 @@ class ScriptedEngine:
         return finished
 
     def load(self, ref: WeightsRef) -> None:
-        """Verify the folder and switch the version of all later tokens."""
+        """Verify the folder and generate all later tokens with its version."""
         started = time.monotonic()
         weights.verify(ref)
         self._version = ref.version
         self._live.append(WeightsLive(ref, time.monotonic() - started, 0.0))
 
     def _extend(self, request: GenerateGroup, index: int, sequence: _Sequence) -> bool:
-        """Sample one token unless the sequence is done; returns whether it is done now."""
+        """Generate one token unless the sequence is done; returns whether it is done now."""
         limit = min(sequence.length, request.sampling.max_new_tokens)
         if len(sequence.tokens) < limit:
             position = len(sequence.tokens)

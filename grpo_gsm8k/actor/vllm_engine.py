@@ -1,6 +1,6 @@
-"""vLLM's engine, in this process, behind the `Engine` protocol. The only module that imports vllm.
+"""vLLM's engine in this process, as an `Engine`. The only module that imports vllm.
 
-Facts that the code relies on were measured with vLLM 0.32 and are listed in docs/architecture.md.
+docs/architecture.md lists the properties of vLLM 0.32 that the code relies on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-# Read by vLLM at import: the engine core lives in this process, so nothing is orphaned when the actor is killed.
+# Read by vLLM when imported: run the engine core in this process, so that killing the actor leaves no orphan.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
 
 CANARY_ID = "canary"
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has kernels for
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those for which vLLM has kernels
 CANARY_PARAMS = SamplingParams(
     temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
 )
@@ -50,12 +50,12 @@ CANARY_PARAMS = SamplingParams(
 
 @dataclass
 class ShmInit(WeightTransferInitInfo):
-    """Nothing is needed to start."""
+    """Settings of the backend: none."""
 
 
 @dataclass
 class ShmUpdate(WeightTransferUpdateInfo):
-    """One safetensors file with the whole model."""
+    """A safetensors file with the whole model."""
 
     file: str
 
@@ -67,31 +67,31 @@ class ShmWeightTransfer(WeightTransferEngine[ShmInit, ShmUpdate]):
     update_info_cls = ShmUpdate
 
     def init_transfer_engine(self, init_info: ShmInit) -> None:
-        """Nothing to connect."""
+        """Do nothing: there is no connection to open."""
 
     def start_weight_update(self) -> None:
-        """Put every layer back into its loadable form."""
+        """Restore the loadable form of every layer."""
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: ShmUpdate) -> None:
-        """Load all tensors; vLLM fuses and shards them as it does at start-up."""
+        """Load all tensors; vLLM fuses and shards them as at start-up."""
         self.model.load_weights(_tensors(update_info.file))
 
     def finish_weight_update(self) -> None:
-        """Put every layer back into its fast form."""
+        """Convert every layer to its form for inference."""
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
-            # On a CPU a tied lm_head keeps a packed copy of its own that the layerwise reload never refreshes.
+            # On a CPU, a tied lm_head keeps its own packed copy, which the layerwise reload does not refresh.
             for module in self.model.modules():
                 if isinstance(module, ParallelLMHead):
                     module.quant_method.process_weights_after_loading(module)
 
     def shutdown(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there are no resources to release."""
 
 
 class WorkerExtension:
-    """Named in the engine's arguments so that vLLM imports this module, which registers the backend."""
+    """Class that the engine's arguments name, so that vLLM imports this module and with it the backend."""
 
 
 WeightTransferEngineFactory.register_engine("shm", ShmWeightTransfer)
@@ -99,13 +99,13 @@ WeightTransferEngineFactory.register_engine("shm", ShmWeightTransfer)
 
 def _tensors(file: str) -> Iterator[tuple[str, Any]]:
     with safe_open(file, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+        for name in tensors.keys():  # noqa: SIM118 - safe_open is not a mapping
             yield name, tensors.get_tensor(name)
 
 
 @dataclass(frozen=True, slots=True)
-class _Proof:
-    """Weights that were loaded, in `seconds`, and whose canary is on its way."""
+class _PendingCanary:
+    """Weights that were loaded in `seconds`, and whose canary is still in the engine."""
 
     ref: WeightsRef
     verified: weights.VerifiedWeights
@@ -113,7 +113,7 @@ class _Proof:
 
 
 class VllmEngine:
-    """`LLMEngine` driven step by step, with exact weight swaps under running requests."""
+    """`LLMEngine`, driven step by step, with weight swaps under running requests."""
 
     def __init__(self, spec: EngineSpec) -> None:
         """Start the engine. Takes seconds (eager) to minutes (compiled)."""
@@ -125,51 +125,51 @@ class VllmEngine:
         self._version = spec.own_version
         if spec.own_version >= 0:
             self._engine.set_weight_version(str(spec.own_version))
-        self._admitted: dict[str, int] = {}  # version of the adapter that a running request keeps to its end
-        self._proving: _Proof | None = None
+        self._admitted: dict[str, int] = {}  # adapter version of each running request
+        self._pending: _PendingCanary | None = None
         self._digest = ""
         self._canary_logprobs: tuple[float, ...] = ()
 
     def add(self, request: GenerateGroup) -> None:
-        """Start a request. Raises ValueError when vLLM refuses it (too long, say)."""
+        """Start a request. Raises ValueError when vLLM refuses it, for example because it is too long."""
         prompt = TokensPrompt(prompt_token_ids=request.prompt_ids.tolist())
         self._engine.add_request(request.request_id, prompt, _sampling_params(request), lora_request=self._adapter)
         if self._adapter is not None:
             self._admitted[request.request_id] = self._version
 
     def abort(self, request_ids: Sequence[str]) -> None:
-        """Forget these requests, running or not."""
+        """Drop these requests, running or not."""
         self._engine.abort_request(list(request_ids))
         for request_id in request_ids:
             self._admitted.pop(request_id, None)
 
     def step(self) -> list[GroupResult | Failed | WeightsLive]:
-        """Sample one token for every running sequence; returns the groups that finished, and a proof that did.
+        """Sample one token for every running sequence; returns finished groups, and WeightsLive after a `load`.
 
-        Raises WeightsError when the canary shows that the loaded weights are not the ones that run.
+        Raises WeightsError when the canary shows that the engine does not run the loaded weights.
         """
         finished: list[GroupResult | Failed | WeightsLive] = []
         for output in self._engine.step():
             if output.request_id == CANARY_ID:
-                finished.append(self._prove(output.prompt_logprobs))
+                finished.append(self._check_canary(output.prompt_logprobs))
             elif output.finished:
                 finished.append(_result(output, self._admitted.pop(output.request_id, None)))
         return finished
 
     def load(self, ref: WeightsRef) -> None:
-        """Verify, swap, and send the canary ahead of everything that waits.
+        """Verify and swap the weights, and send the canary ahead of all waiting requests.
 
-        New weights replace the old under running requests, whose contexts are recomputed. A new adapter is for the
-        requests that start from now on; those that run keep theirs.
+        A new model replaces the old one under running requests, whose contexts are recomputed. A new adapter applies
+        to requests that start from now on; running requests keep theirs.
         """
         started = time.monotonic()
-        verified = weights.verify(ref)  # before the engine is touched: a failed update cannot be undone
+        verified = weights.verify(ref)  # before the engine is touched, because a failed update cannot be undone
         if verified.kind == "adapter":
             self._load_adapter(verified)
         else:
             self._load_model(verified)
         self._version = ref.version
-        self._proving = _Proof(ref, verified, time.monotonic() - started)
+        self._pending = _PendingCanary(ref, verified, time.monotonic() - started)
         prompt = TokensPrompt(prompt_token_ids=list(verified.canary.token_ids))
         self._engine.add_request(CANARY_ID, prompt, CANARY_PARAMS, lora_request=self._adapter, priority=-1)
 
@@ -182,39 +182,39 @@ class VllmEngine:
         self._engine.set_weight_version(str(verified.version))
 
     def _load_adapter(self, verified: weights.VerifiedWeights) -> None:
-        """Under a number and a name never used before: vLLM keeps what it has under a known one."""
+        """Load an adapter under a new number and name: vLLM does not reload an adapter that it knows."""
         self._adapters_loaded += 1
         number = self._adapters_loaded
         self._adapter = LoRARequest(f"v{verified.version}.{number}", number, str(verified.folder))
         if not self._engine.add_lora(self._adapter):
             raise WeightsError(f"weights version {verified.version}: the engine refused the adapter")
 
-    def _prove(self, prompt_logprobs: Any) -> WeightsLive:
-        """Compare the engine's canary with the learner's, and with its own under the weights before."""
-        assert self._proving is not None
-        proof, self._proving = self._proving, None
-        canary = proof.verified.canary
+    def _check_canary(self, prompt_logprobs: Any) -> WeightsLive:
+        """Compare the engine's canary with the learner's, and with the engine's own under the previous weights."""
+        assert self._pending is not None
+        pending, self._pending = self._pending, None
+        canary = pending.verified.canary
         pairs = zip(canary.token_ids[1:], prompt_logprobs[1:], strict=True)
         measured = tuple(position[token].logprob for token, position in pairs)
-        if measured == self._canary_logprobs and proof.verified.digest != self._digest:
+        if measured == self._canary_logprobs and pending.verified.digest != self._digest:
             raise WeightsError(
-                f"weights version {proof.ref.version} did not become live: the file changed, the canary did not"
+                f"weights version {pending.ref.version} did not become live: the file changed but the canary did not"
             )
         gap = float(np.mean(np.abs(np.subtract(measured, canary.logprobs))))
         if not gap <= self._spec.canary_tolerance:  # NaN must fail too
             raise WeightsError(
-                f"weights version {proof.ref.version}: the engine's canary is {gap:.4g} off the learner's on average, "
-                f"more than actor.canary_tolerance={self._spec.canary_tolerance}"
+                f"weights version {pending.ref.version}: the canary log-probabilities of engine and learner differ by "
+                f"{gap:.4g} on average, more than actor.canary_tolerance={self._spec.canary_tolerance}"
             )
-        self._digest, self._canary_logprobs = proof.verified.digest, measured
-        return WeightsLive(proof.ref, proof.seconds, gap)
+        self._digest, self._canary_logprobs = pending.verified.digest, measured
+        return WeightsLive(pending.ref, pending.seconds, gap)
 
 
 def _engine_args(spec: EngineSpec) -> EngineArgs:
     device: dict[str, Any] = {"gpu_memory_utilization": spec.gpu_memory}
     if spec.device == "cpu":
-        # A prompt cut into chunks rewinds its request's random generator, which a CPU generator cannot do: it raises.
-        # Blocks of 32 tokens, the smallest a CPU offers: the completions of a group share all but the end of a prompt.
+        # Chunked prefill rewinds the random generator of a seeded request, which raises on a CPU. Blocks of 32 tokens
+        # are the smallest on a CPU: the completions of a group then share all of their prompt but the last block.
         device = {
             "kv_cache_memory_bytes": spec.kv_cache_mb * 2**20,
             "enable_chunked_prefill": False,
@@ -237,8 +237,8 @@ def _engine_args(spec: EngineSpec) -> EngineArgs:
         enforce_eager=spec.enforce_eager,
         enable_prefix_caching=spec.prefix_caching,
         logprobs_mode="processed_logprobs",
-        scheduling_policy="priority",  # equal priorities are served in the order of their arrival
-        generation_config="vllm",  # no sampling defaults of the model's author
+        scheduling_policy="priority",  # requests of equal priority are served in order of arrival
+        generation_config="vllm",  # ignore the sampling defaults in the model's folder
         worker_extension_cls=f"{__name__}.{WorkerExtension.__name__}",
         weight_transfer_config=WeightTransferConfig(backend="shm"),
         disable_log_stats=True,
@@ -266,7 +266,7 @@ def _sampling_params(request: GenerateGroup) -> SamplingParams:
 
 
 def _result(output: Any, version: int | None) -> GroupResult | Failed:
-    """`version`: of the adapter that made all of it; None where vLLM knows the version of each token."""
+    """Convert an output; `version` is that of its adapter, None for a model: vLLM then knows that of each token."""
     completions = tuple(_completion(item, version) for item in sorted(output.outputs, key=lambda item: item.index))
     reasons = {completion.finish_reason for completion in completions}
     if not reasons <= {"stop", "length"}:
@@ -277,7 +277,7 @@ def _result(output: Any, version: int | None) -> GroupResult | Failed:
 def _prompt_scores(output: Any) -> PromptScores | None:
     if output.prompt_logprobs is None:
         return None
-    flat = output.prompt_logprobs  # one entry for each token but the first
+    flat = output.prompt_logprobs  # one entry per token, without the first
     return PromptScores(np.array(flat.logprobs, dtype=np.float32), np.array(flat.ranks) == 1)
 
 

@@ -1,4 +1,4 @@
-"""`command=pipeline`: the stages of `pipeline.stages`, each as the command it is."""
+"""`command=pipeline`: run the stages of `pipeline.stages` in order, each as a command in its own process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ CLI = Path(__file__).resolve().parents[2] / "cli.py"
 
 
 def run_pipeline(config: Config, arguments: Sequence[str]) -> int:
-    """Run all stages; the exit code of the first that fails ends it.
+    """Run the stages; returns 0, or the exit code of the first stage that fails.
 
-    `arguments` are the pipeline's own; those of a stage come after them and win.
+    Each stage gets the pipeline's `arguments`, then its own, which take precedence.
     """
     shared = [argument for argument in arguments if not argument.startswith("command=")]
     for number, stage in enumerate(config.pipeline.stages, start=1):
@@ -34,8 +34,9 @@ def run_pipeline(config: Config, arguments: Sequence[str]) -> int:
 
 
 def _run(command: Sequence[str]) -> int:
-    """The stage hears of a signal too, so that it saves; its exit code is ours."""
-    process = subprocess.Popen(command, process_group=0)  # else Ctrl-C would reach it twice, and twice means at once
+    """Run a stage and return its exit code; signals are forwarded, so that it can save a checkpoint."""
+    # In its own process group: Ctrl-C would otherwise reach the stage twice, which means "stop without saving".
+    process = subprocess.Popen(command, process_group=0)
     handlers = {
         number: signal.signal(number, lambda number, _: process.send_signal(number))
         for number in (signal.SIGTERM, signal.SIGINT)

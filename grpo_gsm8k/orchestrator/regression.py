@@ -1,4 +1,4 @@
-"""`policy_gradient.regression_suite`: lm-eval on every Nth checkpoint while training goes on, and an alarm."""
+"""`policy_gradient.regression_suite`: lm-eval on every Nth checkpoint during training, and an alarm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One version under way."""
+    """The evaluation of one version, running in a child process."""
 
     version: int
     folder: Path
@@ -38,15 +38,15 @@ class _Job:
 
 
 class RegressionSuite:
-    """One process at a time, with an engine of its own on the actor's device; the start model is the baseline.
+    """Evaluates one checkpoint at a time, in a process with its own engine; the start model is the baseline.
 
-    Where checkpoints come faster than the suite gets done, only the newest of those that wait is evaluated.
+    If checkpoints come faster than the suite runs, only the newest of those that wait is evaluated.
     """
 
     def __init__(self, config: Config, run: RunFolder, start_model: Path, tracker: Tracker) -> None:
-        """Starts with the baseline unless an earlier start of the run has it. Without tasks nothing is ever done."""
+        """Queue the baseline unless an earlier session of the run has evaluated it. Without tasks, do nothing."""
         self._settings = config.policy_gradient.regression_suite
-        self._on = config.command == "policy_gradient" and bool(self._settings.tasks)
+        self._enabled = config.command == "policy_gradient" and bool(self._settings.tasks)
         self._file = run.regression_json
         self._folder = run.path / "regression"
         self._tracker = tracker
@@ -54,7 +54,7 @@ class RegressionSuite:
         self._waiting: deque[tuple[int, Path]] = deque()
         self._scores = _read(self._file)
         self.alarmed = False
-        if self._on:
+        if self._enabled:
             self._folder.mkdir(exist_ok=True)
             if self._scores:
                 self._write(changes_from_baseline(self._scores, _name(0), self._settings.threshold))
@@ -64,8 +64,8 @@ class RegressionSuite:
                 self._waiting.append((0, start_model))
 
     def saved(self, version: int, checkpoint: Path) -> None:
-        """A checkpoint was written; takes it if it is due. Its files are linked, as the learner may delete them."""
-        if not self._on or version % self._settings.every:
+        """Queue a new checkpoint if it is due. Its files are hard-linked, because the learner may delete them."""
+        if not self._enabled or version % self._settings.every:
             return
         while self._waiting and self._waiting[-1][0]:
             skipped, model = self._waiting.pop()
@@ -77,24 +77,24 @@ class RegressionSuite:
         self._waiting.append((version, model))
 
     def poll(self) -> bool:
-        """See what has ended, start what is due; tells whether the run has to stop. Raises UserError for bad tasks."""
+        """Collect results and start the next evaluation; returns whether to stop. Raises UserError for bad tasks."""
         if self._job is not None and self._job.process.poll() is not None:
             job, self._job = self._job, None
-            self._take(job)
+            self._collect(job)
         if self.alarmed and self._settings.stop:
             self._waiting.clear()
         if self._job is None and self._waiting:
             self._start(*self._waiting.popleft())
         return self.alarmed and self._settings.stop
 
-    def finish(self, hurry: Callable[[], bool]) -> None:
-        """Wait for everything that is due, or until there is no time for that."""
-        while (self._job is not None or self._waiting) and not hurry():
+    def finish(self, canceled: Callable[[], bool]) -> None:
+        """Wait until all queued evaluations are done, or until `canceled` returns True."""
+        while (self._job is not None or self._waiting) and not canceled():
             self.poll()
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """End what is under way."""
+        """End the running evaluation."""
         if self._job is not None:
             end_program(self._job.process)
             self._job = None
@@ -107,16 +107,16 @@ class RegressionSuite:
         self._job = _Job(version, folder, start_program(command, os.environ, folder / "log.txt"))
         self._tracker.event("regression_suite_started", version=version, pid=self._job.process.pid)
 
-    def _take(self, job: _Job) -> None:
+    def _collect(self, job: _Job) -> None:
         for name in ("model", "merged"):
             shutil.rmtree(job.folder / name, ignore_errors=True)
         code = job.process.returncode
         if code:
-            words = _last_line(job.folder / "log.txt")
+            reason = _last_line(job.folder / "log.txt")
             if code == 2:
-                raise UserError(f"policy_gradient.regression_suite: {words.removeprefix('error: ')}")
-            self._tracker.event("regression_suite_failed", version=job.version, exit_code=code, reason=words)
-            self._tracker.note(f"the regression suite of version {job.version} failed: {words}")
+                raise UserError(f"policy_gradient.regression_suite: {reason.removeprefix('error: ')}")
+            self._tracker.event("regression_suite_failed", version=job.version, exit_code=code, reason=reason)
+            self._tracker.note(f"the regression suite of version {job.version} failed: {reason}")
             return
         found = [Score(**line) for line in json.loads((job.folder / "scores.json").read_text(encoding="utf-8"))]
         self._scores = [score for score in self._scores if score.model != _name(job.version)] + found
@@ -126,9 +126,9 @@ class RegressionSuite:
         lost = [change for change in compared if change.regression and change.model == _name(job.version)]
         if lost:
             self.alarmed = True
-            words = ", ".join(f"{c.task} {c.metric} {c.before:.4f} -> {c.after:.4f} ({c.verdict})" for c in lost)
+            changed = ", ".join(f"{c.task} {c.metric} {c.before:.4f} -> {c.after:.4f} ({c.verdict})" for c in lost)
             self._tracker.event("regression", version=job.version, lost=[asdict(change) for change in lost])
-            self._tracker.note(f"REGRESSION in version {job.version}: {words}")
+            self._tracker.note(f"REGRESSION in version {job.version}: {changed}")
 
     def _write(self, compared: list[Change]) -> None:
         found = {"scores": [asdict(s) for s in self._scores], "changes": [asdict(c) for c in compared]}
@@ -137,9 +137,9 @@ class RegressionSuite:
 
 
 def suite_config(config: Config) -> Config:
-    """The run's configuration with the suite under `eval`, and an engine that fits beside the actor's."""
+    """Return the run's configuration with the suite under `eval`, and an engine that fits next to the actor's."""
     suite = config.policy_gradient.regression_suite
-    given = {
+    overrides = {
         "eval_suites": suite.tasks,
         "limit": suite.limit,
         "lm_eval_shots": suite.shots,
@@ -149,7 +149,7 @@ def suite_config(config: Config) -> Config:
         "num_shards": 1,
     }
     actor = config.actor.model_copy(update={"gpu_memory": suite.gpu_memory})
-    return config.model_copy(update={"actor": actor, "eval": config.eval.model_copy(update=given)})
+    return config.model_copy(update={"actor": actor, "eval": config.eval.model_copy(update=overrides)})
 
 
 def _name(version: int) -> str:
@@ -165,10 +165,10 @@ def _read(file: Path) -> list[Score]:
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
 
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
-    return lines[-1] if lines else "its log is empty"
+    return lines[-1] if lines else "the log is empty"

@@ -1,4 +1,4 @@
-"""The actors of one run, each kept alive at its index, and the requests that they work on."""
+"""The actors of one run, each replaced at its index when it fails, and the router of their requests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A program as a child that never outlives this process, however it ends, nor do the children that it starts.
+"""Run a program as a child process that ends with this process, together with the children that it starts.
 
-`python -m grpo_gsm8k.runtime.program PARENT COMMAND...` stands between the two: vLLM's server leaves its engine
-behind when it is killed, so somebody has to see the parent's end and kill the whole group.
+vLLM's server leaves its engine process behind when it is killed. So this module also runs as a guard between parent
+and program, `python -m grpo_gsm8k.runtime.program PARENT COMMAND...`, which kills the process group when PARENT ends.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from grpo_gsm8k.runtime.parent_death import die_with
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-EXIT_SECONDS = 15.0
+EXIT_SECONDS = 15.0  # from SIGTERM to SIGKILL
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def start_program(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start it in a process group of its own; `log` takes what it prints."""
+    """Start `command` in its own process group, under the guard; its output is appended to `log`."""
     launcher = [sys.executable, "-m", __name__, str(os.getpid()), *command]
     path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
     with log.open("ab") as output:
@@ -39,7 +39,7 @@ def start_program(command: Sequence[str], environment: Mapping[str, str], log: P
 
 
 def end_program(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the whole group, SIGKILL to what is left after a while."""
+    """Send SIGTERM to the process group, and SIGKILL to what is left after EXIT_SECONDS."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -51,7 +51,7 @@ def end_program(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`start_program` and, at the end of the block, `end_program`."""
+    """Context manager that starts a program, and ends it at the end of the block."""
     process = start_program(command, environment, log)
     try:
         yield process
@@ -60,10 +60,10 @@ def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -
 
 
 def _guard(parent: int, command: Sequence[str]) -> int:
-    """Run the command until it ends; when the parent dies first, kill the group: a server's own children too."""
+    """Run the command and return its exit code; kill the process group, children included, if the parent dies first."""
     signal.signal(signal.SIGHUP, lambda *_: os.killpg(0, signal.SIGKILL))
-    for number in (signal.SIGTERM, signal.SIGINT):  # for the command, which gets them as one of the group
-        signal.signal(number, lambda *_: None)  # not SIG_IGN: the command would inherit that
+    for number in (signal.SIGTERM, signal.SIGINT):  # the command gets them too, and decides when to end
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which the command would inherit
     die_with(parent, by=signal.SIGHUP)
     code = subprocess.Popen(command).wait()
     return code if code >= 0 else 128 - code

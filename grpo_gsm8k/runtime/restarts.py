@@ -24,7 +24,7 @@ class Restarts:
     """Counts the restarts of one kind of worker and records them."""
 
     def __init__(self, kind: str, limit: int, record: RecordEvent, backoff_s: float) -> None:
-        """`kind` is "actor" or "learner"; `backoff_s` is doubled at every restart, 0 waits never."""
+        """`kind` is "actor" or "learner"; `backoff_s` is doubled at every restart."""
         self._kind = kind
         self._limit = limit
         self._record = record

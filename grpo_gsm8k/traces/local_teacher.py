@@ -1,4 +1,4 @@
-"""`traces.teacher=local`: our own model as the teacher, through the engine (rejection sampling)."""
+"""`traces.teacher=local`: sample solutions from the configured model with our engines (rejection sampling)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def local_producer(config: Config, logs: Path) -> Producer:
-    """Samples from `model` at `traces.temperature` (null: 1); each sample has a seed of its own."""
+    """Return a producer that samples `model` at `traces.temperature` (null: 1), with one seed per sample."""
 
     def produce(samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
-        from transformers import AutoTokenizer  # lazy: it takes seconds
+        from transformers import AutoTokenizer  # lazy: the import takes seconds
 
         pinned = pin_model(config)
         folder = start_folder(pinned)
@@ -50,7 +50,7 @@ def _request(config: Config, sample: TraceSample, tokenizer: Any, stops: tuple[i
         temperature=1.0 if config.traces.temperature is None else config.traces.temperature,
         top_p=1.0,
         max_new_tokens=config.traces.max_tokens,
-        seed=int.from_bytes(digest[:6]),  # of the sample alone: a resumed run draws what this one would have
+        seed=int.from_bytes(digest[:6]),  # depends on the sample only, so that a resumed run draws the same
         stop_token_ids=stops,
     )
     prompt_ids = encode_prompt(config.prompt, sample.problem.question, tokenizer)

@@ -1,7 +1,7 @@
-"""What crosses a process boundary: frozen, slotted dataclasses of ids and numpy arrays, never text of a model.
+"""Messages between processes: frozen dataclasses of ids and numpy arrays, without any model text.
 
-The hub forwards messages between one learner and any number of actors. Every request has an id, every result
-names its request and the weight version of each of its tokens.
+The router forwards them between one learner and any number of actors. Every request has an id; every result names its
+request and the weight version of each of its tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WeightsRef:
-    """One published set of weights: `version` policy updates were applied to get it."""
+    """Published weights: those after `version` policy updates, in the folder `path`."""
 
     version: int
     path: str
@@ -24,22 +24,22 @@ class WeightsRef:
 
 @dataclass(frozen=True, slots=True)
 class SamplingSpec:
-    """How one group is sampled. `seed` is for the first completion; completion i uses `seed + i`."""
+    """Sampling parameters of one group; completion i uses the seed `seed + i`."""
 
     temperature: float
     top_p: float
     max_new_tokens: int
     seed: int
     stop_token_ids: tuple[int, ...]
-    stop_texts: tuple[str, ...] = ()  # generation also ends where one of these is complete
+    stop_texts: tuple[str, ...] = ()  # generation also ends after one of these
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateGroup:
-    """Ask for `n` completions of one prompt.
+    """Request `n` completions of one prompt.
 
-    The engine starts it at a weight version of at least `min_version`. A `pinned` request must be generated
-    entirely with exactly that version, so no swap happens while it is running.
+    It starts with a weight version of at least `min_version`. A `pinned` request is generated entirely with exactly
+    that version, so no swap happens while it is running.
     """
 
     request_id: str
@@ -48,12 +48,12 @@ class GenerateGroup:
     sampling: SamplingSpec
     min_version: int
     pinned: bool
-    score_prompt: bool = False  # ask for `GroupResult.prompt`
+    score_prompt: bool = False  # also return `GroupResult.prompt`
 
 
 @dataclass(frozen=True, slots=True)
 class VersionSpan:
-    """Tokens `start` up to but not including `end` were sampled with weights `version`."""
+    """Tokens from `start` up to but not including `end` were sampled with weights `version`."""
 
     version: int
     start: int
@@ -62,9 +62,9 @@ class VersionSpan:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled continuation. `logprobs[i]` is the log-probability, temperature included, of `token_ids[i]`."""
+    """One completion; `logprobs[i]` is the log-probability of `token_ids[i]`, temperature included."""
 
-    token_ids: np.ndarray  # int32 [R], the end-of-sequence token included where it was sampled
+    token_ids: np.ndarray  # int32 [R], with the end-of-sequence token if it was sampled
     logprobs: np.ndarray  # float32 [R]
     finish_reason: str  # "stop" or "length"
     version_spans: tuple[VersionSpan, ...]
@@ -72,7 +72,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class PromptScores:
-    """What the model makes of a prompt's tokens but the first: `logprobs[i]` is of token i + 1, given those before."""
+    """Scores of all prompt tokens but the first; `logprobs[i]` is that of token i + 1 given the tokens before it."""
 
     logprobs: np.ndarray  # float32 [P-1]
     greedy: np.ndarray  # bool [P-1]: no other token is more likely
@@ -80,7 +80,7 @@ class PromptScores:
 
 @dataclass(frozen=True, slots=True)
 class GroupResult:
-    """The answer to a `GenerateGroup`: its `n` completions, in the order of their seeds."""
+    """Result of a `GenerateGroup`: its `n` completions, in the order of their seeds."""
 
     request_id: str
     completions: tuple[Completion, ...]
@@ -97,14 +97,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class LoadWeights:
-    """The learner has published weights; actors load them between two engine steps."""
+    """Load published weights between two engine steps."""
 
     ref: WeightsRef
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsLive:
-    """The engine generates with `ref` from now on; the canary's gap is the mean |engine - learner| logprob."""
+    """The engine generates with `ref` from now on; `canary_gap` is the mean |engine - learner| log-probability."""
 
     ref: WeightsRef
     seconds: float
@@ -113,26 +113,26 @@ class WeightsLive:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """A new learner begins: forget every request and every weight version."""
+    """A new learner has started: drop all requests and weight versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Messages that are handled together, so that what the engine batches does not depend on timing."""
+    """Messages that an actor handles together, so that the engine's batches do not depend on timing."""
 
     messages: tuple[GenerateGroup | LoadWeights, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A worker finished its start-up."""
+    """A worker has finished its start-up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent a few times a second. `progress` grows while a `busy` worker gets on: tokens sampled, micro-batches done.
+    """Sent several times per second; `progress` counts engine steps or micro-batches, and must grow while `busy`.
 
-    `busy_s` is the time spent working and `clock` the monotonic time (both seconds) when it was read.
+    `busy_s` is the time spent working and `clock` the monotonic time at which it was read, both in seconds.
     """
 
     progress: int
@@ -143,7 +143,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a worker's time for the timeline; `start_s` is Unix time. `version`: of the weights it was about."""
+    """A span of a worker's time, for the timeline; `start_s` is Unix time, `version` that of the weights involved."""
 
     name: str
     version: int
@@ -152,14 +152,14 @@ class Span:
 
     @classmethod
     def since(cls, name: str, version: int, started: float) -> Self:
-        """From `started`, which time.monotonic() gave, until now."""
+        """Return the span from `started`, a value of time.monotonic(), to now."""
         seconds = time.monotonic() - started
         return cls(name, version, time.time() - seconds, seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptUse:
-    """What became of one prompt of one epoch: trained (`reason` empty) or dropped for `reason`."""
+    """One prompt of one epoch: trained on (empty `reason`), or dropped for `reason`."""
 
     epoch: int
     prompt_id: str
@@ -168,7 +168,7 @@ class PromptUse:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One policy update is finished: its metrics, and what became of its prompts. `step` counts from 1."""
+    """One policy update is done: its metrics and its prompts. `step` counts from 1."""
 
     step: int
     metrics: dict[str, float]
@@ -177,7 +177,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class ValidationDone:
-    """All items of the validation set were answered with weights `version`."""
+    """The validation of weights `version` is done."""
 
     version: int
     metrics: dict[str, float]
@@ -193,7 +193,7 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """The learner ran out of memory in a step and does it again with micro-batches of `token_budget` tokens."""
+    """The learner ran out of memory and repeats the step with micro-batches of `token_budget` tokens."""
 
     token_budget: int
     reason: str
@@ -201,14 +201,14 @@ class OutOfMemory:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The learner starts at `step`; records of later steps are void."""
+    """The learner continues from `step`; records of later steps are void."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The learner is done: at its target, or stopped after a checkpoint."""
+    """The learner has finished: all updates done, or `stopped` after a checkpoint."""
 
     step: int
     stopped: bool
@@ -216,7 +216,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """Last words of a worker. `fatal`: no restart can mend it; `user_error`: nor anybody but the user."""
+    """Crash report of a worker. `fatal`: a restart cannot fix it; `user_error`: the user has to fix it."""
 
     error: str
     fatal: bool
@@ -225,7 +225,7 @@ class Crashed:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Finish the step, save, and exit."""
+    """Exit; a learner first finishes its update and saves a checkpoint."""
 
 
 ActorCommand = GenerateGroup | LoadWeights | Reset | Bundle | Stop

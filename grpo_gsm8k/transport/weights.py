@@ -1,8 +1,8 @@
-"""Published weights: a folder that appears whole or not at all, with checksums and a canary.
+"""Published weights: a folder with checksums and a canary, which appears complete or not at all.
 
 `<root>/v<version>/` holds `model.safetensors`, or an adapter in peft's format, and `manifest.json`. The learner writes
-it aside and renames it; the actor verifies it before it touches the engine; the orchestrator deletes it when nothing
-may load it any more.
+it aside and renames it, the actor verifies it before touching the engine, and the orchestrator deletes it when no actor
+may load it anymore.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.safetensors"
 Kind = Literal["model", "adapter"]
-SPARE_BYTES = 16 * 2**20  # left free on the device for everybody else
+SPARE_BYTES = 16 * 2**20  # left free for other users of the device
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """Token ids and the learner's log-probability of each of them but the first, at temperature 1."""
+    """Token ids, and the learner's log-probabilities of all but the first at temperature 1."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -35,7 +35,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedWeights:
-    """A weights folder whose every byte was checked. `digest` identifies the tensors."""
+    """A weights folder whose checksums were verified. `digest` identifies the tensors."""
 
     folder: Path
     kind: Kind
@@ -47,10 +47,10 @@ class VerifiedWeights:
 def publish(
     root: Path, version: int, kind: Kind, size: int, write: Callable[[Path], None], canary: Canary
 ) -> WeightsRef:
-    """Make `<root>/v<version>` of about `size` bytes; `write` puts the files into the folder it is given.
+    """Create `<root>/v<version>` of about `size` bytes; `write` writes the files into the folder that it is given.
 
-    Raises WeightsError, and leaves nothing behind, when the device has no room: an mmapped tmpfs that overflows
-    kills its reader with SIGBUS, so the space is checked before the first byte.
+    Raises WeightsError, and leaves nothing behind, if there is too little space. That is checked first: a process that
+    maps a file of an overflowing tmpfs is killed with SIGBUS.
     """
     free = shutil.disk_usage(root).free
     if free < size + SPARE_BYTES:
@@ -70,14 +70,14 @@ def publish(
 
 
 def verify(ref: WeightsRef) -> VerifiedWeights:
-    """Check every byte of a published folder. Raises WeightsError; call it before the engine is touched."""
+    """Verify the checksums of a published folder before the engine is touched. Raises WeightsError."""
     folder = Path(ref.path)
     try:
         manifest = checksums.verify(folder)
     except IntegrityError as error:
         raise WeightsError(f"weights version {ref.version}: {error}") from error
     if manifest["version"] != ref.version:
-        raise WeightsError(f"{folder} holds version {manifest['version']}, version {ref.version} was asked for")
+        raise WeightsError(f"{folder} holds version {manifest['version']} instead of version {ref.version}")
     canary = manifest["canary"]
     return VerifiedWeights(
         folder=folder,

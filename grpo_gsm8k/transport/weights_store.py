@@ -1,8 +1,8 @@
-"""Owner of the /dev/shm folder of a run: claimed with a lock, emptied at the end, swept if its owner died.
+"""The /dev/shm folder of a run: locked by its owner, deleted at the end, swept by a later run if its owner died.
 
-Layout: `<shm>/grpo_gsm8k.<uid>/<run>.<digest>/i<incarnation>/v<version>/`; the digest is of the run's full path,
-because two runs in different artifacts folders may have one name. The owner holds an flock on its folder; the kernel
-releases it with the owner's death, also across containers that share /dev/shm, where a process id says nothing.
+Layout: `<shm>/grpo_gsm8k.<uid>/<run>.<digest>/i<incarnation>/v<version>/`. The digest is that of the run's full path,
+because runs in different artifacts folders may have the same name. The owner holds an flock on its folder, which the
+kernel releases when the owner dies. Unlike process ids, this works across containers that share /dev/shm.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 
 
 class WeightsStore:
-    """The folder in which one run's weights are published; use as a context manager."""
+    """The folder in which a run's weights are published; use it in a `with` statement."""
 
     def __init__(self, shm: Path, run: Path) -> None:
-        """Claims nothing yet. `run` is the run's folder."""
+        """Create nothing yet. `run` is the run's folder."""
         self._base = shm / f"grpo_gsm8k.{os.getuid()}"
         self.root = self._base / f"{run.name}.{xxhash.xxh3_64_hexdigest(os.fsencode(run.resolve()))[:8]}"
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        """Remove what dead runs left behind, then claim a fresh folder. Raises UserError if the run is active."""
+        """Remove the folders of dead runs, then create and lock a new one. Raises UserError if the run is active."""
         if not self._base.parent.is_dir():
             raise UserError(f"shm: {self._base.parent} does not exist; set shm=FOLDER on a tmpfs")
-        with self._one_at_a_time():
+        with self._base_locked():
             self._sweep()
             if self.root.exists():
-                raise UserError(f"{self.root} is in use by another process: this run is active already")
+                raise UserError(f"{self.root} is in use by another process: this run is already active")
             make_private_folder(self.root)
             self._lock = try_lock(self.root)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Delete everything that this run published."""
-        with self._one_at_a_time():
+        """Delete everything that this run has published."""
+        with self._base_locked():
             shutil.rmtree(self.root, ignore_errors=True)
             if self._lock is not None:
                 os.close(self._lock)
@@ -56,14 +56,14 @@ class WeightsStore:
                 self._base.rmdir()
 
     def incarnation_folder(self, incarnation: int) -> Path:
-        """Where learner number `incarnation` publishes."""
+        """Create and return the folder in which learner number `incarnation` publishes."""
         folder = self.root / f"i{incarnation}"
         make_private_folder(folder)
         return folder
 
     @contextlib.contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """Hold the lock on the folder of all runs, which the last run to end removes: maybe while we wait for it."""
+    def _base_locked(self) -> Iterator[None]:
+        """Hold the lock on the folder of all runs; retries if the last run removes that folder while we wait."""
         held = False
         while not held:
             with contextlib.suppress(FileExistsError):
@@ -81,6 +81,7 @@ class WeightsStore:
                 os.close(descriptor)
 
     def _sweep(self) -> None:
+        """Delete the folders that no living process holds locked."""
         for folder in self._base.iterdir():
             lock = try_lock(folder)
             if lock is not None:

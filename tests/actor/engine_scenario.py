@@ -1,4 +1,4 @@
-"""Drives the real engine through swaps under running requests and writes down what it saw. Not a test by itself."""
+"""Script for test_vllm_engine.py: swap weights of the real engine under running requests, and record its results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def request(name: str, prompt: np.ndarray, seed: int, n: int = 2, tokens: int = 
 
 
 def publish(model: torch.nn.Module, version: int, folder: Path, canary_ids: list[int]) -> WeightsRef:
-    """Weights plus a canary computed by Hugging Face."""
+    """Publish weights with a canary computed by Hugging Face."""
     with torch.no_grad():
         logprobs = torch.log_softmax(model(torch.tensor([canary_ids])).logits[0].double(), -1)
     values = [float(logprobs[i, token]) for i, token in enumerate(canary_ids[1:])]
@@ -45,13 +45,13 @@ def run_all(engine: VllmEngine, requests: list[GenerateGroup]) -> dict[str, Grou
 
 
 def swaps(engine: VllmEngine, refs: list[WeightsRef], prompts: list[np.ndarray]) -> tuple[dict, list[float]]:
-    """Version 0 to 3, each swapped in while the requests of the one before are running."""
+    """Load each version while requests of the previous one are running; returns results and canary gaps."""
     gaps: list[float] = []
     results: dict[str, GroupResult] = {}
-    for round_, ref in enumerate(refs):
+    for version, ref in enumerate(refs):
         engine.load(ref)
         for i, prompt in enumerate(prompts):
-            engine.add(request(f"{round_}/{i}", prompt, seed=100 * round_ + 10 * i))
+            engine.add(request(f"{version}/{i}", prompt, seed=100 * version + 10 * i))
         for _ in range(25):
             step(engine, results, gaps)
     while len(results) < len(refs) * len(prompts):
@@ -82,7 +82,7 @@ def main(model_folder: Path, folder: Path) -> None:
     rng = np.random.default_rng(0)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
     canary_ids = rng.integers(5, 90, size=64).tolist()
-    shared = rng.integers(5, 90, size=140)  # a prefix that fills a cache block
+    shared = rng.integers(5, 90, size=140)  # longer than a cache block
     prompts = [np.concatenate([shared, rng.integers(5, 90, size=8 + i)]).astype(np.int32) for i in range(3)]
     refs = []
     for version in range(6):
@@ -121,7 +121,7 @@ def main(model_folder: Path, folder: Path) -> None:
     ShmWeightTransfer.receive_weights = lambda self, info: fired.append(info.file)
     ShmWeightTransfer.start_weight_update = ShmWeightTransfer.finish_weight_update = lambda self: None
     skipped = error_of(engine, refs[5])
-    assert fired == [str(Path(refs[5].path) / weights.MODEL_FILE)]  # the fault was there
+    assert fired == [str(Path(refs[5].path) / weights.MODEL_FILE)]  # the fault was injected
 
     trace = {
         "groups": [

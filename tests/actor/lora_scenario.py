@@ -1,4 +1,4 @@
-"""Five adapters, each swapped in while requests of the one before are running. Not a test by itself."""
+"""Script for test_lora_engine.py: load five adapters, each while requests of the previous one are running."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main(model_folder: Path, folder: Path) -> None:
     groups = [
         {
             "prompt": prompts[int(name.split("/")[1])].tolist(),
-            "asked": int(name.split("/")[0]),
+            "version": int(name.split("/")[0]),
             "completions": [
                 {
                     "tokens": c.token_ids.tolist(),

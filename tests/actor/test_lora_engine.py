@@ -1,4 +1,4 @@
-"""Hot-swapped adapters: every sampled token against peft on Hugging Face, in float32, over five versions."""
+"""Hot-swapped adapters: every sampled token is compared with peft in float32, over five versions."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def logprobs_of(trace: dict[str, Any], version: int, prompt: list[int], completi
     return np.asarray(torch.log_softmax(logits, -1)[positions, torch.tensor(completion)])
 
 
-def test_every_token_is_of_the_adapter_it_began_with(trace: dict[str, Any]) -> None:
+def test_every_completion_keeps_the_adapter_that_it_started_with(trace: dict[str, Any]) -> None:
     for group in trace["groups"]:
         for completion in group["completions"]:
-            assert completion["spans"] == [[group["asked"], 0, len(completion["tokens"])]]
-            expected = logprobs_of(trace, group["asked"], group["prompt"], completion["tokens"])
+            assert completion["spans"] == [[group["version"], 0, len(completion["tokens"])]]
+            expected = logprobs_of(trace, group["version"], group["prompt"], completion["tokens"])
             assert np.abs(expected - completion["logprobs"]).max() < 1e-3
-    assert {group["asked"] for group in trace["groups"]} == set(range(5))
+    assert {group["version"] for group in trace["groups"]} == set(range(5))
 
 
-def test_versions_differ_enough_to_tell(trace: dict[str, Any]) -> None:
+def test_versions_differ_enough_for_the_comparison(trace: dict[str, Any]) -> None:
     group = trace["groups"][0]
     tokens = group["completions"][0]["tokens"]
     by_version = [logprobs_of(trace, v, group["prompt"], tokens) for v in range(5)]
     assert all(np.abs(by_version[v] - by_version[v + 1]).mean() > 0.02 for v in range(4))
 
 
-def test_canaries_prove_each_version_and_little_is_published(trace: dict[str, Any]) -> None:
+def test_canaries_match_and_published_adapters_are_small(trace: dict[str, Any]) -> None:
     assert len(trace["canary_gaps"]) == 5
     assert max(trace["canary_gaps"]) < 1e-3
     assert trace["bytes"] < 450_000  # a quarter of the model

@@ -1,4 +1,4 @@
-"""The real engine against Hugging Face, in float32: every sampled token, before and after hot reloads."""
+"""The real engine compared with Hugging Face in float32: every sampled token, before and after hot reloads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def trace(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What `engine_scenario.py` saw, run in a process of its own: vLLM configures its whole process."""
+    """Record of `engine_scenario.py`, which runs in its own process because vLLM configures the whole process."""
     folder = tmp_path_factory.mktemp("engine")
     command = [sys.executable, str(HERE / "engine_scenario.py"), str(random_model), str(folder)]
     subprocess.run(command, check=True, timeout=600, env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)})
@@ -26,7 +26,7 @@ def trace(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def hf_logprobs(folder: Path, prompt: list[int], completion: list[int], temperature: float) -> np.ndarray:
-    """Log-probability of each completion token, by a plain forward pass over the whole text."""
+    """Return the log-probability of each completion token from one forward pass over prompt and completion."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -38,7 +38,7 @@ def hf_logprobs(folder: Path, prompt: list[int], completion: list[int], temperat
 
 
 def test_every_token_agrees_with_the_version_that_sampled_it(trace: dict) -> None:
-    """Prompts over one cache block, prefix cache on, tied embeddings, requests running across three swaps."""
+    """Prompts longer than a cache block, prefix caching, tied embeddings, requests running across three swaps."""
     folder = trace["folder"]
     versions_seen: set[int] = set()
     spanning = 0
@@ -57,15 +57,15 @@ def test_every_token_agrees_with_the_version_that_sampled_it(trace: dict) -> Non
     assert spanning >= 3, "no request was running while weights were swapped"
 
 
-def test_versions_differ_enough_to_tell(trace: dict) -> None:
-    """The comparison above has teeth: with the wrong version it would fail by far."""
+def test_versions_differ_enough_for_the_comparison(trace: dict) -> None:
+    """The comparison above would fail with the wrong version."""
     folder, group = trace["folder"], trace["groups"][0]
     tokens = group["completions"][0]["tokens"]
     by_version = [hf_logprobs(folder / f"hf{v}", group["prompt"], tokens, 0.8) for v in range(4)]
     assert all(np.abs(by_version[v] - by_version[v + 1]).mean() > 0.05 for v in range(3))
 
 
-def test_canary_gap_is_small_and_a_skipped_reload_is_noticed(trace: dict) -> None:
+def test_canary_gap_is_small_and_a_skipped_reload_is_detected(trace: dict) -> None:
     assert max(trace["canary_gaps"]) < 1e-3
     assert "did not become live" in trace["skipped_reload_error"]
 

@@ -1,4 +1,4 @@
-"""Whole evaluations with the real engine: every question once, the same from any number of shards and after a kill."""
+"""Complete evaluations with the real engine: every question once, equal for any number of shards, resume."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_question_is_answered_once(whole: Path) -> None:
         asked = next(str(r["question"]) for r in lines if r["item_id"] == item)
         assert asked in prompt
         assert prompt.count("Question:") == (2 if prompting == "one_shot" else 1)
-        assert sum(q in prompt for q in questions) == 1  # the worked example is no evaluated question
+        assert sum(q in prompt for q in questions) == 1  # the worked example is not an evaluated question
     summary = json.loads((whole / "summary.json").read_text())
     assert [(r["prompting"], r["temperature"], r["samples"]) for r in summary["results"]] == [
         ("zero_shot", 0.0, 1),
@@ -73,7 +73,7 @@ def test_two_shards_give_the_same_bytes_in_greedy(prepared: Cli, whole: Path) ->
 
 
 def _without_logprob(line: str) -> dict[str, object]:
-    """Which requests share a batch moves the last bits of a log-probability."""
+    """Return a prediction without its log-probability, whose last bits depend on the other requests in the batch."""
     return {key: value for key, value in json.loads(line).items() if key != "mean_logprob"}
 
 
@@ -104,7 +104,7 @@ def test_two_models_are_compared_on_the_same_problems(prepared: Cli) -> None:
     assert done.returncode == 0, done.stderr
     summary = json.loads((prepared.runs()[-1] / "summary.json").read_text())
     (comparison,) = summary["comparisons"]
-    assert comparison["difference"] == 0  # it is the same model
+    assert comparison["difference"] == 0  # both are the same model
     assert comparison["verdict"] == "noise"
 
 

@@ -1,4 +1,4 @@
-"""Stages run in order as commands of their own; the first that fails ends the pipeline with its exit code."""
+"""Stages run in order as separate commands; the first that fails ends the pipeline with its exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_stages_in_order(cli: Cli) -> None:
     assert len(list((cli.artifacts / "chain_sum_tokens").glob("train-*.parquet"))) == 11
 
 
-def test_a_failing_stage_ends_it(cli: Cli) -> None:
+def test_a_failing_stage_ends_the_pipeline(cli: Cli) -> None:
     stages = "pipeline.stages=[['command=data'],['command=sft'],['command=preprocess']]"
     done = cli.run(*SMALL, stages)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""`command=push` against a local stand-in of the hub's HTTP interface: real requests, real upload, no network."""
+"""`command=push` with a local fake of the Hub's HTTP API: real requests and uploads without a network."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cli import load_config, main
 from grpo_gsm8k.models import EMBEDDED_TINY
 from tests.conftest import Cli
 
-TOKEN = "hf_stand_in"
+TOKEN = "hf_fake"
 
 
 class Hub(ThreadingHTTPServer):
-    """Takes what the client sends and keeps it."""
+    """A fake Hugging Face Hub that stores what the client sends."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -34,12 +34,12 @@ class Hub(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The handful of routes that an upload uses."""
+    """The routes that an upload uses."""
 
     server: Hub
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Print nothing."""
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -143,7 +143,7 @@ def environment(hub: Hub, token: str) -> dict[str, str]:
     return {"HF_ENDPOINT": hub.address, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
 
-def test_a_checkpoint_arrives_whole_with_its_card(cli: Cli, hub: Hub, run: Path) -> None:
+def test_a_checkpoint_is_uploaded_with_its_card(cli: Cli, hub: Hub, run: Path) -> None:
     done = cli.run("command=push", f"run={run}", "push.repo_id=me/model", env=environment(hub, TOKEN))
     assert done.returncode == 0, done.stderr
     (created,) = hub.created
@@ -157,7 +157,7 @@ def test_a_checkpoint_arrives_whole_with_its_card(cli: Cli, hub: Hub, run: Path)
     assert card.startswith("---\n")
 
 
-def test_a_refused_token_is_one_line(cli: Cli, hub: Hub, run: Path) -> None:
+def test_a_refused_token_is_a_one_line_error(cli: Cli, hub: Hub, run: Path) -> None:
     done = cli.run("command=push", f"run={run}", "push.repo_id=me/model", env=environment(hub, "hf_wrong"))
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]

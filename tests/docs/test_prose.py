@@ -26,7 +26,7 @@ TEXTS = [
 # A phrase that begins with one of these is the rest of another one.
 FRAGMENT = re.compile(
     r"(?i)(of|in|on|at|by|for|from|to|with|without|into|onto|out|via|per|under|over|between|behind|besides?|among|until|till"
-    r"|after|before|since|during|through|as|like|both|those|them|what|who|whom|whose|which|same|the same)\b"
+    r"|after|before|since|during|through|as|like|both|those|them|same|the same)\b"
 )
 IS_NO = re.compile(r"\b(?:is|are) no (?!longer\b|more than\b|less than\b|fewer than\b)[a-z]+")
 THERE = re.compile(r"\bthere (?:is|are) no\b", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""A run whose budget is used up saves a checkpoint, says so, and can be gone on with."""
+"""A run whose budget is used up saves a checkpoint, gives the reason, and can be resumed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.orchestrator.test_runs import SCRIPTED, events_of, steps_of
 pytestmark = pytest.mark.slow
 
 
-def test_stops_after_a_checkpoint_and_goes_on(cli: Cli) -> None:
-    """A hundredth of a cent is gone before the first update has ended."""
+def test_stops_after_a_checkpoint_and_resumes(cli: Cli) -> None:
+    """A budget of 0.01 cents is used up before the first update is done."""
     done = cli.run(*SCRIPTED, "budget.max_usd=0.0001", "budget.usd_per_hour=1")
     assert done.returncode == 4, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("stopped: budget")
@@ -34,7 +34,7 @@ def test_stops_after_a_checkpoint_and_goes_on(cli: Cli) -> None:
     assert json.loads((run / "summary.json").read_text())["status"] == "done"
 
 
-def test_a_budget_that_suffices_changes_nothing(cli: Cli) -> None:
+def test_a_sufficient_budget_changes_nothing(cli: Cli) -> None:
     done = cli.run(*SCRIPTED, "policy_gradient.updates=11", "policy_gradient.eval_every=11", "budget.max_hours=5")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("preflight: learner ")

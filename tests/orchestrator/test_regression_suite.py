@@ -1,4 +1,4 @@
-"""lm-eval beside a training run: baseline and every Nth version, an alarm, a stop."""
+"""lm-eval during a training run: baseline, every Nth version, alarm, stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def events(run: Path, kind: str) -> list[dict[str, object]]:
     return [event for event in read_jsonl(run / "events.jsonl") if event["kind"] == kind]
 
 
-def test_versions_are_scored_while_training_goes_on(tasks: Path, cli: Cli) -> None:
+def test_versions_are_scored_during_training(tasks: Path, cli: Cli) -> None:
     done = cli.run(
         *arguments(tasks, "sums_choice", "sums_text"),
         *("policy_gradient.updates=6", "policy_gradient.regression_suite.every=3", "learner.lr=0"),
@@ -43,7 +43,7 @@ def test_versions_are_scored_while_training_goes_on(tasks: Path, cli: Cli) -> No
     assert versions[0] == "version 0"
     assert versions[-1] == "version 6"
     assert {*versions, *skipped} == {"version 0", "version 3", "version 6"}
-    assert all(change["difference"] == 0 for change in found["changes"])  # the rate is 0: nothing was learned
+    assert all(change["difference"] == 0 for change in found["changes"])  # the learning rate is 0
     assert len(found["changes"]) == 2 * (len(versions) - 1)
     assert not events(run, "regression")
     started = next(event["time"] for event in events(run, "regression_suite_started"))
@@ -55,7 +55,7 @@ def test_versions_are_scored_while_training_goes_on(tasks: Path, cli: Cli) -> No
     assert not list(run.glob("regression/step_*/model"))
 
 
-def test_a_ruined_model_raises_the_alarm_and_ends_the_run(tasks: Path, cli: Cli) -> None:
+def test_a_ruined_model_raises_an_alarm_and_ends_the_run(tasks: Path, cli: Cli) -> None:
     done = cli.run(
         *arguments(tasks, "sums_worked"),
         *("policy_gradient.updates=400", "policy_gradient.regression_suite.every=2", "learner.lr=0.05"),

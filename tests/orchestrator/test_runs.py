@@ -1,4 +1,4 @@
-"""Whole runs of the command line, with the real engine if nothing else is said: determinism, resume, killed workers."""
+"""Complete runs from the command line, with the real engine unless SCRIPTED: determinism, resume, killed workers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TIMED = (
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
-    """Everything in metrics.jsonl that is no time, validations sorted in after the steps."""
+    """Return the records of metrics.jsonl without timings, steps first, then validations."""
     records = [{k: v for k, v in r.items() if not k.startswith(TIMED)} for r in read_jsonl(run / "metrics.jsonl")]
     return sorted(records, key=lambda r: ("step" not in r, r.get("step", r.get("val/version"))))
 
@@ -65,7 +65,7 @@ def pid_of(run: Path, worker: str) -> int:
 
 
 def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    """Until `condition`, or until the run is over, which fails the test."""
+    """Wait for `condition`; fails when the run ends before it holds."""
     while not condition():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
@@ -83,7 +83,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 def assert_nothing_lost(run: Path, updates: int = UPDATES) -> None:
-    """Each step once in the metrics, each prompt of the epoch once in the ledger, all of them there."""
+    """Assert that metrics have every step once, and that the ledger has every prompt of the epoch once."""
     assert steps_of(run) == list(range(1, updates + 1))
     account = ledger.read(run / "ledger.jsonl")
     assert sorted(account.steps) == list(range(1, updates + 1))
@@ -120,7 +120,7 @@ def assert_equal_runs(one: Path, other: Path, updates: int = UPDATES) -> None:
 
 
 def test_synchronous_run(sync_run: Path) -> None:
-    """On-policy, engine and learner agree in float32, everything is written."""
+    """It is on-policy, engine and learner agree in float32, and all files are written."""
     assert_nothing_lost(sync_run)
     assert_validations_pinned(sync_run)
     records = metrics_of(sync_run)
@@ -151,7 +151,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(sync_run: Path, cli: Cli) 
     finish(process, 128 + signal.SIGTERM)
     done = len(steps_of(run))
     assert 2 <= done < UPDATES
-    assert (run / f"checkpoints/step_{done}").is_dir()  # nothing of it is done again
+    assert (run / f"checkpoints/step_{done}").is_dir()  # so no update is repeated
     resumed = cli.run(*SYNC, "policy_gradient.resume_from=latest")
     assert resumed.returncode == 0, resumed.stderr
     assert cli.runs() == [run]
@@ -160,14 +160,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(sync_run: Path, cli: Cli) 
 
 
 def spans_of(run: Path, worker: str) -> list[dict[str, Any]]:
-    """The stretches of a worker's time in trace.json, oldest first."""
+    """Return the spans of a worker in trace.json, oldest first."""
     events = json.loads((run / "trace.json").read_text())
     (row,) = {e["pid"] for e in events if e["ph"] == "M" and e["args"]["name"] == worker}
     return sorted((e for e in events if e["ph"] == "X" and e["pid"] == row), key=lambda e: e["ts"])
 
 
 def test_the_timeline_of_a_synchronous_run(sync_run: Path) -> None:
-    """Each side's stretches follow one another, and every update and its weights are there, in turns."""
+    """The spans of a worker do not overlap, and every update and weight version has its spans, in order."""
     learner, actor = spans_of(sync_run, "learner"), spans_of(sync_run, "actor-0")
     for spans in (learner, actor):
         ends = [e["ts"] + e["dur"] for e in spans]
@@ -196,8 +196,8 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_with_state_of_their_own_resume_bitwise_and_replay(cli: Cli, method: str) -> None:
-    """Critic and KL coefficient, or the prompts that active sampling gave to updates."""
+def test_methods_with_more_state_resume_bitwise_and_replay(cli: Cli, method: str) -> None:
+    """State: critic and KL coefficient (ppo), or the prompts that active sampling assigned to updates (dapo)."""
     arguments = (*SYNC, *METHODS[method], "policy_gradient.record=true")
     whole = cli.run(*arguments, "name=whole")
     assert whole.returncode == 0, whole.stderr
@@ -214,7 +214,7 @@ def test_methods_with_state_of_their_own_resume_bitwise_and_replay(cli: Cli, met
     assert ledger.read(uninterrupted / "ledger.jsonl").uses() == ledger.read(cut / "ledger.jsonl").uses()
     steps = [r for r in metrics_of(cut) if "step" in r]
     if method == "ppo":
-        assert len({r["train/kl_coef"] for r in steps}) > 1  # it did adapt
+        assert len({r["train/kl_coef"] for r in steps}) > 1  # it was adapted
         assert (cut / f"checkpoints/step_{UPDATES}/critic.safetensors").exists()
     else:
         dropped = [u for u in ledger.read(cut / "ledger.jsonl").uses() if u.reason]
@@ -259,10 +259,10 @@ def test_killed_actor_is_replaced_and_nothing_is_lost(cli: Cli) -> None:
     updates = [e for e in spans_of(run, "learner") if e["name"] == "update"]
     rollouts = [e for e in spans_of(run, "actor-0") if e["name"] == "generate"]
     both = [u for u in updates for r in rollouts if r["ts"] < u["ts"] + u["dur"] and u["ts"] < r["ts"] + r["dur"]]
-    assert both  # learning and generating at once
+    assert both  # updates and generation overlap
 
 
-def test_killed_learner_goes_on_from_its_checkpoint_with_a_warm_engine(cli: Cli) -> None:
+def test_killed_learner_continues_from_its_checkpoint_with_a_warm_engine(cli: Cli) -> None:
     process = cli.start(*SMALL)
     run = run_of(cli, process)
     wait_for(process, lambda: (run / "checkpoints/step_2").is_dir() and 3 in steps_of(run))
@@ -277,7 +277,7 @@ def test_killed_learner_goes_on_from_its_checkpoint_with_a_warm_engine(cli: Cli)
     assert_validations_pinned(run)
 
 
-def test_killed_orchestrator_leaves_nothing_and_the_next_start_goes_on(cli: Cli) -> None:
+def test_killed_orchestrator_leaves_nothing_and_the_run_can_be_resumed(cli: Cli) -> None:
     process = cli.start(*SMALL)
     run = run_of(cli, process)
     wait_for(process, lambda: (run / "checkpoints/step_2").is_dir())
@@ -302,7 +302,7 @@ def test_stopped_actor_is_replaced_after_its_deadline(cli: Cli) -> None:
     wait_for(process, lambda: bool(events_of(run, "worker_started")) and 1 in steps_of(run))
     os.kill(pid_of(run, "actor-0"), signal.SIGSTOP)
     finish(process)
-    # Which of the two is said depends on whether the last heartbeat before the stop had anything to tell.
+    # The reason depends on whether the last heartbeat before the stop reported progress.
     reasons = {e["reason"] for e in events_of(run, "actor_restarted")}
     assert reasons
     assert reasons <= {"silent for 5 s", "no progress for 5 s"}
@@ -327,7 +327,7 @@ def test_a_worker_that_always_dies_stops_the_run_with_a_reason(cli: Cli) -> None
     assert done.stderr.strip().splitlines()[-1].startswith("error: actor-0 failed 2 times (limit actor.max_restarts)")
 
 
-def test_damaged_newest_checkpoint_is_passed_over(cli: Cli) -> None:
+def test_damaged_newest_checkpoint_is_skipped(cli: Cli) -> None:
     assert cli.run(*SCRIPTED).returncode == 0
     run = cli.runs()[-1]
     weights = run / f"checkpoints/step_{UPDATES}/model/model.safetensors"

@@ -1,4 +1,4 @@
-"""Whole runs of supervised fine-tuning: resume, a killed engine, early stop, the way on to policy gradient."""
+"""Complete runs of supervised fine-tuning: resume, killed actor, early stop, policy gradient from its result."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def whole_run(prepared: Cli) -> Path:
 
 
 def start(prepared: Cli) -> tuple[subprocess.Popen[str], Path]:
-    """A run under way, and its folder: the one that was not there before."""
+    """Start a run; returns its process and its new folder."""
     before = prepared.runs()
     process = prepared.start(*SFT)
     wait_for(process, lambda: len(prepared.runs()) > len(before) and (prepared.runs()[-1] / "events.jsonl").exists())
     return process, prepared.runs()[-1]
 
 
-def test_an_epoch_is_learnt_once(whole_run: Path) -> None:
+def test_every_example_is_used_once_per_epoch(whole_run: Path) -> None:
     assert steps_of(whole_run) == list(range(1, UPDATES + 1))
     uses = [(u.epoch, u.prompt_id) for u in ledger.read(whole_run / "ledger.jsonl").uses()]
     assert len(uses) == len(set(uses)) == 4 * 128
@@ -87,10 +87,10 @@ def test_interrupted_and_resumed_is_bitwise_the_same(prepared: Cli, whole_run: P
 
 
 def test_actor_killed_during_a_validation(prepared: Cli, whole_run: Path) -> None:
-    """The validation is run again, once, and filed under its own version."""
+    """The validation is repeated once, and recorded under its own version."""
     process, run = start(prepared)
     metrics = run / "metrics.jsonl"
-    # Learning does not wait for the engine's start: when the first validation is done, the second is under way.
+    # Learning does not wait for the engine's start: when the first validation is done, the second is running.
     wait_for(process, lambda: len(steps_of(run)) >= 8 and '"val/version"' in metrics.read_text())
     assert not (run / "validation/step_8.parquet").exists()
     os.kill(pid_of(run, "actor-0"), signal.SIGKILL)
@@ -104,7 +104,7 @@ def test_actor_killed_during_a_validation(prepared: Cli, whole_run: Path) -> Non
         assert again["text"].to_pylist() == before["text"].to_pylist()
 
 
-def test_stops_when_validation_does_not_get_better(prepared: Cli) -> None:
+def test_stops_when_validation_does_not_improve(prepared: Cli) -> None:
     done = prepared.run(*SFT, "sft.lr=0", "sft.patience=1", "sft.eval_every=1")
     assert done.returncode == 0, done.stderr
     assert "stopped early" in done.stdout
@@ -113,7 +113,7 @@ def test_stops_when_validation_does_not_get_better(prepared: Cli) -> None:
     assert (run / f"checkpoints/step_{max(steps_of(run))}").is_dir()
 
 
-def test_policy_gradient_goes_on_from_the_newest_sft_run(prepared: Cli, whole_run: Path) -> None:
+def test_policy_gradient_starts_from_the_newest_sft_run(prepared: Cli, whole_run: Path) -> None:
     done = prepared.run(
         "command=policy_gradient",
         *DATA,
@@ -134,7 +134,7 @@ def test_policy_gradient_goes_on_from_the_newest_sft_run(prepared: Cli, whole_ru
         assert texts == pq.read_table(before)["text"].to_pylist()  # the same weights
 
 
-def test_an_adapter_is_merged_for_the_way_on(prepared: Cli) -> None:
+def test_an_adapter_is_merged_for_evaluation(prepared: Cli) -> None:
     done = prepared.run(*SFT, "learner=lora", "sft.epochs=1", "name=adapter")
     assert done.returncode == 0, done.stderr
     run = prepared.runs()[-1]

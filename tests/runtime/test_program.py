@@ -1,4 +1,4 @@
-"""Programs that we start end with us, with all that they started."""
+"""Programs end with the process that started them, including their children."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from grpo_gsm8k.runtime.program import end_program, running, start_program
 from tests.conftest import REPO
 
-# Starts a child of its own, in the same group, and waits; both write their process ids.
+# Starts a child in the same process group, prints both process ids, and waits.
 NESTED = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -40,7 +40,7 @@ def pids(log: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_they_die_with_the_parent(tmp_path: Path, how: signal.Signals) -> None:
+def test_program_and_child_die_with_the_parent(tmp_path: Path, how: signal.Signals) -> None:
     log = tmp_path / "log"
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(log), NESTED], cwd=REPO)
     started = pids(log)
@@ -50,7 +50,7 @@ def test_they_die_with_the_parent(tmp_path: Path, how: signal.Signals) -> None:
     assert not psutil.wait_procs(started, timeout=30)[1]
 
 
-def test_the_end_of_the_block_ends_all(tmp_path: Path) -> None:
+def test_the_end_of_the_block_ends_program_and_child(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running([sys.executable, "-c", NESTED], os.environ, log) as process:
         started = pids(log)
@@ -64,4 +64,4 @@ def test_the_end_of_the_block_ends_all(tmp_path: Path) -> None:
 def test_its_exit_code_is_known(tmp_path: Path, code: str, expected: int) -> None:
     process = start_program([sys.executable, "-c", code], os.environ, tmp_path / "log")
     assert process.wait(60) == expected
-    end_program(process)  # of what has ended already: nothing happens
+    end_program(process)  # it has already ended: nothing happens

@@ -1,4 +1,4 @@
-"""The owner's lock, sweeping after a crash, permissions whatever the umask, and room checked first."""
+"""Weights store and publishing: lock, sweep after a crash, permissions, free space, damage."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_claim_and_release(tmp_path: Path) -> None:
     with WeightsStore(tmp_path, Path("run")) as store:
         folder = store.incarnation_folder(0)
         weights.publish(folder, 3, "model", 10, abcd, CANARY)
-        with pytest.raises(UserError, match="active already"):
+        with pytest.raises(UserError, match="already active"):
             WeightsStore(tmp_path, Path("run")).__enter__()
         with WeightsStore(tmp_path, Path("other")), WeightsStore(tmp_path, Path("elsewhere/run")):
-            assert folder.exists()  # a living run is not swept
+            assert folder.exists()  # the folder of an active run is not swept
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_swept_at_the_next_start(tmp_path: Path) -> None:
+def test_the_folder_of_a_killed_run_is_swept_at_the_next_start(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from grpo_gsm8k.transport.weights_store import WeightsStore\n"
         "with WeightsStore(Path(sys.argv[1]), Path('dead')) as store:\n"
@@ -51,17 +51,17 @@ def test_what_a_killed_run_left_is_swept_at_the_next_start(tmp_path: Path) -> No
         assert list(tmp_path.glob("*/*")) == [store.root]
 
 
-def test_runs_that_begin_and_end_together_do_not_trip(tmp_path: Path) -> None:
-    """The last to end removes the folder of all, maybe just when another one begins."""
+def test_runs_that_start_and_end_at_the_same_time(tmp_path: Path) -> None:
+    """The last run to end removes the common folder, possibly while another run starts."""
 
-    def begin_and_end(name: str) -> int:
+    def start_and_end(name: str) -> int:
         for _ in range(200):
             with WeightsStore(tmp_path, Path(name)) as store:
                 assert store.root.is_dir()
         return 200
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(begin_and_end, "abcd")) == 800
+        assert sum(pool.map(start_and_end, "abcd")) == 800
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,7 +77,7 @@ def test_private_under_any_umask(tmp_path: Path) -> None:
         os.umask(before)
 
 
-def test_no_room_is_found_out_before_the_first_byte(tmp_path: Path) -> None:
+def test_free_space_is_checked_before_writing(tmp_path: Path) -> None:
     old = weights.publish(tmp_path, 0, "model", 4, abcd, CANARY)
     with pytest.raises(WeightsError, match="enlarge /dev/shm"):
         weights.publish(tmp_path, 1, "model", 1 << 60, lambda path: pytest.fail("wrote"), CANARY)
@@ -85,7 +85,7 @@ def test_no_room_is_found_out_before_the_first_byte(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["v0"]
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     def fail(path: Path) -> None:
         (path / weights.MODEL_FILE).write_bytes(b"half")
         raise OSError(28, "No space left on device")
