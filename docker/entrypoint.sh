@@ -1,8 +1,8 @@
 #!/bin/sh
-# What every container starts with: warns of what a run would stumble over later, becomes the right user, execs the command.
+# Entrypoint of every container: warns about problems that a run would meet later, switches to the right user, execs the command.
 #
-#   MIN_SHM_MB           how much /dev/shm the weights need (set by the image)
-#   HOST_UID, HOST_GID   whom to become where the container starts as root (the image's user; 0 stays root)
+#   MIN_SHM_MB           size of /dev/shm that the weights need (set by the image)
+#   HOST_UID, HOST_GID   user to switch to if the container starts as root (default: the image's user; 0: stay root)
 #   GRPO_VOLUME          a mounted folder that this user must be able to write to
 set -eu
 
@@ -15,7 +15,7 @@ warn() {
 check_shm() {
     megabytes=$(df --output=size --block-size=1M "$SHM" 2>/dev/null | tail -n 1 | tr -d ' ') || megabytes=0
     if [ "${megabytes:-0}" -lt "${MIN_SHM_MB:-0}" ]; then
-        warn "/dev/shm has ${megabytes:-0} MB, and weights travel through it: start the container with" \
+        warn "/dev/shm has ${megabytes:-0} MB, too little for the weights that pass through it: start the container with" \
             "--shm-size=${MIN_SHM_MB}m or more (compose: shm_size), or use a smaller model"
     fi
 }
@@ -26,29 +26,29 @@ check_gpus() {
     fi
     gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU') || true
     case $gpus in
-    0) warn "no GPU is visible: start with --gpus all, and see that the host has a driver and the NVIDIA Container Toolkit" ;;
+    0) warn "no GPU is visible: start with --gpus all, and check that the host has a driver and the NVIDIA Container Toolkit" ;;
     1) warn "one GPU is visible: use preset=one_gpu" ;;
     esac
 }
 
-step_down() { # root becomes the user of the image, or HOST_UID:HOST_GID, and owns what it has to write to
+drop_root() { # switch from root to the image's user or HOST_UID:HOST_GID, after giving it the folders that it writes to
     uid=${HOST_UID:-$(id -u lab)}
     gid=${HOST_GID:-$(id -g lab)}
     if [ "$uid" = 0 ]; then
         exec "$@"
     fi
     groupmod --non-unique --gid "$gid" lab
-    sed -i "s/^lab:x:[0-9]*:[0-9]*:/lab:x:$uid:$gid:/" /etc/passwd # usermod would walk the home folder
+    sed -i "s/^lab:x:[0-9]*:[0-9]*:/lab:x:$uid:$gid:/" /etc/passwd # usermod would chown the whole home folder
     for folder in /home/lab /cache /cache/huggingface /app/artifacts ${GRPO_VOLUME:+"$GRPO_VOLUME"}; do
-        chown "$uid:$gid" "$folder" 2>/dev/null || warn "$folder cannot be given to user $uid"
+        chown "$uid:$gid" "$folder" 2>/dev/null || warn "cannot make user $uid the owner of $folder"
     done
     exec setpriv --reuid="$uid" --regid="$gid" --init-groups -- "$@"
 }
 
 check_shm
 check_gpus
-export HOME=/home/lab USER=lab LOGNAME=lab # a user without an entry in /etc/passwd has no name, and torch asks for one
+export HOME=/home/lab USER=lab LOGNAME=lab # torch needs a user name, and a user without an entry in /etc/passwd has none
 if [ "$(id -u)" = 0 ]; then
-    step_down "$@"
+    drop_root "$@"
 fi
 exec "$@"

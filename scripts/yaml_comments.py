@@ -1,4 +1,4 @@
-"""What a YAML file of conf/ says: its values by dotted key, and the comments beside them."""
+"""Values and comments of a YAML file in conf/, by dotted key."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import yaml
 
 @dataclass(frozen=True, slots=True)
 class ConfFile:
-    """`title`: the comment at the top, as one line. `bases`: the entries of Hydra's defaults list but `_self_`."""
+    """Content of one file; values and comments by dotted key."""
 
-    title: str
+    title: str  # the comment at the top, as one line
     values: dict[str, Any]
     comments: dict[str, str]
-    bases: tuple[str | dict[str, str], ...]
+    bases: tuple[str | dict[str, str], ...]  # entries of Hydra's defaults list except `_self_`
 
 
 def read_conf(path: Path) -> ConfFile:
-    """Read one file. Keys are dotted down to what is no mapping; an empty mapping is a value."""
+    """Read one file."""
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text) or {}
     bases = tuple(entry for entry in content.pop("defaults", []) if entry != "_self_")
@@ -28,7 +28,7 @@ def read_conf(path: Path) -> ConfFile:
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key."""
+    """Return values by dotted key; an empty mapping counts as a value."""
     found: dict[str, Any] = {}
     for name, value in content.items():
         if isinstance(value, dict) and value:
@@ -66,7 +66,7 @@ def _comments(text: str) -> dict[str, str]:
 
 
 def _ends_of_lines(text: str) -> dict[int, int]:
-    """The column where the last token of each line ends: a "#" behind it begins a comment, one before it is text."""
+    """Return the column where the last token of each line ends: a "#" after it starts a comment, others are text."""
     ends: dict[int, int] = {}
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
         if token.end_mark.column:

@@ -1,4 +1,4 @@
-"""Shared by all tests: where things are, a small random model, and the command line as a real process."""
+"""Fixtures and paths for all tests: a small random model, lm-eval tasks, and the command line as a real process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests run at once
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The architecture and tokenizer of the embedded model with random weights, tied embeddings included."""
+    """A model folder with the architecture and tokenizer of the embedded model and random weights."""
     from grpo_gsm8k.tiny.network import build_model
     from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 
@@ -33,14 +33,14 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tasks of lm-eval in files, see tests/lm_eval_tasks.py."""
+    """A folder with lm-eval tasks, see tests/lm_eval_tasks.py."""
     folder = tmp_path_factory.mktemp("tasks")
     write_tasks(folder)
     return folder
 
 
 class Cli:
-    """`python cli.py ...` in a folder of its own; every run is a real process."""
+    """Runner of `python cli.py ...` as real processes with their own artifacts folder."""
 
     def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
@@ -49,7 +49,7 @@ class Cli:
         return [sys.executable, str(REPO / "cli.py"), *overrides, f"artifacts={self.artifacts}"]
 
     def start(self, *overrides: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start and do not wait; output is captured."""
+        """Start a process without waiting; its output is captured."""
         return subprocess.Popen(
             self.arguments(*overrides),
             cwd=REPO,
@@ -61,7 +61,7 @@ class Cli:
         )
 
     def run(self, *overrides: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run to the end."""
+        """Run a process to the end."""
         process = self.start(*overrides, env=env)
         try:
             out, err = process.communicate(timeout=900)
@@ -70,16 +70,16 @@ class Cli:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def runs(self) -> list[Path]:
-        """Run folders, oldest first."""
+        """Return the run folders, oldest first."""
         return sorted((self.artifacts / "runs").glob("*"))
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """A command line with an artifacts folder of its own."""
+    """A command line with its own artifacts folder."""
     return Cli(tmp_path / "artifacts")
 
 
 def read_jsonl(path: Path) -> list[dict[str, object]]:
-    """All lines of a JSONL file."""
+    """Read all lines of a JSONL file."""
     return [json.loads(line) for line in path.read_text().splitlines()]

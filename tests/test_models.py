@@ -14,7 +14,7 @@ from grpo_gsm8k.models import context_length, resolve_model
 
 @pytest.fixture
 def folder(tmp_path):
-    """The least that passes for a model folder."""
+    """A minimal model folder."""
     path = tmp_path / "mine"
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"max_position_embeddings": 64}))

@@ -1,4 +1,4 @@
-"""The embedded model: its tokenizer, its corpus, its record, and that training it is deterministic."""
+"""The embedded model: tokenizer, corpus, MADE_BY.json and deterministic training."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154,SC2016 # variables of check.sh; commands for the container's shell
-# Part of docker/check.sh: runs the image as Docker would, in namespaces of its own, and stops it.
-# `buildah run --isolation chroot` has neither a process nor a network namespace; here the image's entrypoint is PID 1, the network is
-# a loopback device, /dev/shm has the size of the compose file, and nothing of this machine is mounted but $artifacts.
+# Part of docker/check.sh: runs the image as Docker would, in its own namespaces, and stops it.
+# `buildah run --isolation chroot` has neither a process nor a network namespace. Here the image's entrypoint is PID 1, the network is
+# a loopback device, /dev/shm has the size set in the compose file, and only $artifacts is mounted from this machine.
 
 root="" container="" inside=""
 
-mount_image() { # a container of the image, as a folder
+mount_image() { # mount a container of the image as a folder
     [ -z "$root" ] || return 0
     container=$(storage from --pull=never "$image")
     root=$(storage mount "$container")
@@ -22,11 +22,11 @@ stop_container() {
     inside=""
 }
 
-# start USER LOG COMMAND...: sets $inside, the container's PID 1 as seen from here, and $outside, to wait for
+# start USER LOG COMMAND...: start a container; sets $inside, the host's PID of its PID 1, and $outside, the process to wait for
 start() {
     local user=$1 log=$2 folder identity=$1:$1
     shift 2
-    folder=$(setting workdir) # not below: the background process must have one child, the container
+    folder=$(setting workdir) # not in the command below: the container must be the only child of the background process
     if [ "$user" = lab ]; then identity=$(awk -F: '$1 == "lab" { print $3 ":" $4 }' "$root/etc/passwd"); fi
     mapfile -t environment < <(setting env)
     mapfile -t entrypoint < <(setting entrypoint)
@@ -40,12 +40,12 @@ start() {
     done
 }
 
-wait_at_most() { # until the container has ended; fails after so many seconds
+wait_at_most() { # wait_at_most SECONDS: wait until the container has ended; fails on timeout
     timeout "$1" tail --pid="$outside" --follow /dev/null &
-    wait "$!" # unlike a command in the foreground, this can be interrupted
+    wait "$!" # unlike a foreground command, wait can be interrupted
 }
 
-# run USER COMMAND...: to the end; what it printed is in $work/out
+# run USER COMMAND...: run to the end, with the output in $work/out
 run() {
     local user=$1 code=0
     shift
@@ -86,17 +86,17 @@ check_users() {
     extra_environment=()
     cp --archive "$work/passwd" "$work/group" "$root/etc"
     chmod 1777 "$artifacts"
-    if shm_size=64m run lab true && ! grep -q "shm-size" "$work/out"; then fail "64 MB of /dev/shm are not warned of"; fi
+    if shm_size=64m run lab true && ! grep -q "shm-size" "$work/out"; then fail "no warning about 64 MB of /dev/shm"; fi
     if run lab sh -c 'python -c "import socket; socket.create_connection((\"192.0.2.1\", 80), 3)" 2>/dev/null && echo network || true' &&
         grep -q network "$work/out"; then fail "there is a network"; fi
     run lab sh docker/healthcheck.sh
-    say "users: 1000 (tini is PID 1), 4321 by --user, root steps down to HOST_UID; small /dev/shm is warned of; $(tail -n 1 "$work/out")"
+    log "users: 1000 (tini is PID 1), 4321 with --user, root switches to HOST_UID; warning about small /dev/shm; $(tail -n 1 "$work/out")"
 }
 
 check_doctor() {
     local begun=$SECONDS
     run lab python cli.py command=doctor preset=cpu_demo
-    say "doctor: $(wc -l <"$work/out") lines in $((SECONDS - begun)) s, as user 1000 without a network"
+    log "doctor: $(wc -l <"$work/out") lines in $((SECONDS - begun)) s, as user 1000 without a network"
 }
 
 check_demo() {
@@ -105,10 +105,10 @@ check_demo() {
     local found
     found=$(newest_checkpoint two_updates)
     [ "$found" = step_2 ] || fail "the demo left checkpoint '$found'"
-    say "demo of 2 updates: $((SECONDS - begun)) s, checkpoint $found, files of user $(stat --format %u "$artifacts"/runs/*_two_updates/checkpoints/step_2)"
+    log "demo of 2 updates: $((SECONDS - begun)) s, checkpoint $found, files of user $(stat --format %u "$artifacts"/runs/*_two_updates/checkpoints/step_2)"
 }
 
-check_sigterm() { # the image's own command, make demo: the signal has to get through tini, make and sh
+check_sigterm() { # the image's default command, make demo: the signal must pass through tini, make and sh
     local begun=$SECONDS code=0 run_folder=""
     mapfile -t command < <(setting cmd)
     start lab "$work/out" "${command[@]}"
@@ -126,19 +126,19 @@ check_sigterm() { # the image's own command, make demo: the signal has to get th
     local found
     found=$(newest_checkpoint policy_gradient)
     if [ -z "$found" ] || [ "$code" = 0 ]; then fail "after SIGTERM: exit code $code, checkpoint '$found': $(tail -n 5 "$work/out")"; fi
-    say "SIGTERM to '${command[*]}': ended after $((SECONDS - stopped)) s with exit code $code, checkpoint $found"
+    log "SIGTERM to '${command[*]}': ended after $((SECONDS - stopped)) s with exit code $code, checkpoint $found"
     begun=$SECONDS
     run lab python cli.py command=policy_gradient preset=cpu_demo policy_gradient.updates=$((${found#step_} + 1)) \
         policy_gradient.resume_from=latest
-    say "resumed from $found: $(newest_checkpoint policy_gradient) after $((SECONDS - begun)) s"
+    log "resumed from $found: $(newest_checkpoint policy_gradient) after $((SECONDS - begun)) s"
 }
 
-newest_checkpoint() { # of a run of this name, complete ones only
+newest_checkpoint() { # newest_checkpoint NAME: the newest complete checkpoint of the run
     find "$artifacts"/runs/*_"$1"/checkpoints -mindepth 2 -maxdepth 2 -name manifest.json -path '*/step_*' -printf '%h\n' 2>/dev/null |
         sed 's|.*/||' | sort --version-sort | tail -n 1 || true
 }
 
-check_cuda() { # as far as that goes without a GPU
+check_cuda() { # everything that works without a GPU
     make_artifacts
     run lab sh -c 'python -c "import torch, vllm; print(torch.__version__, vllm.__version__)"'
     local versions
@@ -151,5 +151,5 @@ check_cuda() { # as far as that goes without a GPU
     run lab /app/docker/runpod/start.sh command=data data=chain_sum
     extra_environment=()
     [ "$(tail -n 1 "$work/out")" = afterwards ] || fail "start.sh: $(tail -n 1 "$work/out")"
-    say "CUDA image: torch and vLLM $versions, Triton's compiler works, start.sh runs a command; no GPU here to train on"
+    log "CUDA image: torch and vLLM $versions, Triton's compiler works, start.sh runs a command; no GPU here to train on"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Part of docker/check.sh, in new namespaces: lays out a container's file systems in $ROOT, then becomes UID:GID and execs the command.
+# Part of docker/check.sh, run in new namespaces: mounts a container's file systems in $ROOT, switches to UID:GID and execs the command.
 set -euo pipefail
 
 identity=$1

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154,SC2016 # variables of check.sh; apt's format is no shell expansion
-# Part of docker/check.sh: makes a base with debootstrap and builds the images on it with buildah.
+# shellcheck disable=SC2154,SC2016 # variables of check.sh; apt's format is not a shell expansion
+# Part of docker/check.sh: creates a base image with debootstrap and builds the images on it with buildah.
 
 BASE=localhost/grpo-check-base
 CANARIES=(canary-of-dotenv-file-5e1f canary-of-the-environment-77c2 canary-of-artifacts-a90b)
 
-storage() { # buildah with everything below $work
+storage() { # storage COMMAND ...: buildah with all storage in $work
     local command=$1
     shift
     local policy=()
@@ -15,7 +15,7 @@ storage() { # buildah with everything below $work
     buildah --root "$work/storage" --runroot "$work/runroot" --storage-driver "$driver" "$command" "${policy[@]}" "$@"
 }
 
-choose_driver() { # overlay needs a plain file system below it; vfs copies, and works anywhere
+choose_driver() { # overlay needs a suitable file system; vfs copies files and works everywhere
     echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/policy.json"
     driver=overlay
     buildah --root "$work/storage" --runroot "$work/runroot" --storage-driver overlay info >/dev/null 2>&1 || driver=vfs
@@ -24,7 +24,7 @@ choose_driver() { # overlay needs a plain file system below it; vfs copies, and 
 make_base() {
     choose_driver
     if storage images "$BASE" >/dev/null 2>&1; then
-        say "base: the one of before"
+        log "base: kept from an earlier run"
         return
     fi
     local line suite mirror components=main
@@ -40,14 +40,14 @@ make_base() {
     storage config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
     storage commit --quiet --rm "$container" "$BASE" >/dev/null
     rm -rf "$work/rootfs"
-    say "base: $suite by debootstrap, $(size_of "$BASE") (storage: $driver)"
+    log "base: $suite from debootstrap, $(size_of "$BASE") (storage: $driver)"
 }
 
 size_of() {
     storage images --format '{{.Size}}' "$1" | sed -n 1p
 }
 
-make_context() { # what `docker build .` would see, and on top of it what must not get into an image
+make_context() { # the files that `docker build .` would see, plus canaries that must not get into an image
     commit=$(git rev-parse HEAD)
     rm -rf "$work/context"
     mkdir -p "$work/context"
@@ -58,7 +58,7 @@ make_context() { # what `docker build .` would see, and on top of it what must n
     echo "${CANARIES[2]}" >"$work/context/artifacts/runs/notes"
 }
 
-pip_settings() { # this machine's, as one file, and the volumes that it refers to
+pip_settings() { # this machine's pip settings as one file, and the volumes that it refers to
     python3 -m pip config list | python3 "$repository/docker/check/pip_settings.py" "$work/pip" >"$work/pip.volumes"
     mapfile -t volumes <"$work/pip.volumes"
 }
@@ -74,23 +74,23 @@ make_image() { # make_image DOCKERFILE IMAGE
         --build-arg BASE_IMAGE="$BASE" --build-arg GIT_SHA="$commit" "${arguments[@]}" \
         --file "$1" --tag "$2" "$work/context" >"$work/build.log" 2>&1 ||
         fail "$1 does not build: $(tail -n 5 "$work/build.log")"
-    say "$1: built in $((SECONDS - begun)) s, $(size_of "$2")"
+    log "$1: built in $((SECONDS - begun)) s, $(size_of "$2")"
 }
 
-setting() { # one setting of the image, as lines: env, entrypoint, cmd, user, workdir, labels, healthcheck, volumes
+setting() { # setting NAME: one setting of the image as lines: env, entrypoint, cmd, user, workdir, labels, healthcheck, volumes
     storage inspect --type image "$image" | python3 "$repository/docker/check/setting.py" "$1"
 }
 
-check_settings() { # of $image; no grep -q and no head after a pipe: they leave early, and the program before them fails
+check_settings() { # no grep -q and no head after a pipe: they exit early, and the program before them fails with SIGPIPE
     [ "$(setting user)" = lab ] || fail "the image's user is $(setting user)"
     [ "$(setting entrypoint | sed -n 1p)" = tini ] || fail "PID 1 is not tini"
     setting healthcheck | grep healthcheck.sh >/dev/null || fail "the image has no health check"
-    setting volumes | grep -x /app/artifacts >/dev/null || fail "artifacts are on no volume"
+    setting volumes | grep -x /app/artifacts >/dev/null || fail "artifacts are not on a volume"
     [ "$(setting labels | sed -n 's/^org.opencontainers.image.revision=//p')" = "$commit" ] || fail "no revision label"
-    say "settings: user lab, tini, health check, volumes $(setting volumes | xargs), $(setting labels | grep -c opencontainers) OCI labels"
+    log "settings: user lab, tini, health check, volumes $(setting volumes | xargs), $(setting labels | grep -c opencontainers) OCI labels"
 }
 
-check_secrets() { # in files, names of files, and settings of the image
+check_secrets() { # search files and settings of the image for canaries
     mount_image
     printf '%s\n' "${CANARIES[@]}" >"$work/canaries"
     local found
@@ -99,5 +99,5 @@ check_secrets() { # in files, names of files, and settings of the image
     if storage inspect --type image "$image" | grep -F --file="$work/canaries"; then fail "a canary is in the image's settings"; fi
     if [ -s "$root/etc/pip.conf" ]; then fail "pip's settings got into the image"; fi
     if [ -e "$root/app/.env" ] || [ -e "$root/app/.git" ]; then fail ".env or .git got into the image"; fi
-    say "secrets: none of ${#CANARIES[@]} canaries in files and settings of the image, no .env, no .git"
+    log "secrets: none of ${#CANARIES[@]} canaries in files and settings of the image, no .env, no .git"
 }

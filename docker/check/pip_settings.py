@@ -1,8 +1,8 @@
-"""Turns `pip config list` (stdin) into FOLDER/pip.conf for a build in a container: python pip_settings.py FOLDER
+"""Convert `pip config list` (stdin) to FOLDER/pip.conf for a build in a container: python pip_settings.py FOLDER
 
-Prints the volumes to mount, one `host:container:ro` a line: the file itself, and every folder and certificate that it
-names; of an index in a folder its parent, because its pages point to files beside it. PIP_SETTINGS_LEFT_OUT names
-settings, such as find-links, that are not for this build.
+Prints the volumes to mount, one `host:container:ro` per line: the file itself, and every folder and certificate that
+it names. For an index in a folder, the parent is mounted, because its pages link to files next to it.
+PIP_SETTINGS_LEFT_OUT lists settings to ignore, such as find-links.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
         if key in left_out or key == "config-file":
             continue
         if key == "cert":
-            volumes[value] = value = "/run/pip-cert.pem"  # its own place may belong to a package of the image
+            volumes[value] = value = "/run/pip-cert.pem"  # the original path may belong to a package in the image
         for word in value.split():
             path = Path(word.removeprefix("file://"))
             if path.is_absolute() and path.exists():

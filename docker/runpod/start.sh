@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Start command of a RunPod pod. What must outlive the pod is on the network volume: artifacts, caches, git's identity.
-# The latest run of the name GRPO_RUN goes on where it was; without one, it begins.
+# Start command of a RunPod pod. Artifacts, caches and git's identity are on the network volume and survive the pod.
+# Resumes the latest run named GRPO_RUN, or starts one.
 #
-#   start.sh [overrides of cli.py ...]     without any: GRPO_ARGS; without that: wait for somebody to log in
+#   start.sh [overrides of cli.py ...]     default: GRPO_ARGS; without that: wait for a login
 #
 # GRPO_VOLUME, GRPO_RUN, GRPO_SAVE_EVERY, GRPO_SYNC_SECONDS, GRPO_WHEN_DONE: see .env.example and docs/runpod.md
 set -euo pipefail
@@ -14,7 +14,7 @@ sync_seconds=${GRPO_SYNC_SECONDS:-30}
 when_done=${GRPO_WHEN_DONE:-sleep infinity}
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
-say() {
+log() {
     echo "start.sh: $*"
 }
 
@@ -29,26 +29,26 @@ restore_from_volume() {
             "root, use an image built with --build-arg START_USER=root"
     fi
     export XDG_CACHE_HOME=$volume/cache HF_HOME=$volume/cache/huggingface
-    export GIT_CONFIG_GLOBAL=$volume/dotfiles/gitconfig # `git config --global` writes there, too
+    export GIT_CONFIG_GLOBAL=$volume/dotfiles/gitconfig # also where `git config --global` writes
     touch "$GIT_CONFIG_GLOBAL"
     git config --global user.email >/dev/null ||
-        say "git has no identity yet: git config --global user.name NAME; git config --global user.email ADDRESS"
+        log "git has no identity yet: git config --global user.name NAME; git config --global user.email ADDRESS"
 }
 
-command_of() { # the value of command=... among the arguments
+command_of() { # print the value of command=... in the arguments
     for argument in "$@"; do
         case $argument in
         command=*) echo "${argument#command=}" ;;
-        name=* | artifacts=*) fail "$argument: here GRPO_RUN names the run, and artifacts are in $volume/artifacts" ;;
+        name=* | artifacts=*) fail "$argument cannot be set here: GRPO_RUN names the run, and artifacts are in $volume/artifacts" ;;
         esac
     done
 }
 
-latest_run() { # run folders begin with the time, so the last name is the newest
+latest_run() { # print the newest run folder of this name: folder names start with the time
     find "$volume/artifacts/runs" -mindepth 1 -maxdepth 1 -type d -name "????????-??????_$run_name" | sort | tail -n 1
 }
 
-is_done() { # a folder whose summary.json says so; one of a killed run is absent or says interrupted
+is_done() { # whether the run has finished, according to its summary.json; a killed run has none, or status interrupted
     python - "$1/summary.json" <<'PYTHON'
 import json, pathlib, sys
 file = pathlib.Path(sys.argv[1])
@@ -56,21 +56,21 @@ sys.exit(not (file.is_file() and json.loads(file.read_text()).get("status") in (
 PYTHON
 }
 
-keep_flushing() { # checkpoints are flushed as they are saved; this takes metrics, rollouts and logs to the volume
+keep_flushing() { # flush metrics, rollouts and logs to the volume; checkpoints are flushed when they are saved
     while sleep "$sync_seconds" && kill -0 "$1" 2>/dev/null; do
         sync --file-system "$volume"
     done
 }
 
-run_to_the_end() { # as a child, so that something can follow; SIGTERM is passed on, and the exit code is the run's
-    local code signalled=yes
+run_to_the_end() { # run as a child, so that a command can follow; forwards SIGTERM and returns the run's exit code
+    local code signaled=yes
     "$@" &
     local child=$!
-    trap 'signalled=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
+    trap 'signaled=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
     keep_flushing "$child" >/dev/null 2>&1 &
     local flusher=$!
-    while [ -n "$signalled" ]; do # a signal makes wait return before the child is done
-        signalled="" code=0
+    while [ -n "$signaled" ]; do # a signal makes wait return before the child has ended
+        signaled="" code=0
         wait "$child" || code=$?
     done
     kill "$flusher" 2>/dev/null || true
@@ -79,7 +79,7 @@ run_to_the_end() { # as a child, so that something can follow; SIGTERM is passed
 }
 
 finish() {
-    say "$1; next: $when_done"
+    log "$1; next: $when_done"
     exec bash -c "$when_done"
 }
 
@@ -90,25 +90,25 @@ if [ $# = 0 ]; then
     set -- "${arguments[@]}"
 fi
 if [ $# = 0 ]; then
-    finish "nothing to run: set GRPO_ARGS, or log in and start python cli.py ... artifacts=$volume/artifacts"
+    finish "nothing to run: set GRPO_ARGS, or log in and run python cli.py ... artifacts=$volume/artifacts"
 fi
 
 command=$(command_of "$@")
 case $command in
-policy_gradient | sft) # a checkpoint after each update, because a spot pod gets five seconds, too few for a large one
+policy_gradient | sft) # save every update by default: a spot pod gets five seconds' notice, too few to save a large checkpoint
     defaults=("name=$run_name" "artifacts=$volume/artifacts" "$command.save_every=$save_every")
     run=$(latest_run)
     if [ -n "$run" ] && is_done "$run"; then
-        finish "$run is done; another GRPO_RUN begins another run"
+        finish "$run is done; set another GRPO_RUN to start another run"
     elif [ -n "$run" ]; then
-        say "going on with $run"
+        log "resuming $run"
         defaults+=("$command.resume_from=$run")
     fi
     ;;
 *) defaults=("artifacts=$volume/artifacts") ;;
 esac
 
-say "python cli.py" "${defaults[@]}" "$@"
+log "python cli.py" "${defaults[@]}" "$@"
 code=0
 run_to_the_end python cli.py "${defaults[@]}" "$@" || code=$?
 [ "$code" = 0 ] || exit "$code"

@@ -1,4 +1,4 @@
-"""What the entrypoint warns of and becomes, the health check, pip's settings for a build: without a container."""
+"""Entrypoint, health check and pip settings for a build, tested without a container."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import REPO
 
 ENTRYPOINT = str(REPO / "docker/entrypoint.sh")
-KEEP_USER = {"HOST_UID": "0", "HOST_GID": "0"} if os.getuid() == 0 else {}  # nobody's /etc/passwd is changed here
+KEEP_USER = {"HOST_UID": "0", "HOST_GID": "0"} if os.getuid() == 0 else {}  # these tests must not change /etc/passwd
 
 
 def enter(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def enter(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_it_becomes_the_command() -> None:
+def test_it_execs_the_command() -> None:
     done = enter("sh", "-c", "exit 7")
     assert done.returncode == 7
     process = subprocess.Popen([ENTRYPOINT, "sleep", "600"], env={**os.environ, **KEEP_USER})
@@ -37,7 +37,7 @@ def test_it_becomes_the_command() -> None:
         b"sleep" not in Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")[0] and time.monotonic() < until
     ):
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)  # no shell is left that could swallow it
+    process.send_signal(signal.SIGTERM)  # no shell is left that could ignore it
     assert process.wait(timeout=60) == -signal.SIGTERM
 
 
@@ -46,7 +46,7 @@ def test_every_user_has_a_name_and_a_home() -> None:
     assert done.stdout.split() == ["lab", "/home/lab"]
 
 
-def test_small_shared_memory_is_warned_of(tmp_path: Path) -> None:
+def test_small_shared_memory_causes_a_warning(tmp_path: Path) -> None:
     done = enter("true", SHM=str(tmp_path), MIN_SHM_MB=str(2**40))
     assert done.returncode == 0
     assert f"--shm-size={2**40}m" in done.stderr
@@ -76,7 +76,7 @@ def health(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[st
 def test_health(tmp_path: Path) -> None:
     done = health(tmp_path)
     assert (done.returncode, done.stdout) == (0, "healthy\n")
-    assert list(tmp_path.iterdir()) == []  # it leaves nothing behind
+    assert list(tmp_path.iterdir()) == []  # no leftovers
     full = health(tmp_path, MIN_FREE_MB=str(2**40))
     assert full.returncode == 1
     assert "no checkpoint will fit" in full.stdout
@@ -115,8 +115,8 @@ def test_pip_settings_of_a_machine_reach_a_build(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="needs root")
-def test_root_steps_down(tmp_path: Path) -> None:
-    """In a user and mount namespace of its own, with copies of the files that the entrypoint changes."""
+def test_root_is_dropped(tmp_path: Path) -> None:
+    """Run in a separate mount namespace, with copies of the files that the entrypoint changes."""
     if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
         pytest.skip("needs mount namespaces")
     script = tmp_path / "inside.sh"

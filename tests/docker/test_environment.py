@@ -1,4 +1,4 @@
-""".env.example names every variable that is read anywhere."""
+"""The file .env.example lists every environment variable that is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import dotenv
 
 from tests.conftest import REPO
 
-# Read by libraries that we rely on, and meant for users.
+# Read by libraries, and meant for users.
 OF_LIBRARIES = {
     "HF_TOKEN",
     "HF_HOME",
@@ -19,7 +19,7 @@ OF_LIBRARIES = {
     "WANDB_BASE_URL",
     "XDG_CACHE_HOME",
 }
-# Only ever written, or the system's own.
+# Only written, or set by the system.
 NOT_SETTINGS = {
     "HOME", "USER", "LOGNAME", "PATH", "PWD", "HOSTNAME", "SECONDS", "BASH_SOURCE", "TMPDIR",
     "VLLM_ENABLE_V1_MULTIPROCESSING", "PYTHONPATH", "DEBIAN_FRONTEND", "LANG",
@@ -40,12 +40,12 @@ def code(*patterns: str) -> list[Path]:
 
 
 def read_anywhere() -> set[str]:
-    """Every variable that Python, shell, make, the configuration or compose asks for."""
+    """Return every variable that Python, shell, make, the configuration or compose reads."""
     found = set(OF_LIBRARIES)
     for path in code("cli.py", "grpo_gsm8k/**/*.py", "benchmarks/*.py", "scripts/*.py"):
         found |= names(PYTHON, path.read_text())
     for path in code("docker/*.sh", "docker/runpod/*.sh", "scripts/*.sh"):
-        if path.name != "check.sh":  # its settings are for developers and stand in its head
+        if path.name != "check.sh":  # its settings are for developers and documented in its header
             text = path.read_text()
             found |= names(SHELL, text) - names(SHELL_ASSIGNED, text)
     found |= names(MAKE, (REPO / "Makefile").read_text())
@@ -57,7 +57,7 @@ def read_anywhere() -> set[str]:
 
 
 def named() -> set[str]:
-    """Every variable of .env.example, those in comments too."""
+    """Return every variable in .env.example, including commented-out ones."""
     text = (REPO / ".env.example").read_text()
     return set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE)) | set(
         re.findall(r"\b([A-Z]+_[A-Z0-9_]+)\b", text)
@@ -72,13 +72,13 @@ def test_every_variable_that_is_read_is_in_the_example() -> None:
 
 
 def test_the_example_names_nothing_that_is_not_read() -> None:
-    """Of the variables that are ours by their name."""
+    """Every variable with one of this project's prefixes is read."""
     ours = {name for name in named() if name.startswith(("GRPO_", "HOST_"))}
     assert ours <= read_anywhere()
 
 
 def test_a_plain_copy_sets_nothing() -> None:
-    """Copying .env.example to .env changes no behaviour: what is set there is empty, and a secret."""
+    """Copying .env.example to .env changes no behavior: the variables set there are empty secrets."""
     values = dotenv.dotenv_values(REPO / ".env.example")
     assert set(values.values()) == {""}
     assert set(values) == {"DEEPSEEK_API_KEY", "WANDB_API_KEY", "HF_TOKEN", "PIP_EXTRA_INDEX_URL"}

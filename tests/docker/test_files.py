@@ -1,4 +1,4 @@
-"""The files of docker/, the compose file and the workflows, as far as they can be checked without building."""
+"""The files in docker/, the compose file and the workflows, checked without a build."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_scripts_have_no_warnings(script: str) -> None:
 
 
 def instructions(dockerfile: str) -> list[tuple[str, str]]:
-    """Name and arguments of every instruction, continuation lines joined, comments left out."""
+    """Return name and arguments of every instruction, with continuation lines joined and without comments."""
     text = re.sub(r"\\\n\s*", "", re.sub(r"^\s*#.*\n", "", (REPO / dockerfile).read_text(), flags=re.MULTILINE))
     return [(line.partition(" ")[0], line.partition(" ")[2]) for line in text.splitlines() if line.strip()]
 
@@ -65,7 +65,7 @@ def test_images(dockerfile: str) -> None:
     assert not [name for name in named if SECRET_NAME.search(name)]
 
 
-def test_what_is_secret_or_large_stays_out_of_the_build_context() -> None:
+def test_secrets_and_large_folders_are_not_in_the_build_context() -> None:
     ignored = (REPO / ".dockerignore").read_text().split()
     assert {".git", ".env", ".venv", "artifacts", "wandb"} <= set(ignored)
 
@@ -86,7 +86,7 @@ def test_services() -> None:
         mounts = [volume.rpartition(":")[2] for volume in service["volumes"]]
         assert mounts == ["/app/artifacts", "/cache"]
         assert (REPO / service["build"]["dockerfile"]).is_file()
-        assert all("=" not in name for name in service["environment"])  # no values in here
+        assert all("=" not in name for name in service["environment"])  # names only, no values
     assert set(COMPOSE["volumes"]) == {"artifacts", "cache"}
     grpo = services["grpo"]
     (devices,) = grpo["deploy"]["resources"]["reservations"]["devices"]
@@ -97,7 +97,7 @@ def test_services() -> None:
 
 
 def test_shared_memory_holds_the_weights_of_the_default_model() -> None:
-    """1.54e9 parameters (Qwen2.5-Math-1.5B's card) in bf16: two versions, and one that a validation is pinned to."""
+    """Room for three versions of 1.54e9 bf16 parameters (Qwen2.5-Math-1.5B), one of them pinned by a validation."""
     version_gb = 1.54e9 * 2 / 1e9
     assert float(COMPOSE["services"]["grpo"]["shm_size"].removesuffix("gb")) > 3 * version_gb
     warned_below = next(
@@ -106,7 +106,7 @@ def test_shared_memory_holds_the_weights_of_the_default_model() -> None:
     assert int(re.findall(r"MIN_SHM_MB=(\d+)", warned_below)[0]) * 2**20 / 1e9 > 3 * version_gb
 
 
-def test_the_pod_template_has_no_secrets_and_starts_what_is_there() -> None:
+def test_the_pod_template_has_no_secrets_and_its_start_command_exists() -> None:
     assert TEMPLATE["dockerStartCmd"] == ["/app/docker/runpod/start.sh"]
     assert (REPO / "docker/runpod/start.sh").stat().st_mode & 0o111
     mount = TEMPLATE["volumeMountPath"]
@@ -135,7 +135,7 @@ def test_workflows_call_make_targets_only() -> None:
 
 
 def test_no_shell_stands_between_make_and_a_run(tmp_path: Path) -> None:
-    """`make demo` is what the CPU image runs: the signal that stops a container goes to make, and then to Python."""
+    """`make demo` is the CPU image's command: the signal that stops a container must pass through make to Python."""
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     for target in ("demo", "pipeline"):
         command = ["make", "--dry-run", target, f"GRPO_VENV={tmp_path}"]

@@ -1,4 +1,4 @@
-"""The start command of a RunPod pod: what it restores, when it goes on with a run, and what an interruption costs."""
+"""The start command of a RunPod pod: what it restores, when it resumes a run, and what an interruption loses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import REPO, read_jsonl
 START = str(REPO / "docker/runpod/start.sh")
 GRACE_SECONDS = 5  # between RunPod's SIGTERM and its SIGKILL
 UPDATES = 2
-# One update takes much longer than the grace period: its rollouts are learned many times over.
+# Many epochs per batch, so that one update takes much longer than the grace period.
 TRAINING = (
     "command=policy_gradient",
     "preset=cpu_demo",
@@ -34,7 +34,7 @@ TRAINING = (
 
 
 class Pod:
-    """The start command with a network volume of its own."""
+    """The start command with its own network volume."""
 
     def __init__(self, volume: Path) -> None:
         self.volume = volume
@@ -76,7 +76,7 @@ def pod(tmp_path: Path) -> Pod:
 
 
 def kill_pod(process: subprocess.Popen[str]) -> int:
-    """SIGKILL everything, as when a container ends; returns how many processes there were."""
+    """Kill all processes, as when a container ends. Returns how many there were."""
     try:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -98,21 +98,21 @@ def test_a_volume_that_cannot_be_written_to_is_one_line(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize("argument", ["name=mine", "artifacts=elsewhere"])
-def test_what_the_pod_decides_is_refused(pod: Pod, argument: str) -> None:
+def test_arguments_set_by_the_pod_are_refused(pod: Pod, argument: str) -> None:
     code, output = pod.run(*TRAINING, argument)
     assert code == 2
     assert argument in output.splitlines()[-1]
     assert pod.runs() == []
 
 
-def test_without_arguments_it_waits_for_somebody(pod: Pod) -> None:
+def test_without_arguments_it_waits_for_a_login(pod: Pod) -> None:
     code, output = pod.run(GRPO_ARGS="")
     assert code == 0
     assert output.splitlines()[-1] == "this is afterwards"
     assert (pod.volume / "cache/huggingface").is_dir()
 
 
-def test_git_remembers_who_you_are(pod: Pod) -> None:
+def test_gits_identity_is_on_the_volume(pod: Pod) -> None:
     asked = 'git config --global user.email || git config --global user.email "me@example.org"'
     assert "git has no identity yet" in pod.run(GRPO_WHEN_DONE=asked)[1]
     code, output = pod.run(GRPO_WHEN_DONE=asked)
@@ -128,18 +128,18 @@ def test_arguments_come_from_the_environment_and_errors_are_passed_on(pod: Pod) 
 
 
 @pytest.mark.parametrize(
-    ("status", "goes_on"), [("done", False), ("stopped early", False), ("interrupted", True), ("failed", True)]
+    ("status", "resumed"), [("done", False), ("stopped early", False), ("interrupted", True), ("failed", True)]
 )
-def test_only_a_run_that_is_not_done_goes_on(pod: Pod, status: str, goes_on: bool) -> None:
+def test_only_a_run_that_is_not_done_is_resumed(pod: Pod, status: str, resumed: bool) -> None:
     for stamp, name in (("20260101-000000", "pod"), ("20260102-000000", "pod"), ("20260103-000000", "other_pod")):
         folder = pod.volume / "artifacts/runs" / f"{stamp}_{name}"
         folder.mkdir(parents=True)
         (folder / "summary.json").write_text(json.dumps({"status": status}))
     code, output = pod.run("command=policy_gradient", "preset=cpu_demo", "policy_gradient.no_such_key=1")
-    assert code == (2 if goes_on else 0)
+    assert code == (2 if resumed else 0)
     latest = pod.volume / "artifacts/runs/20260102-000000_pod"
-    assert (f"policy_gradient.resume_from={latest}" in output) == goes_on
-    assert (f"{latest} is done" in output) == (not goes_on)
+    assert (f"policy_gradient.resume_from={latest}" in output) == resumed
+    assert (f"{latest} is done" in output) == (not resumed)
 
 
 def steps_of(run: Path) -> list[object]:
@@ -154,8 +154,8 @@ def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> N
 
 
 @pytest.mark.slow
-def test_an_interruption_costs_the_running_update_and_nothing_else(pod: Pod) -> None:
-    """Interrupted twice: before there is a checkpoint, and in the middle of the second update."""
+def test_an_interruption_only_loses_the_running_update(pod: Pod) -> None:
+    """Interrupt twice: before the first checkpoint, and during the second update."""
     process = pod.start(*TRAINING)
     wait_for(process, lambda: bool(pod.runs()) and (pod.runs()[0] / "events.jsonl").exists())
     kill_pod(process)
@@ -163,15 +163,15 @@ def test_an_interruption_costs_the_running_update_and_nothing_else(pod: Pod) -> 
 
     process = pod.start(*TRAINING)
     wait_for(process, lambda: 1 in steps_of(pod.runs()[0]))
-    (run,) = pod.runs()  # the same one goes on
+    (run,) = pod.runs()  # the same run was resumed
     wait_for(process, (run / "checkpoints/step_1/manifest.json").exists)
     process.send_signal(signal.SIGTERM)
     until = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < until:
-        assert process.poll() is None, "it ended within the grace period: this machine needs a longer update"
+        assert process.poll() is None, "the run ended within the grace period: this machine needs a longer update"
         time.sleep(0.05)
     assert steps_of(run) == [1]
-    assert kill_pod(process) >= 4  # start.sh, orchestrator, actor, learner: the fault fired
+    assert kill_pod(process) >= 4  # start.sh, orchestrator, actor, learner: they were all still running
     process.communicate()
 
     code, output = pod.run(*TRAINING)
@@ -183,7 +183,7 @@ def test_an_interruption_costs_the_running_update_and_nothing_else(pod: Pod) -> 
     starts = [event for event in read_jsonl(run / "events.jsonl") if event["kind"] == "start"]
     assert len(starts) == 3
     saved = [event["step"] for event in read_jsonl(run / "events.jsonl") if event["kind"] == "checkpoint"]
-    assert saved == list(range(1, UPDATES + 1))  # update 1 was not computed again
+    assert saved == list(range(1, UPDATES + 1))  # update 1 was not repeated
     account = ledger.read(run / "ledger.jsonl")
     uses = [(use.epoch, use.prompt_id) for use in account.uses()]
     assert len(uses) == len(set(uses)) == UPDATES * 16

@@ -55,7 +55,7 @@ def test_json_lines_without_space_stay_whole(tmp_path: Path) -> None:
     before = lines.path.read_bytes()
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))  # the second line fits in part only
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))  # the second line only fits partly
     try:
         with pytest.raises(OSError, match="too large"):
             lines.append({"a": "y" * 80})

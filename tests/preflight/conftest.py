@@ -1,4 +1,4 @@
-"""A machine as it could be, and models as their `config.json` describes them."""
+"""Example machines, and model shapes from `config.json`."""
 
 from __future__ import annotations
 

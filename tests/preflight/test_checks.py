@@ -1,4 +1,4 @@
-"""Judging a machine, the doctor's report, and the check that training begins with."""
+"""Checks of a machine, the doctor's report, and the check before training."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_missing_gpu_names_its_key() -> None:
     assert "actor.device: cuda:2 is configured" in many[0].text
 
 
-def test_a_gpu_that_somebody_uses_is_a_warning() -> None:
+def test_a_gpu_in_use_is_a_warning() -> None:
     used = replace(H100, free_gib=20.0)
     lines = gpu_lines(replace(MACHINE, gpus=(H100, used), links=""), configuration())
     assert [item.status for item in lines] == [Status.OK, Status.WARNING]
@@ -107,7 +107,7 @@ def test_training_that_cannot_fit_is_refused_with_overrides_that_do(shape_3b: Mo
         gate.check_fit(replace(large, shm_free_gib=1.0), config, shape_3b, 300)
 
 
-def test_a_cpu_run_is_judged_by_its_memory() -> None:
+def test_a_cpu_run_is_checked_against_its_memory() -> None:
     shape, config = from_weights(EMBEDDED_TINY), configuration("preset=cpu_demo")
     assert gate.check_fit(CPU, config, shape, 30).sides.fits
     with pytest.raises(UserError, match="learner"):
@@ -135,14 +135,14 @@ def test_prices_come_from_the_table(shape_1_5b: ModelShape) -> None:
 def test_report_as_json(shape_3b: ModelShape, capsys: pytest.CaptureFixture[str]) -> None:
     config = configuration(*FOUR_OF_384, "doctor.json=true", "doctor.gpu=a100-40gb")
     assert report(MACHINE, config, shape_3b) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told["ok"] is False
-    assert told["fits"] is False
-    assert told["learner"]["weights"] == 4 * 3_085_938_688
-    assert told["nearest_that_fits"][0] == "learner.gradient_checkpointing=true"
-    assert {check["status"] for check in told["checks"]} == {"ok", "failure"}
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["ok"] is False
+    assert shown["fits"] is False
+    assert shown["learner"]["weights"] == 4 * 3_085_938_688
+    assert shown["nearest_that_fits"][0] == "learner.gradient_checkpointing=true"
+    assert {check["status"] for check in shown["checks"]} == {"ok", "failure"}
     roomy = configuration(*FOUR_OF_384, "doctor.json=true", "doctor.gpu=a100-80gb")
-    assert report(replace(MACHINE, disk_free_gib=1.0), roomy, shape_3b) == 0  # the disk here is not the one there
+    assert report(replace(MACHINE, disk_free_gib=1.0), roomy, shape_3b) == 0  # doctor.gpu: another disk
     assert json.loads(capsys.readouterr().out)["fits"] is True
 
 
@@ -155,7 +155,7 @@ def test_report_for_people(shape_3b: ModelShape, capsys: pytest.CaptureFixture[s
     assert report(MACHINE, configuration("doctor.gpu=a100-40gb", "doctor.force=true"), shape_3b) == 0
 
 
-def test_a_model_that_nobody_knows_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_model_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(MACHINE, configuration(), None, "model.path=x: not there") == 1
     assert "model.path=x: not there" in capsys.readouterr().out
 
@@ -179,12 +179,12 @@ def test_the_check_before_training_imports_neither_torch_nor_transformers() -> N
         "print({'torch', 'vllm', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
-    said, modules = done.stdout.strip().splitlines()
-    assert said.startswith("preflight: learner ")
+    line, modules = done.stdout.strip().splitlines()
+    assert line.startswith("preflight: learner ")
     assert modules == "set()"
 
 
-def test_probe_sees_this_machine() -> None:
+def test_probe_of_this_machine() -> None:
     machine: Machine = probe(configuration("preset=cpu_demo"))
     assert machine.threads >= 1
     assert machine.ram_gib > 0.5

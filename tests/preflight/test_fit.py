@@ -1,4 +1,4 @@
-"""Verdicts, the nearest configuration that fits, and what the engine needs."""
+"""Whether a run fits, the nearest configuration that does, and the engine's needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm
 from grpo_gsm8k.preflight.fit import Sides, with_overrides
 from grpo_gsm8k.preflight.parameters import ModelShape
 
-# Four sequences of at most 384 tokens at a time: so a 3B model was trained on 80 GB after 40 GB had failed.
+# Four sequences of at most 384 tokens at a time: with these, a 3B model could be trained on 80 GB but not on 40 GB.
 FOUR_OF_384 = ("learner.token_budget=1536", "policy_gradient.max_new_tokens=256", "actor.max_model_len=384")
 
 
@@ -77,7 +77,7 @@ def test_the_engine_by_hand(shape_1_5b: ModelShape) -> None:
     sides = on("h100-80gb", shape_1_5b, configuration())
     assert sides.actor.cache_per_token == 2 * 28 * 2 * 128 * 2  # keys and values, layers, heads, width, bf16
     assert sides.actor.weights == 2 * shape_1_5b.parameters
-    assert sides.actor.sequences == 256  # actor.max_num_seqs: the cache holds more
+    assert sides.actor.sequences == 256  # actor.max_num_seqs; the cache holds more
     small = on("rtx4090", shape_1_5b, configuration())
     assert small.actor.sequences == int(small.actor.cache / (28 * 1024 * 4096)) < 256
 

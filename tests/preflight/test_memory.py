@@ -1,4 +1,4 @@
-"""The activations that the estimate counts are the tensors that autograd keeps."""
+"""The estimated activations equal the tensors that autograd saves."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_activations_are_what_autograd_keeps(random_model: Path, name: str, size
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # held, so that no address is used twice
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # kept alive, so that no address is reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -61,7 +61,7 @@ def test_activations_are_what_autograd_keeps(random_model: Path, name: str, size
     )
     tokens, predicted = len(micro.tokens.input_ids_T), len(micro.tokens.targets_N)
     groups = 12 // size
-    # The estimate is for one group: the same tokens per group, once for each.
+    # The estimate is for one group, so it is multiplied by the number of groups.
     load = Load(tokens // groups, predicted // groups, size if size > 1 else 0, PROMPT)
     estimate = groups * activations(from_config(random_model), config.learner, load)
     assert estimate == pytest.approx(counted, rel=0.08)

@@ -1,4 +1,4 @@
-"""The estimate against the measured peak of real steps; `make bench-memory` prints more."""
+"""The memory estimate compared with the measured peak of real steps; `make bench-memory` prints more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts from config.json alone equal those of loaded models, and those of the weights' headers."""
+"""Counts from config.json equal those of loaded models and of the weight files' headers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_head_of_its_own_counts(tmp_path: Path) -> None:
     assert untied.trunk == tied.trunk
 
 
-def test_what_is_not_understood_is_refused(tmp_path: Path) -> None:
+def test_unsupported_architectures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.path"):
         from_config(folder_with({"model_type": "no_such"}, tmp_path / "unknown"))
     gpt2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50}

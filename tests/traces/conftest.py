@@ -27,7 +27,7 @@ class TracesCli:
     """`python cli.py command=traces` against a test server, on a few generated sums."""
 
     def __init__(self, cli: Cli, url: str, problems: int) -> None:
-        """Prepares the data in this process, where the library that makes it is loaded once."""
+        """Prepare the data in this process, which imports the generating library only once."""
         self._cli = cli
         self.folder = cli.artifacts / "chain_sum_traces"
         data = [
@@ -54,7 +54,7 @@ class TracesCli:
         return self._cli.start(*self._arguments, *overrides, env={**self._env, **env})
 
     def run(self, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """To the end, in this process: starting one takes longer than what most tests look at."""
+        """Run to the end in this process, since starting one takes longer than most tests."""
         arguments = [*self._arguments, *overrides, f"artifacts={self._cli.artifacts}"]
         out, err = io.StringIO(), io.StringIO()
         with (
@@ -66,11 +66,11 @@ class TracesCli:
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def run_process(self, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """To the end, as a process."""
+        """Run to the end as a separate process."""
         return self._cli.run(*self._arguments, *overrides, env={**self._env, **env})
 
     def raw(self) -> list[dict[str, Any]]:
-        """Whole lines of raw.jsonl; a line that is being written, or was cut off, is left out."""
+        """Return the complete lines of raw.jsonl, without one that is being written or is torn."""
         path = self.folder / "raw.jsonl"
         data = path.read_bytes() if path.exists() else b""
         return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
@@ -99,5 +99,5 @@ def traces(cli: Cli, teacher: Teacher) -> TracesCli:
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The reason on stderr."""
+    """Return the last line on stderr, which is the reason of a failure."""
     return done.stderr.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""A chat API on 127.0.0.1 that solves sums, misbehaves as it is told, and keeps its own books."""
+"""A chat API on 127.0.0.1 that solves sums, injects faults, and records what it bills."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "sk-test-4f1e2d3c5b6a"
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it arrived."""
+    """One received request."""
 
     number: int  # from 1
     body: dict[str, Any]
@@ -30,7 +30,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done instead of an answer: an HTTP status, or status 0 to bill and then drop the connection."""
+    """A fault instead of an answer: an HTTP status, or 0 to bill the request and drop the connection."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Fault:
 
 @dataclass
 class Teacher:
-    """What the server does, and what it saw."""
+    """Behavior of the server, and its record of all requests."""
 
     fault: Callable[[Asked], Fault | None] = lambda asked: None
     delay_s: float = 0.0
@@ -68,7 +68,7 @@ class Teacher:
             self.under_way -= 1
 
     def completion(self, asked: Asked) -> dict[str, Any]:
-        """An answer, and its line in the books."""
+        """Return an answer and bill it."""
         reference = f"ref{asked.number}"
         usage = (40 + asked.number % 7, 30 + asked.number % 61)
         with self.lock:
@@ -87,7 +87,7 @@ class Teacher:
 
 
 def solve(question: str) -> int:
-    """The value of the sum in a question of reasoning-gym's chain_sum."""
+    """Return the value of the sum in a question of reasoning-gym's chain_sum."""
     terms = re.findall(r"[-+]?\s*\d+", question.rpartition("=")[0].rpartition(":")[2])
     return sum(int(term.replace(" ", "")) for term in terms)
 
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -135,12 +135,12 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed is no news."""
+        """Ignore errors of killed clients."""
 
 
 @contextmanager
 def serve(teacher: Teacher) -> Iterator[Teacher]:
-    """Run until the block ends."""
+    """Serve until the block ends."""
     handler = type("Handler", (_Handler,), {"teacher": teacher})
     server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -1,4 +1,4 @@
-"""Money to the last digit, and what a kill leaves in doubt."""
+"""The budget: exact amounts, reservations, and requests without an answer."""
 
 from __future__ import annotations
 

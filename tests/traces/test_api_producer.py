@@ -1,4 +1,4 @@
-"""The real command against a server that misbehaves: nothing is lost, asked twice, or paid beyond the budget."""
+"""The real command against a faulty server: nothing is lost, requested twice, or paid beyond the budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRICE_IN, PRICE_OUT = Decimal("0.28"), Decimal("0.42")
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Poll while the process lives; its own output explains an early end."""
+    """Poll while the process runs; if it ends early, fail with its output."""
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -46,7 +46,7 @@ def everything_billed(teacher: Teacher) -> Decimal:
 
 
 def in_doubt(traces: TracesCli) -> Decimal:
-    """What the requests without an answer count for in the budget."""
+    """Return what requests without an answer are charged."""
     return Decimal(str(traces.report()["unanswered_requests_cost_usd_at_most"]))
 
 
@@ -70,7 +70,7 @@ def test_two_kills_lose_nothing_and_repeat_nothing(cli: Cli, teacher: Teacher) -
         assert process.returncode == -signal.SIGKILL
         assert lines <= len(traces.done()) < 400
     with (traces.folder / "raw.jsonl").open("ab") as file:
-        file.write(b'{"id": "torn')  # as a kill inside of a write leaves it
+        file.write(b'{"id": "torn')  # as after a kill during a write
     done = traces.run_process("traces.samples_per_prompt=2")
     assert done.returncode == 0, done.stderr
     assert "removed 12 bytes" in done.stdout
@@ -100,7 +100,7 @@ def test_two_kills_lose_nothing_and_repeat_nothing(cli: Cli, teacher: Teacher) -
     assert [line["id"] for line in written] == [f"{name}/{n}" for name in traces.ids("train") for n in (0, 1)]
     assert all(line["response"].endswith(f"\n#### {solve(line['prompt'])}") for line in written)
     before = len(teacher.asked)
-    again = traces.run("traces.samples_per_prompt=2", TEST_TEACHER_KEY="")  # nothing to ask: no key is needed
+    again = traces.run("traces.samples_per_prompt=2", TEST_TEACHER_KEY="")  # nothing is missing, so no key is needed
     assert again.returncode == 0, again.stderr
     assert len(teacher.asked) == before
     assert_no_key(cli.artifacts, done, again)
@@ -122,7 +122,7 @@ def test_concurrency_is_bounded_and_used(traces: TracesCli, teacher: Teacher) ->
     assert not any("temperature" in asked.body for asked in teacher.asked)
 
 
-def test_the_budget_stops_before_it_is_exceeded_and_goes_on_when_raised(traces: TracesCli, teacher: Teacher) -> None:
+def test_the_budget_stops_before_it_is_exceeded_and_continues_when_raised(traces: TracesCli, teacher: Teacher) -> None:
     teacher.delay_s = 0.05
     limit = Decimal("0.0003")
     stopped = traces.run(f"traces.max_cost_usd={limit}", "traces.temperature=0.7")
@@ -133,7 +133,7 @@ def test_the_budget_stops_before_it_is_exceeded_and_goes_on_when_raised(traces: 
     assert 0 < bill == paid(traces.raw()) <= limit
     sent = [json.loads(line) for line in (traces.folder / "sent.jsonl").read_text().splitlines()]
     most = max(Decimal(line["most_usd"]) for line in sent)
-    assert bill + most > limit * Decimal("0.95")  # the room that is left is less than about one request
+    assert bill + most > limit * Decimal("0.95")  # less than about one request is left
     assert {asked.body["temperature"] for asked in teacher.asked} == {0.7}
     same = traces.run(f"traces.max_cost_usd={limit}", "traces.temperature=0.7")
     assert same.returncode == 1
@@ -152,11 +152,11 @@ def test_tokens_have_a_limit_too(traces: TracesCli, teacher: Teacher) -> None:
 @pytest.mark.parametrize(
     ("status", "needle"), [(401, "TEST_TEACHER_KEY"), (402, "balance"), (403, "traces.model"), (404, "base_url")]
 )
-def test_what_every_request_would_meet_stops_the_command(
+def test_an_error_of_every_request_stops_the_command(
     status: int, needle: str, traces: TracesCli, teacher: Teacher, cli: Cli
 ) -> None:
     teacher.fault = lambda asked: Fault(status, message=f"refused: {KEY}")
-    teacher.delay_s = 0.1  # so that several are refused at the same moment
+    teacher.delay_s = 0.1  # so that several requests are refused at the same time
     done = traces.run("traces.concurrency=4")
     assert done.returncode == 2
     assert needle in last_line(done)
@@ -165,7 +165,7 @@ def test_what_every_request_would_meet_stops_the_command(
     assert_no_key(cli.artifacts, done)
 
 
-def test_one_bad_prompt_is_recorded_and_asked_again_later(traces: TracesCli, teacher: Teacher, cli: Cli) -> None:
+def test_one_bad_prompt_is_recorded_and_requested_again_later(traces: TracesCli, teacher: Teacher, cli: Cli) -> None:
     teacher.fault = lambda asked: Fault(400, message=f"too odd for {KEY}") if asked.number == 4 else None
     teacher.finish_reason = lambda asked: "length" if asked.number == 6 else "stop"
     first = traces.run()
@@ -203,7 +203,7 @@ def test_attempts_are_bounded(traces: TracesCli, teacher: Teacher) -> None:
     assert "500" in last_line(done)
 
 
-def test_an_api_that_fails_for_every_sample_is_left_alone(
+def test_too_many_failures_in_a_row_end_the_command(
     traces: TracesCli, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_producer, "_FAILURES_IN_A_ROW", 3)
@@ -215,14 +215,14 @@ def test_an_api_that_fails_for_every_sample_is_left_alone(
     assert len(teacher.asked) == 3
 
 
-def test_a_long_retry_after_is_not_slept_through(traces: TracesCli, teacher: Teacher) -> None:
+def test_a_long_retry_after_ends_the_command(traces: TracesCli, teacher: Teacher) -> None:
     teacher.fault = lambda asked: Fault(429, {"Retry-After": "86400"})
     done = traces.run()
     assert done.returncode == 1
     assert "86400 s" in last_line(done)
 
 
-def test_an_answer_without_usage_counts_at_its_most(traces: TracesCli, teacher: Teacher) -> None:
+def test_an_answer_without_usage_is_charged_its_maximum(traces: TracesCli, teacher: Teacher) -> None:
     teacher.has_usage = False
     assert traces.run("traces.limit=2").returncode == 0
     assert paid(traces.raw()) == 0
@@ -242,7 +242,7 @@ def test_a_signal_ends_it_at_once(number: signal.Signals, traces: TracesCli, tea
     teacher.delay_s = 0.3
     process = traces.start("traces.concurrency=2")
     wait_until(lambda: len(traces.raw()) >= 2, process)
-    teacher.delay_s = 20  # nobody may wait for these
+    teacher.delay_s = 20  # the command must not wait for these
     wait_until(lambda: teacher.under_way == 2, process)
     start = time.monotonic()
     os.kill(process.pid, number)

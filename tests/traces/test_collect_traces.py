@@ -1,4 +1,4 @@
-"""What is refused before anything starts."""
+"""Settings of command=traces that are refused before any request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""Real-looking traces to responses: what is taken off, what stays, and the number on the final line."""
+r"""Conversion of realistic traces to responses: what is removed, what stays, and the number on the final line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def record(
     return make_record(TraceSample(problem, sample), answered, prompt(fmt))
 
 
-# format, text, gold number, the body that is left, the number that is read
+# format, text, gold number, expected body, expected number
 TABLE: list[tuple[str, str, str, str, str | None]] = [
     # one answer line, in each format
     ("hash", f"{R}\n#### 18", "18", R, "18"),
@@ -48,7 +48,7 @@ TABLE: list[tuple[str, str, str, str, str | None]] = [
     ("answer", f"{R}\nANSWER: 18", "18", R, "18"),
     ("last_number", f"{R}\nThe answer is 18.", "18", R, "18"),
     ("last_number", R, "18", R, "18"),
-    # notations of numbers
+    # number formats
     ("hash", f"{R}\n#### 18.0", "18", R, "18"),
     ("hash", f"{R}\n#### 18.", "18", R, "18"),
     ("hash", f"{R}\n#### $18.00", "18", R, "18"),
@@ -64,7 +64,7 @@ TABLE: list[tuple[str, str, str, str, str | None]] = [
     ("boxed", "Twice 1,000.\n\\boxed{2{,}000}", "2000", "Twice 1,000.", "2000"),
     ("answer", f"{R}\nANSWER: 18 dollars per day", "18", R, "18"),
     ("answer", "5 of 20.\nANSWER: 25%", "25", "5 of 20.", "25"),
-    # what stands around the answer
+    # text around the answer
     ("boxed", f"{R}\n\n**Final Answer**\n\\boxed{{18}}", "18", R, "18"),
     ("boxed", f"{R}\n\n**Final Answer:** $\\boxed{{18}}$", "18", R, "18"),
     ("boxed", f"{R}\n\\[\n\\boxed{{18}}\n\\]", "18", R, "18"),
@@ -95,10 +95,10 @@ TABLE: list[tuple[str, str, str, str, str | None]] = [
     ("hash", "I give Tom 5 of the 7, so I write 2.\n#### 2", "2", "I give Tom 5 of the 7, so I write 2.", "2"),
     ("hash", "Let me think step by step.\n2 + 2 = 4\n#### 4", "4", "Let me think step by step.\n2 + 2 = 4", "4"),
     ("hash", "Put the 6 eggs in 2 boxes: 3 each.\n#### 3", "3", "Put the 6 eggs in 2 boxes: 3 each.", "3"),
-    # a heading that the grader takes for the next problem
+    # a heading that the grader treats as the next problem
     ("last_number", f"16 eggs.\nQuestion: left?\n{R}", "18", f"16 eggs.\nThe question: left?\n{R}", "16"),
     ("hash", f"**Problem:** eggs\nQ 2: left?\n{R}\n#### 18", "18", f"**The problem:** eggs\nThe q 2: left?\n{R}", "18"),
-    # nothing to read
+    # nothing readable
     ("hash", R, "18", R, None),
     ("boxed", "I cannot tell \\boxed{}", "18", "I cannot tell \\boxed{}", None),
     ("boxed", "It is \\boxed{9 or 18}", "18", "It is \\boxed{9 or 18}", None),
@@ -128,7 +128,7 @@ def test_table(fmt: str, text: str, gold: str, body: str, number: str | None) ->
         }
 
 
-@functools.cache  # composing takes a third of a second
+@functools.cache  # composing the configuration takes 0.3 s
 def config(**changes: object) -> Config:
     return load_config(["command=traces", *(f"traces.{key}={str(value).lower()}" for key, value in changes.items())])
 

@@ -1,4 +1,4 @@
-"""The ledger keeps the surviving history, across rollbacks and a torn line."""
+"""The ledger across rollbacks and a torn line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grpo_gsm8k.tracking import ledger
 from grpo_gsm8k.transport.protocol import PromptUse
 
 
-def test_rollback_voids_later_steps_and_appending_goes_on(tmp_path: Path) -> None:
+def test_rollback_voids_later_steps_and_appending_continues(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     book = ledger.Ledger(path)
     for step in (1, 2, 3):
@@ -22,7 +22,7 @@ def test_rollback_voids_later_steps_and_appending_goes_on(tmp_path: Path) -> Non
     account = ledger.read(path)
     assert [u.prompt_id for u in account.uses()] == ["p1", "again", "long"]
     with path.open("a") as file:
-        file.write('{"step": 3, "pro')  # a kill in the middle of a write
+        file.write('{"step": 3, "pro')  # a kill during a write
     book = ledger.Ledger(path)
     book.record(3, [])
     book.close()

@@ -1,4 +1,4 @@
-"""Run folders: unique, found again, free of secrets, and nothing outside the root is touched."""
+"""Run folders: unique names, lookup, and no access outside of the root."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_find_latest_is_the_newest_run_with_a_complete_checkpoint(tmp_path: Path
     assert run_folder.find(tmp_path, newest.path.name)[1] is None
 
 
-def test_latest_of_one_second_counts_in_numbers(tmp_path: Path) -> None:
+def test_latest_within_one_second_compares_suffixes_as_numbers(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, "demo", (1,)) for _ in range(11)]
     assert run_folder.find(tmp_path, "latest")[0].path.name == runs[-1].path.name == "20300102-120000_demo-11"
 
@@ -79,7 +79,7 @@ def test_find_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_folder.find(tmp_path, str(run.checkpoints / "step_3")) == (found, 3)
 
 
-def test_find_errors_say_what_to_do(tmp_path: Path) -> None:
+def test_errors_of_find_name_the_fix(tmp_path: Path) -> None:
     artifacts = tmp_path / "artifacts"
     with pytest.raises(UserError, match="start without resume_from"):
         run_folder.find(artifacts, "latest")

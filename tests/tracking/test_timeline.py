@@ -1,4 +1,4 @@
-"""The trace is a JSON array after every event, whatever happens to the process."""
+"""The trace is a complete JSON array after every event, a kill and a full disk."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_it_is_whole_after_every_event(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [0, 1, 3, 10, 40])
-def test_a_torn_end_is_dropped_and_the_rest_goes_on(tmp_path: Path, torn: int) -> None:
+def test_a_torn_end_is_dropped_and_appending_continues(tmp_path: Path, torn: int) -> None:
     path = tmp_path / "trace.json"
     timeline = Timeline(path)
     for start in (1.0, 2.0):
@@ -64,14 +64,14 @@ def test_a_torn_end_is_dropped_and_the_rest_goes_on(tmp_path: Path, torn: int) -
     again.close()
 
 
-def test_a_full_disk_costs_the_event_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_drops_the_event_without_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trace.json"
     timeline = Timeline(path)
     timeline.mark("start", 1.0, {})
     pwrite, left = os.pwrite, [10]
 
     def full(descriptor: int, text: bytes, at: int) -> int:
-        """Room for ten bytes more, and for what takes the place of others."""
+        """Simulate a disk with ten free bytes; overwriting existing bytes still works."""
         if len(text) > 3 and not left[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
         taken = text[: left[0]] if len(text) > 3 else text

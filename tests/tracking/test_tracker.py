@@ -1,4 +1,4 @@
-"""Metrics, events, summary and W&B: complete, strict, and never in the way of the run."""
+"""Metrics, events, summary and W&B: complete records, strict names, and no failure of W&B stops a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ONLINE = WandbConfig(mode="online", project="p", entity=None)
 
 
 class Recorder:
-    """A console that remembers."""
+    """A console that records its calls."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -148,7 +148,7 @@ def test_rollback_makes_later_records_void(run: RunFolder) -> None:
     (event,) = events(run, "rollback")
     assert (event["void_steps"], event["void_validations"]) == ([5, 6], [5, 6])
     assert events(run, "steps_missing") == []
-    tracker.rollback(7)  # the checkpoint of step 7 outlived the records of 6 and 7
+    tracker.rollback(7)  # a checkpoint of step 7 without the records of steps 6 and 7
     assert events(run, "steps_missing")[0]["steps"] == [6, 7]
 
 
@@ -200,7 +200,7 @@ def test_plain_console_is_one_ascii_line_per_step() -> None:
     assert len(out) == 4
 
 
-def test_live_console_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_console_restores_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -221,7 +221,7 @@ def test_live_console_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("validated", [False, True])
-def test_print_summary_says_what_the_intervals_allow(run: RunFolder, validated: bool) -> None:
+def test_print_summary_reports_the_change_that_the_intervals_show(run: RunFolder, validated: bool) -> None:
     tracker = open_tracker(run)
     if validated:
         tracker.validation(0, accuracy(0.3))
@@ -350,7 +350,7 @@ def test_off_makes_no_wandb_files(run: RunFolder) -> None:
     assert not list(run.path.glob("wandb*"))
 
 
-def test_a_writer_that_is_full_drops_counts_and_says_so_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_writer_drops_records_and_reports_it_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb_writer, "WANDB_QUEUE", 2)
     monkeypatch.setattr(wandb_writer.WandbWriter, "_start", lambda self: time.sleep(600))
     shown = Recorder()
@@ -359,7 +359,7 @@ def test_a_writer_that_is_full_drops_counts_and_says_so_once(run: RunFolder, mon
     for step in range(1, 7):
         tracker.step(step, numbers())
     tracker.close("done", 0.2)
-    assert time.monotonic() - began < 60  # of the 600
+    assert time.monotonic() - began < 60  # the writer would take 600 s
     assert len([note for note in shown.notes if "W&B" in note]) == 1
     assert events(run, "wandb_dropped")[0]["records"] == 6
     assert len(lines(run.metrics_jsonl)) == 6
@@ -370,7 +370,7 @@ def test_a_writer_that_is_full_drops_counts_and_says_so_once(run: RunFolder, mon
 def test_hanging_wandb_blocks_neither_steps_nor_the_end(run: RunFolder) -> None:
     began = time.monotonic()
     out = in_session("hang", run)
-    assert time.monotonic() - began < 45  # 3 s for W&B, not its own 60, and the interpreter's start and exit
+    assert time.monotonic() - began < 45  # 3 s for W&B instead of its own 60, plus the interpreter's start and exit
     assert float(next(line for line in out if line.startswith("stepped")).split()[1]) < 20
     assert len(lines(run.metrics_jsonl)) == 4
     assert "did not finish within 3 s" in events(run, "wandb_problem")[0]["problem"]
