@@ -1,4 +1,4 @@
-"""Reports of made-up runs: what they say, that model text is inert, and that the page works in a browser."""
+"""Reports of synthetic runs: contents, inert model texts, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.report import runs as made
 
 
 class Page(HTMLParser):
-    """Script elements, and whatever could reach a network or run."""
+    """Collects script elements, and attributes that could load or run anything."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
