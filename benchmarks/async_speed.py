@@ -1,9 +1,9 @@
-"""How much faster an asynchronous run is than a synchronous one: `make bench-async`.
+"""Speedup of an asynchronous run over a synchronous one: `make bench-async`.
 
-Two cores, one pinned to each process. A calibration run tells what generating and learning cost; the engine's batch
-size (smaller is slower) or the number of epochs per batch is then set so that both cost about the same, and the same
-configuration runs once synchronously (max_staleness=0) and once asynchronously (max_staleness=2). The learning rate is
-zero, so every update costs the same.
+Uses two cores, one per process. A calibration run measures generation and learning time. The engine's batch size
+(smaller is slower) or the number of epochs per batch is then set so that both take about the same time, and this
+configuration runs synchronously (max_staleness=0) and asynchronously (max_staleness=2). The learning rate is zero, so
+all updates cost the same.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-WARM_UP = 2  # updates left out at the start: caches fill, and an asynchronous run has its first batch for free
+WARM_UP = 2  # skipped updates: caches fill, and an asynchronous run gets its first batch without waiting
 UPDATES = 9
-FULL_BATCH = 256  # sequences that the engine runs at once in the calibration
+FULL_BATCH = 256  # concurrent sequences in the calibration run
 COMMON = (
     "command=policy_gradient",
     "preset=cpu_demo",
@@ -39,7 +39,7 @@ COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Medians over the updates of one run, seconds and fractions."""
+    """Medians over the updates of one run: seconds and fractions."""
 
     step_s: float
     waited_s: float
@@ -49,7 +49,7 @@ class Measured:
 
 
 def measure(artifacts: Path, max_staleness: int, epochs: int, sequences: int) -> Measured:
-    """One run of the command line."""
+    """Run the command line once, and return its medians."""
     before = set((artifacts / "runs").glob("*"))
     arguments = [
         *COMMON,
@@ -61,7 +61,7 @@ def measure(artifacts: Path, max_staleness: int, epochs: int, sequences: int) ->
     subprocess.run([sys.executable, str(REPO / "cli.py"), *arguments], check=True, stdout=subprocess.DEVNULL, cwd=REPO)
     (run,) = set((artifacts / "runs").glob("*")) - before
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    # The last updates of an asynchronous run have nothing left to generate beside them.
+    # During the last updates of an asynchronous run, no generation is left to overlap with.
     steps = [r for r in records if "step" in r and WARM_UP < r["step"] <= UPDATES - max_staleness]
 
     def median(key: str) -> float:
@@ -79,11 +79,11 @@ def main() -> None:
         calibration = measure(artifacts, 0, 1, FULL_BATCH)
         generating, learning = calibration.waited_s, calibration.step_s - calibration.waited_s
         epochs = max(1, round(generating / learning))
-        # A step of the engine costs hardly less with half the sequences, so less than in proportion; found by trying.
+        # An engine step is hardly faster with half the sequences, so the ratio is squared; found by trial.
         sequences = min(FULL_BATCH, round(FULL_BATCH * (generating / learning) ** 2))
         print(
             f"calibration: generating {generating:.2f} s, learning {learning:.2f} s "
-            f"-> {epochs} epochs, {sequences} sequences at once",
+            f"-> {epochs} epochs, {sequences} concurrent sequences",
             flush=True,
         )
         runs = {

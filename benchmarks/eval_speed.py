@@ -1,7 +1,8 @@
-"""How long the numbers of an evaluation take, on one core and without any model: `make bench-eval`.
+"""Processing time of an evaluation on one core, without a model: `make bench-eval`.
 
-GSM8K's test set with 16 made-up completions each, graded and summarised; 10,000 bootstrap resamples of its accuracy; a
-report of three runs of 300 updates with 1,319 recorded answers at either end. Seconds of processor time, best of three.
+Measures grading and summarizing of 16 synthetic completions for each of GSM8K's test problems; 10,000 bootstrap
+resamples of the accuracy; a report of three runs of 300 updates with 1,319 recorded answers at start and end. The
+times are CPU seconds, best of three.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PROMPT = PromptConfig(
 
 
 class Texts:
-    """A completion's only token is the number of its text."""
+    """A stand-in tokenizer: the only token of a completion is the index of its text."""
 
     def __init__(self, seed: int) -> None:
         rng = random.Random(seed)
@@ -48,7 +49,7 @@ class Texts:
             self._texts.append("\n".join([*steps, f"#### {rng.choice(('18', '$18.00', '1,234', '17', 'unknown'))}"]))
 
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
-        """The text."""
+        """Return the text of a completion."""
         return self._texts[ids[0]]
 
 
@@ -57,14 +58,14 @@ def main() -> None:
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     texts = Texts(seed=0)
-    asked = [question(index) for index in range(ITEMS)]
-    answered = [answer(index) for index in range(ITEMS)]
+    questions = [question(index) for index in range(ITEMS)]
+    answers = [answer(index) for index in range(ITEMS)]
     scores_IN = np.random.default_rng(0).random((ITEMS, SAMPLES)) < 0.64
 
     def grade() -> None:
         predictions: list[Prediction] = []
-        for one, result in zip(asked, answered, strict=True):
-            predictions += graded(one, result, texts, PROMPT)
+        for asked, result in zip(questions, answers, strict=True):
+            predictions += graded(asked, result, texts, PROMPT)
         summarize_setting(("model", "zero_shot", 1.0), predictions, seed=0)
 
     print(
@@ -86,7 +87,7 @@ def main() -> None:
 
 
 def best(work: Callable[[], object]) -> float:
-    """Processor seconds of the fastest of a few tries: what else the machine does plays no part."""
+    """Return the CPU seconds of the fastest of a few tries, which are independent of other load."""
     seconds = []
     for _ in range(TRIES):
         started = time.process_time()
@@ -96,14 +97,14 @@ def best(work: Callable[[], object]) -> float:
 
 
 def question(index: int) -> Question:
-    """Problem `index`, whose answer is 18."""
+    """Return problem `index`, whose answer is 18."""
     sampling = SamplingSpec(1.0, 1.0, 512, 0, ())
     request = GenerateGroup(str(index), np.zeros(1, np.int32), SAMPLES, sampling, VERSION, True)
     return Question("model", "zero_shot", 1.0, Problem(f"q{index}", "?", "#### 18", "18"), "?", request)
 
 
 def answer(index: int) -> GroupResult:
-    """Its completions."""
+    """Return the completions of problem `index`."""
     logprobs = np.full(150, -0.3, np.float32)
     numbers = range(index * SAMPLES, (index + 1) * SAMPLES)
     return GroupResult(
@@ -112,7 +113,7 @@ def answer(index: int) -> GroupResult:
 
 
 def training(folder: Path, name: str, right: int) -> Path:
-    """A run folder whose validations hold as many answers as GSM8K's test set."""
+    """Write a run folder whose validations have as many answers as GSM8K's test set."""
     run = made.training(folder, name, UPDATES)
     for version, known in ((0, right // 2), (UPDATES, right)):
         rows = [

@@ -1,10 +1,10 @@
-"""Our verdicts on GSM8K completions beside somebody else's.
+"""Comparison of our verdicts on GSM8K completions with existing labels.
 
     python -m benchmarks.grading SOLUTIONS --problems test.jsonl
 
-SOLUTIONS is JSONL with `question`, `solution` and `is_correct` in each line, or `example_model_solutions.jsonl` of
-OpenAI's grade-school-math repository: four models' solutions in each line, which end in "A: 42" where GSM8K has
-"#### 42". Ends with exit code 1 when a well-formed answer is judged differently.
+SOLUTIONS is JSONL with `question`, `solution` and `is_correct` per line, or `example_model_solutions.jsonl` of OpenAI's
+grade-school-math repository: four models' solutions per line, which end in "A: 42" instead of GSM8K's "#### 42". The
+exit code is 1 if a verdict on a well-formed answer differs from its label.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Labeled:
 
 
 def main() -> int:
-    """Grade all, print a table and every disagreement."""
+    """Grade all completions, and print a table and every disagreement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("solutions", type=Path)
     parser.add_argument("--problems", type=Path, required=True, help="GSM8K-like JSONL with the gold answers")
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def labeled(path: Path) -> Iterator[Labeled]:
-    """All completions of a file."""
+    """Yield all completions of a file."""
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         for item in [row] if "solution" in row else [value for value in row.values() if isinstance(value, dict)]:
@@ -63,7 +63,7 @@ def labeled(path: Path) -> Iterator[Labeled]:
 
 
 def with_marker(solution: str) -> str:
-    """GSM8K's own marker in place of "A: " at the beginning of the last line."""
+    """Replace "A: " at the beginning of the last line with GSM8K's marker."""
     before, _, last = solution.rpartition("\n")
     return f"{before}\n#### {last.removeprefix(LAST_LINE)}" if last.startswith(LAST_LINE) else solution
 

@@ -1,11 +1,11 @@
-"""How fast and how frugal the learner is: `make bench-learner`.
+"""Speed and memory of the learner: `make bench-learner`.
 
-The same rollouts, forward and backward, in a process of its own for each variant: ours, each switch on, and the loss
-of TRL's GRPOTrainer on the same model. On a GPU where there is one, else on a CPU in float32. Rollouts are those of a
-recorded update (`--run FOLDER --step N`, see policy_gradient.record) or, without one, problems of reasoning-gym with
-completions of seeded lengths. TRL pads a generation batch to its longest prompt and its longest completion, as here;
-`trl, tight` gives it micro-batches that are padded no further than themselves. The gradient norms of ours and of TRL's
-must agree.
+Runs forward and backward passes on the same rollouts in one process per variant: ours, ours with each switch enabled,
+and the loss of TRL's GRPOTrainer on the same model. It uses a GPU if available, otherwise a CPU in float32. Rollouts
+come from a recorded update (`--run FOLDER --step N`, see policy_gradient.record), or by default from reasoning-gym
+problems with completions of seeded lengths. TRL pads a generation batch to its longest prompt and completion, and so
+does `trl` here; `trl, tight` pads each micro-batch to its own maximum only. The gradient norms of our variants and
+TRL's must agree.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 
 REPO = Path(__file__).resolve().parent.parent
 PROMPTS, GROUP, MICRO = 2, 8, 8
-ROUNDS = 2  # the faster one counts
+ROUNDS = 2  # the result is the faster one
 VARIANTS: dict[str, tuple[str, ...]] = {
     "ours": (),
     "gradient checkpointing": ("learner.gradient_checkpointing=true",),
@@ -43,11 +43,11 @@ TRL = ("trl", "trl, tight", "trl, tight, gradient checkpointing")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One variant. Tokens are those of prompts and completions, each prompt counted for each of its completions."""
+    """Result of one variant. Tokens include each prompt once per completion."""
 
     tokens_per_s: float
     peak_mb: float  # above the loaded weights, gradients included, optimizer excluded
-    step_s: float  # of the optimizer
+    step_s: float  # optimizer step
     optimizer_mb: float
     grad_norm: float
 
@@ -59,8 +59,8 @@ def main() -> int:
     parser.add_argument("--batch", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--model", default="wheel:smollm2_135m", help="as model.path")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--run", type=Path, help="a run that was trained with policy_gradient.record=true")
-    parser.add_argument("--step", type=int, help="which of its updates")
+    parser.add_argument("--run", type=Path, help="a run with policy_gradient.record=true")
+    parser.add_argument("--step", type=int, help="the recorded update")
     parser.add_argument("--only", nargs="*", help="names of variants")
     options = parser.parse_args()
     if options.variant:
@@ -75,11 +75,11 @@ def main() -> int:
 
 
 def run_variant(name: str, batch: Path, options: argparse.Namespace) -> Result | str:
-    """The variant's numbers, or the last line of why there are none."""
+    """Return the result of a variant, or the last line of its error output."""
     command = [sys.executable, "-m", "benchmarks.learner_speed", "--variant", name, "--batch", str(batch)]
     command += ["--model", options.model, "--threads", str(options.threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
-    environment.pop("TORCHDYNAMO_DISABLE", None)  # set by make for vLLM's sake
+    environment.pop("TORCHDYNAMO_DISABLE", None)  # set by make for vLLM
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
@@ -90,9 +90,9 @@ def run_variant(name: str, batch: Path, options: argparse.Namespace) -> Result |
 
 
 def print_table(results: dict[str, Result | str]) -> None:
-    """One line a variant, relative to TRL's loss where that was measured."""
+    """Print one line per variant, relative to TRL's loss if that was measured."""
     trl = results.get("trl")
-    header = ("variant", "tokens/s", "of trl's", "peak MB", "of trl's", "step s", "optim. MB", "grad norm")
+    header = ("variant", "tokens/s", "vs. trl", "peak MB", "vs. trl", "step s", "optim. MB", "grad norm")
     print("{:36}{:>10}{:>10}{:>10}{:>10}{:>9}{:>11}{:>12}".format(*header))
     for name, r in results.items():
         if isinstance(r, str):
@@ -107,7 +107,7 @@ def print_table(results: dict[str, Result | str]) -> None:
 
 
 def make_batch(folder: Path, options: argparse.Namespace) -> Path:
-    """Problems with completions of 32 to 160 tokens, rewards of 0 and 1, behaviour close to nothing in particular."""
+    """Record a batch: completions of 32 to 160 tokens, rewards of 0 and 1, random behavior log-probabilities."""
     from transformers import AutoTokenizer
 
     from grpo_gsm8k.data.prepare import ensure, load_split
@@ -132,7 +132,7 @@ def make_batch(folder: Path, options: argparse.Namespace) -> Path:
 
 
 def configuration(model: str, *overrides: str) -> Any:
-    """The learner's configuration on this machine's best device."""
+    """Return the learner's configuration for the GPU if there is one, else for the CPU."""
     import torch
 
     from cli import load_config
@@ -145,14 +145,14 @@ def configuration(model: str, *overrides: str) -> Any:
 
 
 def model_folder(model: str) -> Path:
-    """Where the model lies; converted below artifacts/ the first time."""
+    """Return the model folder; the first call converts the model into artifacts/."""
     from grpo_gsm8k.models import resolve_model
 
     return resolve_model(model, None, REPO / "artifacts")
 
 
 def measure(options: argparse.Namespace) -> Result:
-    """In the child: load, warm up, time."""
+    """Load the model and time its passes, in the child process."""
     import torch
 
     from grpo_gsm8k.learner import update_record
@@ -181,7 +181,7 @@ def measure(options: argparse.Namespace) -> Result:
 
 
 class Meter:
-    """Memory since its creation: of the GPU where there is one, else of this process."""
+    """Memory use since creation, of the GPU if there is one, else of this process."""
 
     def __init__(self) -> None:
         import torch
@@ -190,20 +190,20 @@ class Meter:
         if self._cuda is not None:
             self._cuda.reset_peak_memory_stats()
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak RSS
         self._start = self.now_mb()
 
     def now_mb(self) -> float:
-        """In use."""
+        """Memory in use."""
         return self._cuda.memory_allocated() / 2**20 if self._cuda is not None else _status("VmRSS")
 
     def peak_mb(self) -> float:
-        """Most in use since the beginning, above what was in use then."""
+        """Peak memory since creation, minus the memory in use at creation."""
         most = self._cuda.max_memory_allocated() / 2**20 if self._cuda is not None else _status("VmHWM")
         return most - self._start
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Wait until the device has finished."""
         if self._cuda is not None:
             self._cuda.synchronize()
 
@@ -213,12 +213,12 @@ def _status(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-# Forward and backward passes, the parameters, and an optimizer step that returns the bytes of the optimizer's state.
+# Forward and backward passes, the parameters, and an optimizer step that returns the size of its state in bytes.
 Built = tuple[Callable[[], None], list[Any], Callable[[], int]]
 
 
 def build_ours(options: argparse.Namespace, samples: list[list[Any]], rewards_GN: np.ndarray) -> Built:
-    """Our passes over the whole batch, the trained parameters, and the optimizer's step."""
+    """Return our passes over the whole batch, the trained parameters, and the optimizer step."""
     from grpo_gsm8k.learner.experience import prepare
     from grpo_gsm8k.learner.objective import objective
     from grpo_gsm8k.learner.setup import open_models, open_optimizers
@@ -242,7 +242,7 @@ def build_ours(options: argparse.Namespace, samples: list[list[Any]], rewards_GN
 
 
 def build_trl(options: argparse.Namespace, samples: list[list[Any]], rewards_GN: np.ndarray) -> Built:
-    """The same with the loss of TRL's GRPOTrainer, in micro-batches of the same number of sequences."""
+    """Return the passes of TRL's GRPOTrainer, in micro-batches with the same number of sequences."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -297,7 +297,7 @@ def build_trl(options: argparse.Namespace, samples: list[list[Any]], rewards_GN:
 
 
 def _padded(chunk: list[Any], advantages: np.ndarray, padded_like: list[Any] | None, trainer: Any) -> dict[str, Any]:
-    """TRL's inputs: prompts padded on the left, completions on the right."""
+    """Return TRL's inputs, with prompts padded on the left and completions on the right."""
     import torch
 
     prompt = max(len(s.prompt_ids) for s in padded_like or chunk)

@@ -1,9 +1,9 @@
-"""The doctor's estimate of the learner's memory beside the measured peak of real steps: `make bench-memory`.
+"""The doctor's estimate of learner memory compared with the measured peak: `make bench-memory`.
 
-Two whole updates of several micro-batches each, forward, backward and optimizer, in a process of its own for each
-setting. On a GPU the peak is that of torch's allocator, with a Qwen2.5-1.5B of random weights; on a CPU it is that of
-the process above what it had before the model was loaded, with the embedded model and SmolLM2-135M. There libraries are
-warmed up with another model first, and malloc gives freed blocks back at once, so that what is measured is needed.
+Runs two complete updates of several micro-batches (forward, backward, optimizer) in one process per setting. On a GPU
+the peak is that of torch's allocator, for a Qwen2.5-1.5B with random weights. On a CPU it is the growth of the peak RSS
+since before the model was loaded, for the embedded model and SmolLM2-135M. There a small model warms up the libraries
+first, and malloc returns freed blocks immediately, so that the peak contains only memory in use.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ QWEN_CONFIG = {
     "tie_word_embeddings": True,
     "vocab_size": 151936,
 }
-# Token budget of the first three settings; the fourth doubles it.
+# Token budgets by model; the last setting doubles them.
 MODELS = {"embedded:tiny": 4096, "wheel:smollm2_135m": 1024, QWEN: 8192}
 SETTINGS: dict[str, tuple[int, tuple[str, ...]]] = {
     "full float32 masters": (1, ()),
@@ -42,13 +42,13 @@ SETTINGS: dict[str, tuple[int, tuple[str, ...]]] = {
     "bigger token budget": (2, ()),
 }
 LENGTH, MICRO_BATCHES, UPDATES = 160, 2, 2
-# No block stays in a heap that later ones cannot use: every one of 64 KiB and more is mapped, and unmapped when freed.
+# Blocks of 64 KiB and more are mapped, and unmapped when freed, instead of fragmenting the heap.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """In bytes."""
+    """Estimated and measured peak in bytes."""
 
     estimate: float
     measured: float
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def run_case(model: str, setting: str) -> Peak:
-    """In a process of its own. Raises RuntimeError with the last line of why it failed."""
+    """Measure one case in a child process. Raises RuntimeError with the last line of its error output."""
     command = [sys.executable, "-m", "benchmarks.memory_fit", "--case", model, setting]
     environment = {**os.environ, **MALLOC, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
@@ -86,7 +86,7 @@ def run_case(model: str, setting: str) -> Peak:
 
 
 def measure(model: str, setting: str) -> Peak:
-    """In the child: warm up, load, train, and read the peak."""
+    """Warm up, load, train, and return the peak, in the child process."""
     from grpo_gsm8k.models import EMBEDDED_TINY, resolve_model
     from grpo_gsm8k.preflight.memory import learner_memory
     from grpo_gsm8k.preflight.parameters import from_weights
@@ -106,7 +106,7 @@ def measure(model: str, setting: str) -> Peak:
 
 
 def configuration(token_budget: int, overrides: tuple[str, ...]) -> Any:
-    """In bf16 on the first GPU, or in float32 on the CPU."""
+    """Return a configuration in bf16 on the first GPU, or in float32 on the CPU."""
     from cli import load_config
 
     place = ["learner.device=cuda:0", "learner.dtype=bfloat16"] if _cuda() else ["learner.threads=1"]
@@ -115,7 +115,7 @@ def configuration(token_budget: int, overrides: tuple[str, ...]) -> Any:
 
 
 def rollouts(tokens: int, vocab: int) -> tuple[list[list[Any]], Any]:
-    """Groups that fill a micro-batch each: one prompt and completions of `LENGTH` tokens."""
+    """Return groups that each fill a micro-batch: one prompt and completions of `LENGTH` tokens."""
     import numpy as np
 
     from grpo_gsm8k.learner.batching import rollout_sample
@@ -130,14 +130,14 @@ def rollouts(tokens: int, vocab: int) -> tuple[list[list[Any]], Any]:
         group = []
         for i in range(size):
             completion = rng.integers(3, vocab, size=LENGTH).astype(np.int32)
-            fresh = np.ones(LENGTH, dtype=bool)
-            group.append(rollout_sample(ids, completion, np.full(LENGTH, -4.0), fresh, advantage=(-1.0) ** i))
+            on_policy = np.ones(LENGTH, dtype=bool)
+            group.append(rollout_sample(ids, completion, np.full(LENGTH, -4.0), on_policy, advantage=(-1.0) ** i))
         groups.append(group)
     return groups, Load(tokens, size * LENGTH, size, prompt)
 
 
 def train(config: Any, folder: Path, groups: list[list[Any]]) -> None:
-    """Load the model and do the updates."""
+    """Load the model and run the updates."""
     import torch
 
     from grpo_gsm8k.learner.schedules import Rates
@@ -152,7 +152,7 @@ def train(config: Any, folder: Path, groups: list[list[Any]]) -> None:
 
 
 def random_qwen(folder: Path) -> Path:
-    """A folder with Qwen2.5-1.5B's architecture and random weights."""
+    """Write a model with Qwen2.5-1.5B's architecture and random weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -164,7 +164,7 @@ def random_qwen(folder: Path) -> Path:
 
 
 def start_counting() -> float:
-    """Bytes in use now; the peak counts from here."""
+    """Reset the peak, and return the bytes in use."""
     gc.collect()
     if _cuda():
         import torch
@@ -177,7 +177,7 @@ def start_counting() -> float:
 
 
 def peak_bytes() -> float:
-    """The most that was in use since."""
+    """Return the peak since `start_counting`."""
     if _cuda():
         import torch
 

@@ -1,8 +1,8 @@
-"""Supervised fine-tuning beside TRL's: `make bench-sft`.
+"""Speed of supervised fine-tuning compared with TRL: `make bench-sft`.
 
-Optimizer steps of `learner.sft.fine_tune` and of TRL's SFTTrainer on the same model, examples, batch size, precision
-and optimizer, each in a process of its own. Tokens are those of prompts and responses without padding. The first step
-is a warm-up; the loss of every step must agree, because the weights go the same way.
+Runs optimizer steps of `learner.sft.fine_tune` and of TRL's SFTTrainer on the same model, examples, batch size,
+precision and optimizer, each in its own process. Tokens are those of prompts and responses without padding. The first
+step is a warm-up. The losses of every step must agree, because both make the same weight updates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LR = 2e-5
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`losses` are of every step; the speed is of all but the first."""
+    """Losses of all steps, and the speed of all but the first."""
 
     tokens_per_s: float
     losses: list[float]
@@ -36,11 +36,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", choices=("ours", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--model", default="wheel:smollm2_135m", help="as model.path")
-    parser.add_argument("--train", type=Path, help="JSON lines of question and answer; without: generated problems")
+    parser.add_argument("--train", type=Path, help="JSON lines of question and answer; default: generated problems")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=32, help="examples of one optimizer step")
-    parser.add_argument("--micro", type=int, default=8, help="examples of one of TRL's micro-batches")
+    parser.add_argument("--batch", type=int, default=32, help="examples per optimizer step")
+    parser.add_argument("--micro", type=int, default=8, help="examples per TRL micro-batch")
     options = parser.parse_args()
     if options.variant:
         print("RESULT " + json.dumps(asdict(ours(options) if options.variant == "ours" else trl(options))))
@@ -54,10 +54,10 @@ def main() -> int:
 
 
 def run_variant(name: str) -> Result:
-    """Its numbers, from a process of its own."""
+    """Measure one variant in a child process."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sft_speed", "--variant", name, *sys.argv[1:]]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
-    environment.pop("TORCHDYNAMO_DISABLE", None)  # set by make for vLLM's sake
+    environment.pop("TORCHDYNAMO_DISABLE", None)  # set by make for vLLM
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
@@ -66,7 +66,7 @@ def run_variant(name: str) -> Result:
 
 
 def examples(options: argparse.Namespace) -> list[Any]:
-    """The first tokenised examples, enough for all steps."""
+    """Return tokenized examples for all steps."""
     from transformers import AutoTokenizer
 
     from grpo_gsm8k.data.prepare import ensure, load_split
@@ -86,7 +86,7 @@ def examples(options: argparse.Namespace) -> list[Any]:
 
 
 def ours(options: argparse.Namespace) -> Result:
-    """The project's own loop body."""
+    """Measure our loop body."""
     import torch
 
     from grpo_gsm8k.learner.model import load_policy
@@ -111,7 +111,7 @@ def ours(options: argparse.Namespace) -> Result:
 
 
 def trl(options: argparse.Namespace) -> Result:
-    """TRL's trainer, on the tokens that ours gets."""
+    """Measure TRL's trainer on the same tokens."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback

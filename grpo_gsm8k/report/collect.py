@@ -1,4 +1,4 @@
-"""Reading run folders, whole or interrupted, into the records that a report is made of."""
+"""Readers of complete and interrupted run folders, and the selection of what a report shows."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from grpo_gsm8k.tracking.summary import seconds_of_sessions, validations_of
 COMMANDS = ("policy_gradient", "sft", "eval")
 COLUMNS = ["prompt_id", "question", "gold_number", "text", "extracted", "kind"]
 PREDICTION_KEYS = {"model", "prompting", "temperature", "item_id", "question", "gold_number", "text", "kind"}
-MAX_SHOWN = 12  # rows of the heat map, bars of the kinds of answers
+MAX_SHOWN = 12  # rows of the heat map, and bars of the kinds of answers
 MAX_PAIRS = 12
 START, BASELINE, MODELS = "start to end", "to the baseline", "models of one evaluation"
 
 
 def find_runs(artifacts: Path, specs: Sequence[str]) -> list[Path]:
-    """The folders that `report.runs` names, without repetition. Raises UserError."""
+    """Return the folders of `report.runs` without duplicates. Raises UserError."""
     return list(dict.fromkeys(find_run(artifacts, spec) for spec in specs))
 
 
 def find_run(artifacts: Path, spec: str) -> Path:
-    """A folder, the name of one in `artifacts/runs` with or without its time, `latest` or `latest:sft`.
+    """Resolve a folder, a name in `artifacts/runs` with or without its time, `latest`, or `latest:sft`.
 
-    Raises UserError.
+    Raises UserError if there is no such run.
     """
     runs = artifacts / "runs"
     known = sorted(p for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
@@ -52,27 +52,29 @@ def find_run(artifacts: Path, spec: str) -> Path:
             return path.resolve()
     named = [p for p in known if p.name.partition("_")[2] == spec]
     if not named:
-        raise UserError(f"report.runs: {spec} is no run: give a run folder, or the name of one in {runs}")
+        raise UserError(f"report.runs: {spec} is not a run: give a run folder, or the name of one in {runs}")
     return named[-1].resolve()
 
 
 def _only_generated(folder: Path) -> bool:
-    """Of `eval.suite=generate`: there is no gold answer in it to report about."""
+    """Return whether this is a run of `eval.suite=generate`, which has no grades to report."""
     return (folder / "generations.jsonl").exists()
 
 
 def collect(folders: Sequence[Path], baseline: Path | None) -> Material:
-    """Everything that a report on these runs needs; `baseline` is one of them, None the first."""
+    """Read everything that a report on these runs needs; `baseline` is one of them, None the first."""
     runs = [read_run(folder, _label(folder, folders)) for folder in folders]
     base = next((run for run in runs if run.folder == baseline), runs[0])
     notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
     sets = {run.name: _answer_sets(run, MAX_SHOWN if len(runs) == 1 else 2, notes) for run in runs}
     shown = list(_shown(runs, base, sets))
-    asked = over_temperatures(shown)
+    merged = over_temperatures(shown)
     if len(shown) > MAX_SHOWN:
-        notes.append(f"only the first {MAX_SHOWN} of {len(shown)} answer sets are drawn as kinds of answers")
-    if len(asked) > MAX_SHOWN:
-        notes.append(f"only the first {MAX_SHOWN} of {len(asked)} models are drawn question by question")
+        notes.append(
+            f"only the first {MAX_SHOWN} of {len(shown)} answer sets are in the figure of the kinds of answers"
+        )
+    if len(merged) > MAX_SHOWN:
+        notes.append(f"only the first {MAX_SHOWN} of {len(merged)} models are in the figure of the questions")
     pairs = list(_pairs(runs, base, sets))
     if len(pairs) > MAX_PAIRS:
         notes.append(f"only the first {MAX_PAIRS} of {len(pairs)} pairs of models are compared item by item")
@@ -80,14 +82,14 @@ def collect(folders: Sequence[Path], baseline: Path | None) -> Material:
         tuple(runs),
         base,
         tuple(shown[:MAX_SHOWN]),
-        tuple(asked[:MAX_SHOWN]),
+        tuple(merged[:MAX_SHOWN]),
         correct_for_many(pairs[:MAX_PAIRS]),
         tuple(dict.fromkeys(notes)),
     )
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """Read what a run left; a torn last line or a missing file is noted, not fatal."""
+    """Read a run folder; a torn last line or a missing file becomes a note."""
     files = RunFolder(folder)
     notes: list[str] = []
     records = _json_lines(files.metrics_jsonl, notes)
@@ -95,7 +97,7 @@ def read_run(folder: Path, name: str) -> Run:
     summary = _json(files.summary_json, notes)
     config = _config(files.config_yaml, notes)
     if not summary:
-        notes.append("no summary.json: the run was interrupted, or is still going on")
+        notes.append("no summary.json: the run was interrupted or is still running")
     return Run(
         name=name,
         folder=folder,
@@ -111,7 +113,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def validation_answers(run: Run, version: int, notes: list[str]) -> AnswerSet | None:
-    """The answers of one validation; None, with a note, where they cannot be read."""
+    """Return the answers of one validation; None, with a note, if they are unreadable."""
     try:
         rows = pq.read_table(run.answers_path(version), columns=COLUMNS).to_pylist()
     except (OSError, pa.ArrowException, KeyError) as error:
@@ -124,38 +126,38 @@ def validation_answers(run: Run, version: int, notes: list[str]) -> AnswerSet | 
 
 
 def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
-    """One set per model, prompting and temperature of an evaluation, in the order of its results."""
+    """Return one set per model, prompting variant and temperature of an evaluation, in the order of its results."""
     groups: dict[tuple[str, str, float], list[Answer]] = {}
     for line in sorted(predictions(run, notes), key=lambda line: int(line.get("sample", 0))):
-        where = (str(line["model"]), str(line["prompting"]), float(line["temperature"]))
+        setting = (str(line["model"]), str(line["prompting"]), float(line["temperature"]))
         item_id, question, gold, text = (str(line[name]) for name in ("item_id", "question", "gold_number", "text"))
         answer = Answer(item_id, question, gold, text, line.get("extracted"), str(line["kind"]))
-        groups.setdefault(where, []).append(answer)
+        groups.setdefault(setting, []).append(answer)
     order = [(str(r["model"]), str(r["prompting"]), float(r["temperature"])) for r in run.summary.get("results", [])]
-    ranked = sorted(groups, key=lambda where: order.index(where) if where in order else len(order))
+    ranked = sorted(groups, key=lambda setting: order.index(setting) if setting in order else len(order))
     found = [
-        _answer_set(eval_label(*where), eval_label(*where).rpartition(",")[0], run, None, groups[where])
-        for where in ranked
+        _answer_set(eval_label(*setting), eval_label(*setting).rpartition(",")[0], run, None, groups[setting])
+        for setting in ranked
     ]
     return [answers for answers in found if answers]
 
 
 def predictions(run: Run, notes: list[str]) -> list[dict[str, Any]]:
-    """The whole lines of predictions.jsonl."""
+    """Return the complete lines of predictions.jsonl."""
     lines = _json_lines(run.folder / "predictions.jsonl", notes)
-    whole = [line for line in lines if line.keys() >= PREDICTION_KEYS]
-    if len(whole) < len(lines):
-        notes.append(f"{run.name}: {len(lines) - len(whole)} incomplete lines of predictions.jsonl left out")
-    return whole
+    complete = [line for line in lines if line.keys() >= PREDICTION_KEYS]
+    if len(complete) < len(lines):
+        notes.append(f"{run.name}: {len(lines) - len(complete)} incomplete lines of predictions.jsonl skipped")
+    return complete
 
 
 def eval_label(model: str, prompting: str, temperature: float) -> str:
-    """A short name of one way to ask one model."""
+    """Return a short label of one setting of an evaluation."""
     return f"{short_model(model)}, {prompting}, T={temperature:g}"
 
 
 def short_model(path: str) -> str:
-    """A hub id as it is; of a folder, the run and the step, or the last part."""
+    """Return a hub id unchanged; run and step of a checkpoint folder; the last part of any other path."""
     parts = Path(path).parts
     if "checkpoints" in parts or "merged" in parts:
         at = parts.index("checkpoints" if "checkpoints" in parts else "merged")
@@ -164,10 +166,10 @@ def short_model(path: str) -> str:
 
 
 def over_temperatures(shown: Sequence[AnswerSet]) -> list[AnswerSet]:
-    """Answer sets of the same model asked in the same way as one; each temperature weighs the same."""
+    """Merge the answer sets of a model and prompting variant over temperatures, with equal weights."""
     groups: dict[tuple[str, str], list[AnswerSet]] = {}
     for answers in shown:
-        groups.setdefault((answers.run, answers.asked), []).append(answers)
+        groups.setdefault((answers.run, answers.base_label), []).append(answers)
     return [_merged(group) if len(group) > 1 else group[0] for group in groups.values()]
 
 
@@ -182,10 +184,13 @@ def _merged(group: Sequence[AnswerSet]) -> AnswerSet:
             shares.setdefault(key, []).append(share)
     right = {key: math.fsum(found) / len(found) for key, found in shares.items()}
     samples = sum(answers.samples for answers in group)
-    return AnswerSet(group[0].asked, group[0].run, group[0].version, first, right, counts, samples, group[0].asked)
+    label = group[0].base_label
+    return AnswerSet(label, group[0].run, group[0].version, first, right, counts, samples, label)
 
 
-def _answer_set(label: str, asked: str, run: Run, version: int | None, answers: Sequence[Answer]) -> AnswerSet | None:
+def _answer_set(
+    label: str, base_label: str, run: Run, version: int | None, answers: Sequence[Answer]
+) -> AnswerSet | None:
     first: dict[Key, Answer] = {}
     right: dict[Key, list[bool]] = {}
     for answer in answers:
@@ -196,7 +201,7 @@ def _answer_set(label: str, asked: str, run: Run, version: int | None, answers: 
         return None
     counts = Counter(answer.kind for answer in answers)
     shares = {key: sum(verdicts) / len(verdicts) for key, verdicts in right.items()}
-    return AnswerSet(label, run.name, version, first, shares, counts, max(map(len, right.values())), asked)
+    return AnswerSet(label, run.name, version, first, shares, counts, max(map(len, right.values())), base_label)
 
 
 def _answer_sets(run: Run, most: int, notes: list[str]) -> list[AnswerSet]:
@@ -207,39 +212,39 @@ def _answer_sets(run: Run, most: int, notes: list[str]) -> list[AnswerSet]:
 
 
 def spread(values: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the values, evenly spread, first and last among them."""
+    """Return at most `most` of the values, evenly spaced, including the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def _shown(runs: Sequence[Run], base: Run, sets: dict[str, list[AnswerSet]]) -> Iterable[AnswerSet]:
-    """All sets of a single run; of several, the baseline's start and every end."""
+    """Yield all sets of a single run; of several runs, all of the baseline and the last of other training runs."""
     for run in runs:
-        whole = len(runs) == 1 or run is base or run.command == "eval"
-        yield from sets[run.name] if whole else sets[run.name][-1:]
+        all_sets = len(runs) == 1 or run is base or run.command == "eval"
+        yield from sets[run.name] if all_sets else sets[run.name][-1:]
 
 
 def _pairs(runs: Sequence[Run], base: Run, sets: dict[str, list[AnswerSet]]) -> Iterable[Pair]:
-    """Start to end of each run, the baseline's end to every other end, and an evaluation's first model to the rest."""
+    """Compare each run's end with its start and the baseline's end, and an evaluation's first model with the rest."""
     chosen: list[tuple[AnswerSet, AnswerSet, str]] = []
     ends = {run.name: sets[run.name][-1 if run.command != "eval" else 0] for run in runs if sets[run.name]}
     for run in runs:
         if run is not base and run.name in ends and base.name in ends:
             chosen.append((ends[base.name], ends[run.name], BASELINE))
     for run in runs:
-        mine = sets[run.name]
+        own = sets[run.name]
         if run.command == "eval":
-            chosen += [(mine[0], other, MODELS) for other in mine[1:]]
-        elif len(mine) > 1:
-            chosen.append((mine[0], mine[-1], START))
+            chosen += [(own[0], other, MODELS) for other in own[1:]]
+        elif len(own) > 1:
+            chosen.append((own[0], own[-1], START))
     for before, after, family in chosen:
         if pair := compare_answers(before, after, family):
             yield pair
 
 
 def _label(folder: Path, folders: Sequence[Path]) -> str:
-    """The name without its time, unless two runs share it."""
+    """Return the folder name without its time, unless two runs share it."""
     short = folder.name.partition("_")[2] or folder.name
     shared = sum((other.name.partition("_")[2] or other.name) == short for other in folders) > 1
     return folder.name if shared else short
@@ -271,7 +276,7 @@ def _json_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
             continue
         found += [record] if isinstance(record, dict) else []
     if bad:
-        notes.append(f"{bad} unreadable line{'s' if bad > 1 else ''} of {path.name} left out")
+        notes.append(f"{bad} unreadable line{'s' if bad > 1 else ''} of {path.name} skipped")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The tables about evaluations: results, comparisons, benchmarks."""
+"""Tables of evaluations: results, comparisons, benchmarks."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from grpo_gsm8k.report.material import Run, Table
 
 
 def results_of(run: Run) -> Sequence[Mapping[str, Any]]:
-    """The results of an evaluation; empty for other runs."""
+    """Return the results of an evaluation; empty for other runs."""
     return run.summary.get("results") or () if run.command == "eval" else ()
 
 
 def evaluations_table(runs: Sequence[Run]) -> Table:
-    """Every result of every evaluation."""
-    asked = ("Run", "Model", "Prompting", "Temperature", "Items", "Samples", "Accuracy", "Punctuation-free")
+    """Return the table of all results of all evaluations."""
+    setting = ("Run", "Model", "Prompting", "Temperature", "Items", "Samples", "Accuracy", "Punctuation-free")
     columns = (
-        *asked,
+        *setting,
         "Wrong result",
         "No readable result",
-        "Ended by the limit",
+        "Truncated",
         "Mean length",
         "Pass@k",
         "Majority@k",
     )
     note = (
-        "In brackets: 95 % intervals over the problems. Punctuation-free also counts the right number in another "
-        "notation, such as 1.234 for 1,234. With several samples, accuracy is their mean, pass@k the chance that one "
-        "of k samples is right, and majority@k that the commonest answer of the first k is."
+        "In brackets: 95 % intervals over the problems. Punctuation-free also accepts the right number in another "
+        "notation, such as 1.234 for 1,234. With several samples, accuracy is their mean, pass@k the probability that "
+        "one of k samples is right, and majority@k the accuracy of the most common answer of the first k."
     )
     rows = tuple((run.name, *_result(result)) for run in runs for result in results_of(run))
     return Table("evaluations", "Evaluations", columns, rows, note)
@@ -61,17 +61,25 @@ def _by_k(values: Mapping[str, float]) -> str:
 
 
 def any_temperature_table(runs: Sequence[Run]) -> Table:
-    """What models got right at least once, over all temperatures; of models with several completions a problem."""
-    columns = ("Run", "Model", "Prompting", "Temperatures", "Items", "Completions of each", "Right at any temperature")
-    note = (
-        "A problem counts where at least one of its completions is right: the more there are, the higher. In brackets: "
-        "95 % intervals over the problems."
+    """Return the table of problems right at any temperature, for models with several completions per problem."""
+    columns = (
+        "Run",
+        "Model",
+        "Prompting",
+        "Temperatures",
+        "Items",
+        "Completions per problem",
+        "Right at any temperature",
     )
-    rows = tuple((run.name, *_any_temperature(found)) for run in runs for found in _tried(run))
+    note = (
+        "A problem counts if at least one of its completions is right, so the value increases with their number. In "
+        "brackets: 95 % intervals over the problems."
+    )
+    rows = tuple((run.name, *_any_temperature(found)) for run in runs for found in _with_several_completions(run))
     return Table("any-temperature", "Right at any temperature", columns, rows, note)
 
 
-def _tried(run: Run) -> Sequence[Mapping[str, Any]]:
+def _with_several_completions(run: Run) -> Sequence[Mapping[str, Any]]:
     found = run.summary.get("any_temperature") or () if run.command == "eval" else ()
     return [one for one in found if one["completions"] > 1]
 
@@ -88,12 +96,12 @@ def _any_temperature(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def comparisons_table(runs: Sequence[Run]) -> Table:
-    """The comparisons that evaluations made themselves."""
-    columns = ("Run", "A", "B", "Asked", "B less A, points", "p", "p corrected", "Smallest difference", "Verdict")
+    """Return the table of the comparisons within evaluations."""
+    columns = ("Run", "A", "B", "Setting", "B minus A, points", "p", "p corrected", "Smallest difference", "Verdict")
     rows = tuple((run.name, *_comparison(c)) for run in runs for c in _comparisons(run))
     note = (
         "Paired over the problems, with 95 % intervals; p is corrected for the number of pairs (Holm). The smallest "
-        "difference is what so many problems would show four times in five."
+        "difference is detected by this number of problems with a power of 80 %."
     )
     return Table("comparisons", "Comparisons of the evaluation", columns, rows, note)
 
@@ -117,9 +125,9 @@ def _comparison(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def lm_eval_table(runs: Sequence[Run]) -> Table:
-    """Benchmarks of lm-eval, with its standard errors, and what changed against the baseline."""
+    """Return the table of lm-eval benchmarks with standard errors, and the changes from the baseline."""
     columns = ("Run", "Task", "Metric", "Model", "Value", "Baseline", "Difference", "Verdict")
-    note = "± one standard error, as lm-eval gives it; that of a difference takes both measurements as independent."
+    note = "± one standard error from lm-eval; the error of a difference assumes independent measurements."
     rows = tuple((run.name, *row) for run in runs for row in _lm_eval(run.summary.get("lm_eval")))
     return Table("lm-eval", "lm-eval before and after", columns, rows, note)
 
@@ -132,15 +140,15 @@ def _lm_eval(found: object) -> Iterator[tuple[str, ...]]:
         value = _plus_minus(score["value"], score["stderr"])
         model = collect.short_model(str(score["model"]))
         change = changes.get(_metric_of(score))
-        compared = (words.DASH,) * 3
+        comparison = (words.DASH,) * 3
         if change is not None:
             verdict = "regression" if change["regression"] else ""
-            compared = (
+            comparison = (
                 words.number(change["before"]),
                 _plus_minus(change["difference"], change["stderr"]),
                 ", ".join(filter(None, (verdict, change["verdict"]))),
             )
-        yield str(score["task"]), str(score["metric"]), model, value, *compared
+        yield str(score["task"]), str(score["metric"]), model, value, *comparison
 
 
 def _metric_of(found: Mapping[str, Any]) -> tuple[str, ...]:

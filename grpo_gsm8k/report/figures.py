@@ -1,4 +1,4 @@
-"""The figures of a report, as plotly's JSON; pure functions of what was collected."""
+"""The figures of a report as plotly JSON; pure functions of the collected material."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from grpo_gsm8k.report import collect, eval_tables, words
 from grpo_gsm8k.report.material import KIND_NAMES, KINDS, AnswerSet, Figure, Key, Run
 
-# Okabe and Ito's palette, without the yellow that is lost on white.
+# Okabe and Ito's palette, without the yellow, which is too pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
 DASHES = ("solid", "dash", "dot", "dashdot")
 KIND_COLORS = {"correct": "#009E73", "logic": "#D55E00", "format": "#E69F00", "truncated": "#7F7F7F"}
@@ -21,14 +21,14 @@ Point = tuple[float, float, float | None, float | None]  # x, y, and the ends of
 
 
 def style(index: int) -> dict[str, Any]:
-    """Colour and dash of the n-th line: colours repeat with another dash."""
+    """Return color and dash of the n-th line; colors repeat with another dash."""
     return {"color": PALETTE[index % len(PALETTE)], "dash": DASHES[index // len(PALETTE) % len(DASHES)]}
 
 
 def band(
     name: str, index: int, rows: Sequence[tuple[float, float, float | None, float | None]]
 ) -> list[dict[str, Any]]:
-    """A line through (x, y) with the area from low to high behind it."""
+    """Return traces of a line through (x, y), and of the area between low and high."""
     xs, line = [row[0] for row in rows], style(index)
     area = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     shade = "rgba({},{},{},0.16)".format(*(int(line["color"][at : at + 2], 16) for at in (1, 3, 5)))
@@ -49,54 +49,54 @@ def band(
 
 
 def escaped(text: str) -> str:
-    """Text as plotly shows it literally: it reads a little HTML."""
+    """Escape a text for plotly, which interprets some HTML."""
     return html.escape(text, quote=False)
 
 
 def axes(x: str, y: str, **more: Any) -> dict[str, Any]:
-    """A layout with two titled axes."""
+    """Return a layout with two titled axes."""
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}, **more}}
 
 
 def learning_curves(runs: Sequence[Run]) -> list[Figure]:
-    """Validation accuracy against updates, tokens and time, with 95 % intervals; empty without validations."""
+    """Plot validation accuracy against updates, tokens and time, with 95 % intervals; empty without validations."""
     shown = [(index, run) for index, run in enumerate(runs) if run.validations]
     if not shown:
         return []
     found = []
-    for name, title, ruler in (
+    for name, title, x_axis in (
         ("updates", "updates", lambda run: lambda version: float(version)),
-        ("tokens", "tokens trained on", lambda run: _totals(run, _step_tokens)),
+        ("tokens", "training tokens", lambda run: _totals(run, _step_tokens)),
         ("minutes", "minutes of training", lambda run: _totals(run, _step_minutes)),
     ):
-        data = [trace for i, run in shown for trace in band(run.name, i, _curve(run, ruler(run)))]
-        said = tuple(_curve_words(run, title, ruler(run)) for _, run in shown)
+        data = [trace for i, run in shown for trace in band(run.name, i, _curve(run, x_axis(run)))]
+        text = tuple(_curve_words(run, title, x_axis(run)) for _, run in shown)
         layout = axes(title, "accuracy", tickformat=".0%")
         caption = f"Validation accuracy against {title}; the bands are 95 % intervals over the validation items."
         legend = run_legend(runs)
-        found.append(Figure(f"curve-{name}", f"Accuracy by {title}", caption, said, tuple(data), layout, legend, 340))
+        found.append(Figure(f"curve-{name}", f"Accuracy by {title}", caption, text, tuple(data), layout, legend, 340))
     return found
 
 
 def run_legend(runs: Sequence[Run]) -> tuple[tuple[str, str], ...]:
-    """Names and colours; none for a single run."""
+    """Return names and colors; none for a single run."""
     return tuple((run.name, style(index)["color"]) for index, run in enumerate(runs)) if len(runs) > 1 else ()
 
 
-def _curve(run: Run, ruler: Callable[[int], float]) -> list[Point]:
+def _curve(run: Run, x_of: Callable[[int], float]) -> list[Point]:
     known = [v for v in run.validations if v.get("accuracy") is not None]
     return [
-        (ruler(int(v["version"])), v["accuracy"], v.get("accuracy_ci_low"), v.get("accuracy_ci_high")) for v in known
+        (x_of(int(v["version"])), v["accuracy"], v.get("accuracy_ci_low"), v.get("accuracy_ci_high")) for v in known
     ]
 
 
-def _curve_words(run: Run, title: str, ruler: Callable[[int], float]) -> str:
-    said = [f"{words.accuracy(v)} at {words.number(ruler(int(v['version'])))}" for v in run.validations]
-    return f"{run.name}: {'; '.join(said)} {title}"
+def _curve_words(run: Run, title: str, x_of: Callable[[int], float]) -> str:
+    parts = [f"{words.accuracy(v)} at {words.number(x_of(int(v['version'])))}" for v in run.validations]
+    return f"{run.name}: {'; '.join(parts)} {title}"
 
 
 def _totals(run: Run, amount: Callable[[Mapping[str, Any]], float]) -> Callable[[int], float]:
-    """From a version to the sum over the updates up to it."""
+    """Return a function that maps a version to the sum over the updates up to it."""
     steps = [(int(step["step"]), amount(step)) for step in run.steps]
     return lambda version: math.fsum(value for step, value in steps if step <= version)
 
@@ -110,7 +110,7 @@ def _step_minutes(step: Mapping[str, Any]) -> float:
 
 
 def temperature_curves(runs: Sequence[Run]) -> list[Figure]:
-    """Accuracy against temperature of models that were evaluated at two or more."""
+    """Plot accuracy against temperature for models with at least two temperatures."""
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
         for result in eval_tables.results_of(run):
@@ -120,19 +120,19 @@ def temperature_curves(runs: Sequence[Run]) -> list[Figure]:
     if not shown:
         return []
     data: list[dict[str, Any]] = []
-    said = []
+    text = []
     for index, (name, rows) in enumerate(shown.items()):
         ends = [(float(r["temperature"]), r["accuracy"], r.get("ci_low"), r.get("ci_high")) for r in rows]
         data += band(name, index, ends)
-        said.append(f"{name}: " + "; ".join(f"{words.percent(a)} at {t:g}" for t, a, _, _ in ends))
+        text.append(f"{name}: " + "; ".join(f"{words.percent(a)} at {t:g}" for t, a, _, _ in ends))
     legend = tuple((name, style(index)["color"]) for index, name in enumerate(shown))
     layout = axes("temperature", "accuracy", tickformat=".0%")
     caption = "Accuracy against the sampling temperature; the bands are 95 % intervals."
-    return [Figure("temperature", "Temperature", caption, tuple(said), tuple(data), layout, legend, 380)]
+    return [Figure("temperature", "Temperature", caption, tuple(text), tuple(data), layout, legend, 380)]
 
 
 def heat_map(shown: Sequence[AnswerSet]) -> list[Figure]:
-    """Questions by models, green where right and black where wrong, and all models overlaid as the last row."""
+    """Plot questions by models, green if right and black if wrong, with all models overlaid in the last row."""
     if not shown:
         return []
     keys = list(dict.fromkeys(key for answers in shown for key in answers.share_right))
@@ -157,22 +157,22 @@ def heat_map(shown: Sequence[AnswerSet]) -> list[Figure]:
         "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False, "automargin": True},
     }
     every, none = sum(share == 1 for share in overlay), sum(share == 0 for share in overlay)
-    said = (
+    text = (
         f"of {len(keys)} questions, {every} were answered right by all, {none} by none, "
         f"{len(keys) - every - none} by some",
         *(f"{s.label}: {words.percent(s.accuracy)} of {len(s.share_right)} questions" for s in shown),
     )
     caption = (
-        "One column per question, those that most answered right on the left. Green is right, black wrong, a shade "
-        "between is a share of the samples and temperatures, or, in the last row, of all models overlaid. A gap was "
-        "not asked."
+        "One column per question, sorted by how many models answered it right. Green is right, black is wrong. Shades "
+        "in between are shares of the samples and temperatures, and in the last row of all models. A gap means that "
+        "the model did not get the question."
     )
     height = 110 + 34 * len(labels)
-    return [Figure("questions", "Questions and models", caption, said, (drop_none(trace),), layout, (), height)]
+    return [Figure("questions", "Questions and models", caption, text, (drop_none(trace),), layout, (), height)]
 
 
 def drop_none(trace: dict[str, Any]) -> dict[str, Any]:
-    """Without the keys that have no value."""
+    """Return the trace without None values."""
     return {name: value for name, value in trace.items() if value is not None}
 
 
@@ -182,12 +182,12 @@ def _overlaid(shown: Sequence[AnswerSet], key: Key) -> float:
 
 
 def wrap_label(label: str) -> str:
-    """A label in short lines, escaped."""
+    """Wrap and escape a label."""
     return "<br>".join(escaped(line) for line in textwrap.wrap(label, LABEL_WIDTH) or [label])
 
 
 def error_kinds(shown: Sequence[AnswerSet]) -> list[Figure]:
-    """What became of the answers of each model, as stacked bars."""
+    """Plot the kinds of answers of each model as stacked bars."""
     if not shown:
         return []
     labels = [wrap_label(answers.label) for answers in shown]
@@ -215,12 +215,12 @@ def error_kinds(shown: Sequence[AnswerSet]) -> list[Figure]:
         "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
     }
     legend = tuple((KIND_NAMES[kind], KIND_COLORS[kind]) for kind in KINDS)
-    said = tuple(_kind_words(answers) for answers in shown)
-    caption = "Every answer is of one kind; the numbers in the bars are percent."
-    return [Figure("errors", "Kinds of answers", caption, said, tuple(data), layout, legend, 110 + 36 * len(shown))]
+    text = tuple(_kind_words(answers) for answers in shown)
+    caption = "Every answer has exactly one kind; the numbers in the bars are percentages."
+    return [Figure("errors", "Kinds of answers", caption, text, tuple(data), layout, legend, 110 + 36 * len(shown))]
 
 
 def _kind_words(answers: AnswerSet) -> str:
     total = sum(answers.kind_counts.values())
-    said = [f"{words.percent(answers.kind_counts.get(kind, 0) / total)} {KIND_NAMES[kind]}" for kind in KINDS]
-    return f"{answers.label}: {', '.join(said)}"
+    parts = [f"{words.percent(answers.kind_counts.get(kind, 0) / total)} {KIND_NAMES[kind]}" for kind in KINDS]
+    return f"{answers.label}: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""What a report is made of: runs as they were recorded, and what models answered."""
+"""The data of a report: recorded runs, answers of models, tables and figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from grpo_gsm8k.evaluation.statistics.comparison import Comparison
 
 Key = tuple[str, str]
-"""An item is its id and its question: two data sets may number their questions alike."""
+"""Key of an item: its id and its question, because data sets may use the same ids."""
 KINDS = ("correct", "logic", "format", "truncated")
 KIND_NAMES = {
     "correct": "right",
@@ -22,7 +22,7 @@ KIND_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run folder; what is missing or unreadable there is empty here."""
+    """One run folder; missing or unreadable parts are empty."""
 
     name: str
     folder: Path
@@ -37,11 +37,11 @@ class Run:
 
     @property
     def versions(self) -> list[int]:
-        """The validated versions whose answers were recorded, lowest first."""
+        """Validated versions with recorded answers, in ascending order."""
         return [v for v in (int(r["version"]) for r in self.validations) if self.answers_path(v).is_file()]
 
     def answers_path(self, version: int) -> Path:
-        """Where the answers of a validation are."""
+        """Return the file with the answers of a validation."""
         return self.folder / "validation" / f"step_{version}.parquet"
 
 
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSet:
-    """What one model answered: the first sample of each item, and what share of its samples is right."""
+    """Answers of one model: the first sample of each item, and the share of its samples that are right."""
 
     label: str
     run: str
@@ -68,21 +68,21 @@ class AnswerSet:
     share_right: Mapping[Key, float]
     kind_counts: Mapping[str, int]
     samples: int
-    asked: str  # the label without the temperature
+    base_label: str  # the label without the temperature
 
     @property
     def accuracy(self) -> float:
-        """Share of right samples, of all items."""
+        """Mean over items of the share of right samples."""
         return sum(self.share_right.values()) / len(self.share_right)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answer sets on the items that both have: what the second fixed and broke, and how sure the difference is."""
+    """Comparison of two answer sets on their common items: fixed and broken items, and the difference."""
 
     before: AnswerSet
     after: AnswerSet
-    family: str  # comparisons that are corrected together
+    family: str  # pairs of one family are corrected together
     fixed: tuple[Key, ...]
     broken: tuple[Key, ...]
     found: Comparison
@@ -91,23 +91,23 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Everything that figures and tables are drawn from."""
+    """Input of the figures and tables."""
 
     runs: tuple[Run, ...]
     baseline: Run
-    shown: tuple[AnswerSet, ...]  # bars of the error kinds
-    asked: tuple[AnswerSet, ...]  # rows of the heat map: the same over all temperatures
+    shown: tuple[AnswerSet, ...]  # bars of the kinds of answers
+    merged: tuple[AnswerSet, ...]  # rows of the heat map: the answer sets merged over temperatures
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
 
     def pair(self, family: str, run: Run) -> Pair | None:
-        """The comparison of this family whose second side is of the run."""
+        """Return the pair of this family whose second side belongs to the run."""
         return next((p for p in self.pairs if p.family == family and p.after.run == run.name), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, a header, rows of text, and what to know when reading them."""
+    """Title, header, rows of text, and an explanatory note."""
 
     id: str
     title: str
@@ -118,7 +118,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plotly figure, with its numbers in words for those who cannot see it."""
+    """A plotly figure, with its numbers as text for readers who cannot see it."""
 
     id: str
     title: str
@@ -126,5 +126,5 @@ class Figure:
     words: tuple[str, ...]
     data: tuple[dict[str, Any], ...]
     layout: dict[str, Any]
-    legend: tuple[tuple[str, str], ...] = ()  # names and colours
+    legend: tuple[tuple[str, str], ...] = ()  # names and colors
     height: int = 320

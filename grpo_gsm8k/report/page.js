@@ -19,8 +19,8 @@
     title: { ...own?.title, font: { size: small ? 11 : 12 }, standoff: 6 },
   });
 
-  // The palette's blue is too dark on a dark ground.
-  const lifted = (text) => (dark.matches ? text.replaceAll("#0072B2", "#3D9BD9") : text);
+  // The palette's blue is too dark on a dark background.
+  const lightened = (text) => (dark.matches ? text.replaceAll("#0072B2", "#3D9BD9") : text);
 
   const themed = (layout, height, overlaid) => {
     const css = getComputedStyle(document.documentElement);
@@ -46,11 +46,11 @@
       const place = document.getElementById(id);
       const modebar = { ...config, displayModeBar: place.clientHeight < 260 ? false : "hover" };
       modebar.toImageButtonOptions = { ...config.toImageButtonOptions, filename: id };
-      const data = JSON.parse(lifted(JSON.stringify(figure.data)));
+      const data = JSON.parse(lightened(JSON.stringify(figure.data)));
       const layout = themed(figure.layout, parseInt(place.style.height, 10), data[0].type === "heatmap");
       Plotly.react(place, data, layout, modebar);
     }
-    for (const chip of document.querySelectorAll(".chip")) chip.style.background = lifted(chip.dataset.color);
+    for (const chip of document.querySelectorAll(".chip")) chip.style.background = lightened(chip.dataset.color);
   };
   draw();
   dark.addEventListener("change", draw);
@@ -75,7 +75,7 @@
     field("count").textContent = `${shown} of ${items.length} shown`;
   };
 
-  // A filter can be linked to: #items?text=apples&change=broken
+  // Links can set the filter: #items?text=apples&change=broken
   const [place, query] = window.location.hash.split("?");
   if (place === "#items" && query !== undefined) {
     const given = new URLSearchParams(query);

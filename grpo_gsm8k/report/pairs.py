@@ -1,4 +1,4 @@
-"""Two answer sets on the items of both: what was fixed and broken, and what the paired comparison says."""
+"""Paired comparison of two answer sets on their common items."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import replace
 from grpo_gsm8k.evaluation.statistics import comparison
 from grpo_gsm8k.report.material import AnswerSet, Key, Pair
 
-SEED = 0  # of the bootstrap: the same report twice says the same
+SEED = 0  # of the bootstrap, fixed so that a report is reproducible
 
 
 def compare_answers(before: AnswerSet, after: AnswerSet, family: str) -> Pair | None:
-    """Compare on the items of both; None where they have none in common."""
+    """Compare two answer sets on their common items; None if there are none."""
     keys = [key for key in before.share_right if key in after.share_right]
     if not keys:
         return None
@@ -24,7 +24,7 @@ def compare_answers(before: AnswerSet, after: AnswerSet, family: str) -> Pair | 
 
 
 def correct_for_many(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """The pairs with Holm's corrected p, each family by itself."""
+    """Return the pairs with Holm's correction of p, applied per family."""
     corrected: dict[int, float] = {}
     for family in {pair.family for pair in pairs}:
         members = [pair for pair in pairs if pair.family == family]

@@ -1,4 +1,4 @@
-"""Small multiples: one small figure per recorded metric, all runs in each."""
+"""Small multiples: one small figure per recorded metric, with a line per run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from grpo_gsm8k.report.figures import axes, escaped, run_legend, style
 from grpo_gsm8k.report.material import Figure, Run
 from grpo_gsm8k.tracking.metrics import METRICS, PREFIXES
 
-MAX_POINTS = 400  # of a line; more are averaged in equal groups
+MAX_POINTS = 400  # per line; longer ones are averaged in equal groups
 PANELS = {
     "train/reward_mean": "Reward",
     "rollout/length_mean": "Completion length",
     "rollout/truncated_frac": "Completions at the token limit",
     "train/entropy": "Entropy",
-    "train/kl_behaviour": "KL, behaviour to policy",
-    "train/approx_kl": "KL, before to within the update",
+    "train/kl_behaviour": "KL, behavior to policy",
+    "train/approx_kl": "KL, before to during the update",
     "train/kl_reference": "KL to the reference",
     "train/clip_frac": "Clip fraction",
     "train/frac_zero_variance_groups": "Groups without variance",
@@ -39,7 +39,7 @@ RunLine = tuple[int, Run, list[float], list[float]]
 
 
 def panels(runs: Sequence[Run]) -> tuple[list[Figure], list[str]]:
-    """A small figure per metric that some run has and that changes, and words about those that never do."""
+    """Return a figure for each metric that varies, and the names and values of the constant ones."""
     figures: list[Figure] = []
     constant: list[str] = []
     for name, title in _titles(runs).items():
@@ -53,7 +53,7 @@ def panels(runs: Sequence[Run]) -> tuple[list[Figure], list[str]]:
 
 
 def _titles(runs: Sequence[Run]) -> dict[str, str]:
-    """The panels' titles, the parts of the reward after the reward."""
+    """Return titles by metric, with the parts of the reward after the total."""
     parts = sorted({name for run in runs for step in run.steps for name in step if name.startswith(REWARD)})
     titles = {"train/reward_mean": PANELS["train/reward_mean"]}
     titles |= {name: f"Reward part: {name.removeprefix(REWARD)}" for name in parts if name not in titles}
@@ -76,7 +76,7 @@ def _panel(name: str, title: str, lines: Sequence[RunLine], runs: Sequence[Run])
         hover = f"{escaped(run.name)}<br>update %{{x}}: %{{y:.4~g}}<extra></extra>"
         trace |= {"y": [float(f"{y:.5g}") for y in ys], "line": {**style(index), "width": 1.6}}
         data.append(trace | {"name": escaped(run.name), "hovertemplate": hover})
-    said = tuple(
+    text = tuple(
         f"{run.name}: {words.number(ys[0])} at update {xs[0]:.0f}, {words.number(ys[-1])} at {xs[-1]:.0f}; "
         f"lowest {words.number(min(ys))}, highest {words.number(max(ys))}"
         for _, run, xs, ys in lines
@@ -88,4 +88,4 @@ def _panel(name: str, title: str, lines: Sequence[RunLine], runs: Sequence[Run])
     panel_id = "panel-" + "".join(c if c.isalnum() else "-" for c in name)
     large = any(abs(y) >= 1000 for _, _, _, ys in lines for y in ys)
     layout = axes("updates", "", exponentformat="SI" if large else "e")
-    return Figure(panel_id, title, caption, said, tuple(data), layout, run_legend(runs), 220)
+    return Figure(panel_id, title, caption, text, tuple(data), layout, run_legend(runs), 220)

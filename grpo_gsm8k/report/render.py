@@ -1,4 +1,4 @@
-"""From tables, figures and items to the two files: one page that needs no network, and Markdown."""
+"""Rendering of a report as a self-contained HTML page, and as Markdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a report says, in the order in which it says it. Tables and figures may be empty."""
+    """The parts of a report in order. Tables and figures may be empty."""
 
     title: str
     made: datetime
@@ -45,12 +45,12 @@ class Report:
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """All figures."""
+        """All figures of the report."""
         return (*self.curves, *self.panels, *self.temperature, *self.questions, *self.errors)
 
 
 def render_html(report: Report) -> str:
-    """The page. Every text is escaped, and its policy lets nothing run but the two scripts that are ours."""
+    """Render the page. All texts are escaped, and the content security policy allows only our two scripts."""
     scripts = (get_plotlyjs(), (HERE / "page.js").read_text(encoding="utf-8"))
     page = _environment(autoescape=True).get_template("template.html.jinja")
     text = page.render(
@@ -66,12 +66,12 @@ def render_html(report: Report) -> str:
 
 
 def render_markdown(report: Report) -> str:
-    """The tables and the numbers of the figures, without the texts of models."""
+    """Render the tables and the numbers of the figures, without model texts."""
     return _encodable(_environment(autoescape=False).get_template("template.md.jinja").render(report=report))
 
 
 def strict(value: Any) -> Any:
-    """The same with null in place of numbers that JSON does not have."""
+    """Return the value with None in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -80,7 +80,7 @@ def strict(value: Any) -> Any:
 
 
 def cell(text: object) -> str:
-    """Text in a Markdown table: no markup of HTML or Markdown, no new line."""
+    """Return a text for a Markdown table cell, on one line and without markup."""
     flat = html.escape(" ".join(str(text).split()), quote=False)
     return "".join(f"\\{c}" if c in r"\`*_[]|~#" else c for c in flat)
 
@@ -105,5 +105,5 @@ def _policy(scripts: Sequence[str]) -> str:
 
 
 def _encodable(text: str) -> str:
-    """Without the halves of characters that a model may leave."""
+    """Replace unpaired surrogates, which model texts may contain."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""In which settings runs differ, and what they were made with."""
+"""Differences between the settings of runs, and their provenance."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from grpo_gsm8k.report.material import Run
 
-ABSENT = "not there"
-PLACES = (
+ABSENT = "not set"
+IGNORED = (
     "name",
     "artifacts",
     "shm",
@@ -23,7 +23,7 @@ PLACES = (
     "pipeline",
     "stop_grace_s",
 )
-SECTIONS = {
+COMMANDS_OF_SECTION = {
     "traces": (),
     "preprocess": ("sft",),
     "sft": ("sft",),
@@ -33,22 +33,22 @@ SECTIONS = {
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Key and value in each run, of every key whose values differ; places and unused sections are left out."""
+    """Return key and values of all settings that differ, except paths, names and unused sections."""
     commands = {run.command for run in runs}
-    unused = {name for name, users in SECTIONS.items() if commands.isdisjoint(users)}
+    unused = {name for name, users in COMMANDS_OF_SECTION.items() if commands.isdisjoint(users)}
     flat = [dict(flatten(run.config)) for run in runs]
     keys = dict.fromkeys(key for values in flat for key in values)
     rows = []
     for key in keys:
         section = key.partition(".")[0]
         values = tuple(found.get(key, ABSENT) for found in flat)
-        if section not in PLACES and section not in unused and len(set(values)) > 1:
+        if section not in IGNORED and section not in unused and len(set(values)) > 1:
             rows.append((key, *values))
     return rows
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`section.key` and its value as text."""
+    """Yield `section.key` and its value as text."""
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{name}.")
@@ -57,7 +57,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def made_with(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Start, code, libraries and machine of each run; rows that no run has are left out."""
+    """Return rows with start time, code, libraries and machine of each run; rows that no run has are omitted."""
     columns = [_made_with(run.manifest) for run in runs]
     names = dict.fromkeys(name for column in columns for name in column)
     return [(name, *(column.get(name, "–") for column in columns)) for name in names]

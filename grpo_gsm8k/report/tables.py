@@ -1,4 +1,4 @@
-"""The tables of a report, as text."""
+"""The tables of a report as text."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from grpo_gsm8k.report.material import KIND_NAMES, KINDS, AnswerSet, Material, R
 
 
 def methods(material: Material, usd_per_gpu_hour: float) -> Table:
-    """What each run did, what came of it, and what it cost."""
+    """Return the table of method, result and cost of each run."""
     what = ("Run", "Status", "Model", "Method", "Data", "Accuracy at start", "Accuracy at end")
     versus = (f"Difference to {material.baseline.name}",) if len(material.runs) > 1 else ()
     columns = (*what, *versus, "Tokens", "Wall time", "GPU-hours", "Cost")
     runs = material.runs
     rows = tuple(_method(material, run, usd_per_gpu_hour) for run in runs)
     note = (
-        "In brackets: 95 % intervals, bootstrapped over the validation items. They do not contain the chance of the "
-        "seed: a single run per method says little about small differences. The accuracy at the end is the last "
-        "validation's, not the best one's."
+        "In brackets: 95 % intervals, bootstrapped over the validation items. They do not include the variance between "
+        "seeds: a single run per method is weak evidence of small differences. The accuracy at the end is that of the "
+        "last validation, not of the best one."
     )
     if len(rows) > 1:
         note += (
             " Differences are paired: a bootstrap over the items that both runs answered, and McNemar's exact test, "
-            "corrected for the number of runs (Holm). Noise means that the interval covers zero or that the corrected "
-            "p is above 0.05."
+            "corrected for the number of runs (Holm). Noise means that the interval covers zero or the corrected p is "
+            "above 0.05."
         )
     kept = [at for at in range(len(columns)) if any(row[at] != words.DASH for row in rows)]
     columns, rows = tuple(columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows)
@@ -35,7 +35,7 @@ def methods(material: Material, usd_per_gpu_hour: float) -> Table:
 
 
 def findings(material: Material) -> tuple[str, ...]:
-    """The report in sentences: from start to end, against the baseline, and the best of each evaluation."""
+    """Summarize the report in sentences: start to end, against the baseline, and the best of each evaluation."""
     found = []
     for pair in material.pairs:
         if pair.family == collect.START:
@@ -48,8 +48,8 @@ def findings(material: Material) -> tuple[str, ...]:
         if measured := [r for r in eval_tables.results_of(run) if r.get("accuracy") is not None]:
             best = max(measured, key=lambda result: float(result["accuracy"]))
             label = collect.eval_label(str(best["model"]), str(best["prompting"]), float(best["temperature"]))
-            said = f"the highest of {len(measured)} accuracies is {words.percent(best['accuracy'])}, of {label}"
-            found.append(f"{run.name}: {said}. Being the highest of several, it is likely a little too high.")
+            text = f"the highest of {len(measured)} accuracies is {words.percent(best['accuracy'])}, of {label}"
+            found.append(f"{run.name}: {text}. As a maximum of several, it is likely biased upward.")
     return tuple(found)
 
 
@@ -76,7 +76,7 @@ def _method(material: Material, run: Run, usd_per_gpu_hour: float) -> tuple[str,
 
 
 def run_status(run: Run) -> str:
-    """`done`, `interrupted at 120 of 367`."""
+    """Return the status and the number of updates, such as `interrupted, 120 of 367 updates`."""
     found = run.summary.get("status")
     if run.command == "eval":
         return "done" if run.summary else "not finished"
@@ -88,7 +88,7 @@ def run_status(run: Run) -> str:
 
 
 def model_name(run: Run) -> str:
-    """The model that the run began with."""
+    """Return the start model of a run, or the models of an evaluation."""
     if run.command == "eval":
         return (
             ", ".join(dict.fromkeys(collect.short_model(str(r["model"])) for r in eval_tables.results_of(run)))
@@ -100,7 +100,7 @@ def model_name(run: Run) -> str:
 
 
 def method_name(run: Run) -> str:
-    """Loss and advantage, or supervised fine-tuning; with what is trained when it is not everything."""
+    """Return loss and advantage, or supervised fine-tuning, and LoRA if enabled."""
     learner = run.config.get("learner") or {}
     if run.command == "eval":
         return "evaluation"
@@ -114,9 +114,9 @@ def method_name(run: Run) -> str:
 def _policy_gradient(config: Mapping[str, Any]) -> list[str]:
     section = config.get("policy_gradient") or {}
     loss, advantage = section.get("loss_type"), section.get("advantage")
-    if loss in get_args(LossType):  # else of another version of the code
+    if loss in get_args(LossType):  # otherwise from another version of the code
         advantage = PolicyGradientConfig.model_construct(loss_type=loss, advantage=advantage).advantage_name
-    parts = [f"{loss or 'policy gradient'} / {advantage or 'usual'}"]
+    parts = [f"{loss or 'policy gradient'} / {advantage or 'default'}"]
     parts += [f"{section['ratio']} ratio"] if section.get("ratio", "token") != "token" else []
     parts += [section["reduction"]] if section.get("reduction") else []
     if (critic := (section.get("critic") or {}).get("kind", "none")) != "none":
@@ -125,7 +125,7 @@ def _policy_gradient(config: Mapping[str, Any]) -> list[str]:
 
 
 def describe_difference(material: Material, run: Run) -> str:
-    """The honest sentence about the run against the baseline."""
+    """Describe the difference between the run and the baseline."""
     if run is material.baseline:
         return "baseline"
     pair = material.pair(collect.BASELINE, run)
@@ -133,7 +133,7 @@ def describe_difference(material: Material, run: Run) -> str:
 
 
 def tokens_used(run: Run) -> float:
-    """Tokens that were trained on; of an evaluation, that were sampled."""
+    """Return the number of training tokens, or for an evaluation of sampled tokens."""
     if run.command == "eval":
         return math.fsum(float(line.get("tokens", 0)) for line in collect.predictions(run, []))
     name = "train/response_tokens" if run.command == "sft" else "rollout/tokens"
@@ -141,7 +141,7 @@ def tokens_used(run: Run) -> float:
 
 
 def gpu_hours(run: Run) -> float | None:
-    """Wall time times GPUs held, 0 on a CPU, None where one of them is not known."""
+    """Return wall time times number of GPUs: 0 on a CPU, None if unknown."""
     actor, learner = run.config.get("actor") or {}, run.config.get("learner") or {}
     if "device" not in actor:
         return None
@@ -161,7 +161,7 @@ def _cuda(device: str) -> int | None:
 
 
 def errors(shown: Sequence[AnswerSet]) -> Table:
-    """How many answers of each kind each model gave."""
+    """Return the table of the kinds of answers by model."""
     rows = tuple((s.label, *(_share(s, kind) for kind in KINDS)) for s in shown)
     return Table("kinds", "Kinds of answers", ("Model", *(KIND_NAMES[kind] for kind in KINDS)), rows)
 
@@ -172,13 +172,13 @@ def _share(answers: AnswerSet, kind: str) -> str:
 
 
 def configurations(runs: Sequence[Run]) -> Table:
-    """Settings that differ."""
+    """Return the table of settings that differ between runs."""
     names = tuple(run.name for run in runs)
     rows = tuple(settings.differences(runs)) if len(runs) > 1 else ()
-    note = "Settings that are equal in all runs, paths and the settings of other commands are left out."
+    note = "Omitted: settings that are equal in all runs, paths, and the settings of other commands."
     return Table("settings", "Settings that differ", ("Setting", *names), rows, note)
 
 
 def provenance(runs: Sequence[Run]) -> Table:
-    """Code, libraries and machine."""
+    """Return the table of code, libraries and machines."""
     return Table("made-with", "Made with", ("", *(run.name for run in runs)), tuple(settings.made_with(runs)))

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them, and the honest sentence about a difference."""
+"""Formatting of numbers and of comparisons as text."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ VERDICTS = {Verdict.BETTER: "higher", Verdict.WORSE: "lower", Verdict.NOISE: "no
 
 
 def percent(value: float | None) -> str:
-    """`86.1 %`."""
+    """Format a fraction: `86.1 %`."""
     return DASH if value is None else f"{100 * value:.1f} %"
 
 
 def points(value: float) -> str:
-    """`+3.2`, in percentage points."""
+    """Format a difference of fractions in percentage points: `+3.2`."""
     shown = f"{100 * value:+.1f}"
     return "0.0" if shown in {"+0.0", "-0.0"} else shown.replace("-", "−")
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, and all digits before the point."""
+    """Format with three significant digits, and with all digits before the decimal point."""
     if value is None:
         return DASH
     if abs(value) < 1e9 and (float(value).is_integer() or abs(value) >= 100):
@@ -34,7 +34,7 @@ def number(value: float | None) -> str:
 
 
 def count(value: float) -> str:
-    """`1.23 million`, `45.6 thousand`, `789`."""
+    """Format a count: `1.23 million`, `45.6 thousand`, `789`."""
     for size, name in ((1e9, "billion"), (1e6, "million"), (1e4, "thousand")):
         if value >= size:
             return f"{value / (1e3 if name == 'thousand' else size):.3g} {name}"
@@ -42,7 +42,7 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`2 h 05 min`, `2 min 47 s`, `12 s`."""
+    """Format seconds: `2 h 05 min`, `2 min 47 s`, `12 s`."""
     if seconds is None:
         return DASH
     minutes, rest = divmod(round(seconds), 60)
@@ -52,7 +52,7 @@ def duration(seconds: float | None) -> str:
 
 
 def accuracy(validation: Mapping[str, Any] | None) -> str:
-    """`86.1 % [83.0, 89.1]` of a validation."""
+    """Format the accuracy of a validation with its interval: `86.1 % [83.0, 89.1]`."""
     if validation is None or validation.get("accuracy") is None:
         return DASH
     low, high = (validation.get(f"accuracy_ci_{end}") for end in ("low", "high"))
@@ -60,17 +60,17 @@ def accuracy(validation: Mapping[str, Any] | None) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """`[83.0, 89.1]`, in percent."""
+    """Format an interval in percent: `[83.0, 89.1]`."""
     return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def p_value(value: float) -> str:
-    """`p = 0.012`, `p < 0.001`."""
+    """Format a p value: `p = 0.012`, `p < 0.001`."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def describe_pair(pair: Pair) -> str:
-    """Higher, lower or noise: what the paired comparison allows to say, and no more."""
+    """Describe a paired comparison: verdict, difference with interval, p value, and number of items."""
     found, test = pair.found, p_value(pair.found.p_value)
     if (corrected := p_value(pair.p_holm)) != test:
         test += f", corrected {corrected.removeprefix('p ').removeprefix('= ')}"
@@ -79,5 +79,5 @@ def describe_pair(pair: Pair) -> str:
     verdict = comparison.verdict(change, pair.p_holm)
     text = f"{VERDICTS[verdict]}: {shown}; paired on {found.items} items"
     if verdict is Verdict.NOISE and found.detectable is not None:
-        text += f", which show differences from about {100 * found.detectable:.1f} points on"
+        text += f", which can detect differences of at least {100 * found.detectable:.1f} points"
     return text

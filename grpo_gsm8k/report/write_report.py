@@ -1,4 +1,4 @@
-"""`command=report`: one page about one or several runs."""
+"""`command=report`: a page about one or several runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from grpo_gsm8k.report.render import Report, render_html, render_markdown
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
 
-USD_PER_GPU_HOUR = 2.5  # of a run whose configuration has no price
+USD_PER_GPU_HOUR = 2.5  # default for runs whose configuration has no price
 
 
 def write_report(config: Config) -> int:
-    """Write report.html and report.md about `report.runs`. Raises UserError."""
+    """Write report.html and report.md about `report.runs`; returns exit code 0. Raises UserError."""
     section = config.report
     folders = collect.find_runs(config.artifacts, section.runs)
     baseline = collect.find_run(config.artifacts, section.baseline) if section.baseline else None
@@ -28,12 +28,12 @@ def write_report(config: Config) -> int:
         raise UserError(f"report.baseline={section.baseline} is not among report.runs: add it there")
     target = section.output or output_folder(config.artifacts, folders)
     page = _write(folders, baseline, target, section.usd_per_gpu_hour, section.title)
-    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, and {page.with_suffix('.md').name} beside it")
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, and {page.with_suffix('.md').name} next to it")
     return 0
 
 
 def report_of_run(run_folder: Path) -> Path:
-    """Write a run's own report into its folder, with the price and title of its configuration; returns report.html."""
+    """Write a report of one run into its folder, with its configured price and title; returns report.html."""
     folder = run_folder.resolve()
     section = collect.read_run(folder, folder.name).config.get("report") or {}
     price = section.get("usd_per_gpu_hour", USD_PER_GPU_HOUR)
@@ -41,7 +41,7 @@ def report_of_run(run_folder: Path) -> Path:
 
 
 def output_folder(artifacts: Path, folders: Sequence[Path], clock: Callable[[], datetime] = datetime.now) -> Path:
-    """The run's own folder, or a new one for several runs."""
+    """Return the run's folder, or a new folder for several runs."""
     return folders[0] if len(folders) == 1 else artifacts / "reports" / f"{clock():%Y%m%d-%H%M%S}"
 
 
@@ -56,9 +56,9 @@ def _write(folders: Sequence[Path], baseline: Path | None, target: Path, price: 
 def build(
     material: Material, usd_per_gpu_hour: float, title: str, clock: Callable[[], datetime] = datetime.now
 ) -> Report:
-    """All parts of a report."""
+    """Build all parts of a report."""
     runs = material.runs
-    small, constant = panels.panels(runs)
+    metric_panels, constant = panels.panels(runs)
     return Report(
         title=title,
         made=clock(),
@@ -72,10 +72,10 @@ def build(
             eval_tables.lm_eval_table(runs),
         ),
         curves=tuple(figures.learning_curves(runs)),
-        panels=tuple(small),
+        panels=tuple(metric_panels),
         constant=tuple(constant),
         temperature=tuple(figures.temperature_curves(runs)),
-        questions=tuple(figures.heat_map(material.asked)),
+        questions=tuple(figures.heat_map(material.merged)),
         errors=tuple(figures.error_kinds(material.shown)),
         error_table=tables.errors(material.shown),
         changes=tuple(items.changed_items(material.pairs)),

@@ -13,7 +13,7 @@ GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k"
 
 @pytest.fixture
 def gsm8k() -> Path:
-    """The real files, outside of the repository."""
+    """The real GSM8K files, which are not part of the repository."""
     if not (GSM8K / "train.jsonl").is_file():
         pytest.skip(f"{GSM8K} is absent")
     return GSM8K
@@ -43,7 +43,7 @@ def data_config() -> Callable[..., DataConfig]:
 
 @pytest.fixture
 def rows() -> Callable[[Path, list[object]], Path]:
-    """Write rows, or raw lines where they are texts, as JSONL."""
+    """Write rows as JSONL; strings are written as raw lines."""
 
     def write(path: Path, items: list[object]) -> Path:
         lines = [item if isinstance(item, str) else json.dumps(item) for item in items]

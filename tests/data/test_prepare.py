@@ -52,7 +52,7 @@ def test_real_gsm8k(gsm8k, tmp_path, data_config):
 
 def test_the_split_depends_on_the_seed_alone(config, artifacts):
     val = load_split(prepare_data(config, artifacts), "val")
-    # Pinned: a change of this list means that every earlier run validated on what is trained on now.
+    # Pinned: if this list changes, the train split contains problems that earlier runs validated on.
     assert [problem.id for problem in val] == PINNED
     other = load_split(prepare_data(config.model_copy(update={"seed": 1}), artifacts), "val")
     assert [problem.id for problem in other] != PINNED

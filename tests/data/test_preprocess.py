@@ -1,4 +1,4 @@
-"""Texts to token ids: exact round trips, nothing cut, nothing mixed, defaults that chain."""
+"""Preprocessing: exact round trips, no truncation, separate tokenization, default sources."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_masked_labels_of_gsm8k_decode_to_response_and_end(name: str, kind: str)
 
 
 def test_a_merge_across_the_border_is_not_made() -> None:
-    """The engine sees the prompt's tokens alone, so the response must follow exactly those."""
+    """The engine gets the prompt's tokens only, so the response must follow exactly those."""
     plain = config_of("prompt=base")
     prompt = plain.prompt.model_copy(update={"text": "Q: {question}\nA: "})
     config = plain.model_copy(update={"prompt": prompt})
@@ -83,7 +83,7 @@ def test_what_cannot_be_learnt_is_left_out_with_its_reason() -> None:
     assert encode_example(config, TrainingText("a", "1+1?", "x" * 60), tiny) == TOO_LONG
     long = encode_example(keep, TrainingText("a", "1+1?", "x" * 60), tiny)
     assert isinstance(long, tokens.Example)
-    assert len(long.response_ids) == 62  # a space before, the end token behind
+    assert len(long.response_ids) == 62  # with the leading space and the end token
     assert encode_example(config, TrainingText("a", "?", "18 €"), tiny) == NOT_WRITABLE
     assert encode_example(config, TrainingText("a", "?", "18<eos>19"), tiny) == END_INSIDE
     fits = encode_example(config, TrainingText("a", "1+1?", "2" * (40 - len("Question: 1+1?\nAnswer:") - 2)), tiny)

@@ -24,7 +24,7 @@ def prompt_config(name: str, **changes: object) -> PromptConfig:
 
 
 def characters(template: str | None = None, around: str = "$A") -> PreTrainedTokenizerFast:
-    """A real fast tokenizer of single characters; `around` says which special tokens it adds."""
+    """A real fast tokenizer of single characters; `around` selects the special tokens that it adds."""
     alphabet = [chr(code) for code in range(9, 127)]
     vocabulary = {token: index for index, token in enumerate(["<s>", "</s>", "<unk>", *alphabet])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

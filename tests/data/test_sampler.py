@@ -32,7 +32,7 @@ def test_any_position_gives_the_same_in_any_order():
 
 
 def test_the_order_is_pinned():
-    # A run that is resumed under another numpy must go on in the same order.
+    # A run resumed with another version of numpy must continue in the same order.
     assert epoch_of(8, 0, 0) == PINNED
 
 

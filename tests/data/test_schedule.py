@@ -1,4 +1,4 @@
-"""The plan of supervised fine-tuning: every example once an epoch, every update full."""
+"""The plan of supervised fine-tuning: every example once per epoch, every update full."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ PARAMS = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}
 
 @pytest.fixture
 def snapshot(tmp_path, monkeypatch):
-    """A data set's repository as the hub client leaves it on disk, with the layout of openai/gsm8k."""
+    """A data set's repository in the hub client's cache, with the layout of openai/gsm8k."""
     folder = tmp_path / "snapshot"
     for name in ("main", "socratic"):
         (folder / name).mkdir(parents=True)

@@ -1,9 +1,8 @@
-"""The blocks of README.md and docs/*.md, and which of them run on a CPU.
+"""Code blocks of README.md and docs/*.md, and how the tests run them on a CPU.
 
-Above a block, in an HTML comment: `not run: REASON`, or `run with: WORDS`. Of the words, `NAME=value` is a variable of
-the environment, `key=value` an override that is put behind `python cli.py command=...`; readers of the source see what
-differs from the page. A block without a comment runs as it stands. The blocks of a page are run one after another by
-one shell.
+An HTML comment above a block can be `not run: REASON` or `run with: WORDS`. In WORDS, `NAME=value` sets an environment
+variable, and `key=value` is an override appended to `python cli.py command=...`. A block without a comment runs
+unchanged. One shell runs all blocks of a page in order.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _CLI = re.compile(r"^python cli\.py command=\w+", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One fenced block. `line` is that of its fence, `not_run` a reason, `words` what it is run with."""
+    """One fenced block. `line`: of its fence; `not_run`: the reason, if any; `words`: the words of `run with`."""
 
     page: str
     line: int
@@ -38,7 +37,7 @@ class Block:
 
     @property
     def script(self) -> str | None:
-        """What a shell does with the block: run it, apply a patch, write a file; None for what is only to be read."""
+        """Shell script for the block: its commands, a patch to apply, or a file to write; None if it is not run."""
         if self.not_run is not None:
             return None
         if self.language in SHELL:
@@ -59,7 +58,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All fenced blocks of a page."""
+    """Return all fenced blocks of a page."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in _BLOCK.finditer(text):
@@ -79,6 +78,6 @@ def blocks(page: Path) -> list[Block]:
 
 
 def script(page: Path) -> str:
-    """All that is run of a page, as one script; empty when there is nothing."""
+    """Return one script for all blocks of a page that are run; empty if there are none."""
     parts = [(block, block.script) for block in blocks(page)]
     return "\n".join(f"echo '=== {b.page}:{b.line}'\n{text}" for b, text in parts if text is not None)

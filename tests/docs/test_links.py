@@ -1,4 +1,4 @@
-"""Links of README.md and docs/ to files and headings of this repository lead somewhere."""
+"""Links of README.md and docs/ to files and headings of this repository are valid."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         name, _, anchor = target.partition("#")
         file = (page.parent / name) if name else page
-        assert file.exists(), f"{page.name} links to {target}, which is not there"
+        assert file.exists(), f"{page.name} links to {target}, which does not exist"
         if anchor:
             assert anchor in anchors(file), f"{page.name} links to {target}: {file.name} has no such heading"
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of the headings, as GitHub and MkDocs make them out of plain words."""
+    """Return the anchors of the headings, as GitHub and MkDocs generate them."""
     text = _CODE.sub(
         lambda found: found[0].strip("`") if "\n" not in found[0] else "", page.read_text(encoding="utf-8")
     )

@@ -16,7 +16,7 @@ from scripts.yaml_comments import flatten, read_conf
 @pytest.mark.parametrize("script", [config_reference, metrics_reference], ids=lambda module: module.PAGE.name)
 def test_the_page_is_current(script) -> None:
     written = script.PAGE.read_text(encoding="utf-8")
-    # compared outside of assert, which would print two whole pages
+    # not compared in the assert, which would print both pages
     current = written == script.reference()
     assert current, f"docs/{script.PAGE.name} is not current: run `make docs-reference` and commit it"
 

@@ -1,4 +1,4 @@
-"""Every shell block of README.md and docs/ that can run on a CPU is run, in a copy of the checkout. See `pages`."""
+"""Run the shell blocks of README.md and docs/ that work on a CPU, in a copy of the checkout. See `pages`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.docs.pages import PAGES, REPO, SHELL, blocks, script
 
 COMMANDS = ("python ", "make ", "git ", "docker ", "pip ", "curl ", "vllm ", "export ", "source ", "lm_eval ")
 TIMEOUT = 900
-# What scripts/install.sh would write behind an installation: the running environment counts as installed.
+# Writes the stamp of scripts/install.sh, so that the running environment counts as installed.
 STAMP = 'echo "cpu $(cat requirements/cpu.txt requirements/dev.txt scripts/install.sh | cksum)" >"$GRPO_VENV/installed"'
 
 
@@ -24,7 +24,7 @@ STAMP = 'echo "cpu $(cat requirements/cpu.txt requirements/dev.txt scripts/insta
 def test_every_shell_block_is_marked_as_one(page: Path) -> None:
     for block in blocks(page):
         if block.language not in SHELL and block.text.lstrip().startswith(COMMANDS):
-            pytest.fail(f"{block.page}:{block.line} holds commands: begin it with ```bash, so that it is run")
+            pytest.fail(f"{block.page}:{block.line} holds commands: start it with ```bash, so that it is run")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -59,7 +59,7 @@ def test_the_blocks_run(page: Path, tmp_path: Path) -> None:
 
 
 def copy_checkout(target: Path) -> None:
-    """What git has or would take, as it is now."""
+    """Copy tracked and untracked files that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard"], cwd=REPO, check=True, capture_output=True
     )
@@ -71,7 +71,7 @@ def copy_checkout(target: Path) -> None:
 
 
 def environment_of(checkout: Path, venv: Path) -> dict[str, str]:
-    """`python` is the running one, `make` takes it for the installed one, and nothing goes to the network."""
+    """Return an environment in which `python` and `make` use the running interpreter, without network access."""
     (venv / "bin").mkdir(parents=True)
     python = venv / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -88,7 +88,7 @@ def environment_of(checkout: Path, venv: Path) -> dict[str, str]:
 
 
 def stop_group(pid: int) -> None:
-    """End what a block left behind."""
+    """Kill processes that a block left running."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Batch inference: the lines that come in, and whole runs with the real engine, killed ones included."""
+"""Batch inference: input lines, and complete runs with the real engine, including killed ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def problem(index: int) -> Sum:
 
 
 def row(index: int) -> dict[str, Any]:
-    """Ids of both types, in no order; every third line is a prompt of its own, the others are questions."""
+    """Ids of both types in random order; every third line is a raw prompt, the others are questions."""
     number = (index * 37) % LINES
     name: int | str = number if index % 2 else f"line {number}"
     if index % 3 == 0:
@@ -77,7 +77,7 @@ def test_the_same_ids_in_the_same_order(whole: Path) -> None:
             assert made["extracted"] == (marked[2].partition("\n")[0].strip() if marked[1] else None)
     answered = [made["number"] for line in lines for made in json.loads(json.dumps(line["completions"]))]
     right = sum(number == str(problem(at // 4).answer) for at, number in enumerate(answered))
-    assert right > LINES  # of 4 * LINES: it adds, asked the way it knows
+    assert right > LINES  # of 4 * LINES: the model can add, given its usual prompt
     summary = json.loads((whole / "summary.json").read_text())
     assert (summary["lines"], summary["failed"], summary["completions"]) == (LINES, 0, 4 * LINES)
 
@@ -104,7 +104,7 @@ def test_killed_and_resumed_loses_and_repeats_nothing(lab: Cli, questions: Path,
     assert 0 < len(left) < LINES  # the fault fired in the middle
     assert not (run / "summary.json").exists()
     with (run / "generations.jsonl").open("a") as file:
-        file.write('{"id": "torn')  # as if the kill had come in the middle of a write
+        file.write('{"id": "torn')  # as after a kill during a write
 
     done = lab.run(*SAMPLED, f"eval.input_path={questions}", "eval.resume_from=latest")
     assert done.returncode == 0, done.stderr
@@ -130,7 +130,7 @@ def test_killed_and_resumed_loses_and_repeats_nothing(lab: Cli, questions: Path,
 
 
 def written(run: Path) -> list[dict[str, object]]:
-    """The whole lines so far."""
+    """Return the complete lines so far."""
     path = run / "generations.jsonl"
     whole_lines = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
     return [json.loads(line) for line in whole_lines]

@@ -1,6 +1,6 @@
-"""6 models x 100 questions x 5 temperatures, a known rule for what is right, and every number reported about it.
+"""All reported numbers of 6 models x 100 questions x 5 temperatures, whose correctness follows a known rule.
 
-The completions take the real way: graded, written, summarized, reported. What is expected is counted here, by the rule.
+The completions pass through the real code: grading, files, summary, report. The expected numbers come from the rule.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CELLS = [(m, q, t) for m in MODELS for t in range(5) for q in ITEMS]
 
 def right(m: int, q: int, t: int) -> bool:
     if q % 20 in (0, 19):
-        return q % 20 == 0  # all know it, or none does
+        return q % 20 == 0  # right for all models, or for none
     return (q * q + 7 * m * q + 5 * t * (m + 1) + q // 9) % 13 < 2 * m
 
 
 def written_otherwise(m: int, q: int, t: int) -> bool:
-    """Wrong, but for the notation."""
+    """Return whether the answer is wrong only in its notation."""
     return not right(m, q, t) and (m + q + t) % 7 == 0
 
 

@@ -1,4 +1,4 @@
-"""Worked examples and instructions: which there are, and that none gives an answer away."""
+"""Prompting variants: number of worked examples, and no leak of evaluated questions."""
 
 from __future__ import annotations
 

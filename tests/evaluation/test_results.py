@@ -1,4 +1,4 @@
-"""Summaries of several samples at several temperatures, against numbers counted by hand."""
+"""Summaries of several samples at several temperatures, compared with numbers counted by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from grpo_gsm8k.evaluation.predictions import Prediction
 from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, doublings, results_table, summarize_setting
 
 HOT, COLD = ("m", "zero_shot", 1.0), ("m", "zero_shot", 0.0)
-KINDS = {"R": "correct", "r": "logic", "w": "logic", "f": "format", "t": "truncated"}  # r: right but for notation
+KINDS = {
+    "R": "correct",
+    "r": "logic",
+    "w": "logic",
+    "f": "format",
+    "t": "truncated",
+}  # r: right except for the notation
 
 
 def lines(setting: tuple[str, str, float], outcomes: dict[str, str]) -> list[Prediction]:

@@ -1,4 +1,4 @@
-"""Asking until everything is answered: what the engine refuses is asked again, so many times and no more."""
+"""Retries of refused requests, and locking of run folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts in, verdicts out: the table is the contract of the only answer parser."""
+"""Verdicts of texts: this table is the contract of the answer parser."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HASH, BOXED, ANSWER, LAST = AnswerFormat.HASH, AnswerFormat.BOXED, AnswerFormat.
 EN, TR = Locale.EN, Locale.TR
 
 NUMBERS: list[tuple[str, Locale, str | None]] = [
-    # plain numbers and what may stand around one
+    # plain numbers, and the text allowed around them
     ("18", EN, "18"),
     ("18.0", EN, "18"),
     ("18.00", EN, "18"),
@@ -132,7 +132,7 @@ NUMBERS: list[tuple[str, Locale, str | None]] = [
     ("2 1/2", EN, None),
     ("2\\frac{1}{2}", EN, None),
     ("1/2/3", EN, None),
-    # no number, several numbers, numbers that something changes
+    # no number, several numbers, numbers with a scale
     ("", EN, None),
     ("   ", EN, None),
     ("eighteen", EN, None),
@@ -263,7 +263,7 @@ TEXTS: list[tuple[str, AnswerFormat, Locale, str | None, str | None]] = [
     ("", LAST, EN, None, None),
     ("Toplam 1.234,5 lira.", LAST, TR, "1.234,5", "1234.5"),
     ("It is 18." + NEXT_PROBLEM, LAST, EN, "18", "18"),
-    # solutions as models write them: units, prices, percentages, arithmetic behind the marker
+    # typical model solutions: units, prices, percentages, arithmetic after the marker
     ("Let's see.\n\n#### 1,080 minutes per week.\n", HASH, EN, "1,080 minutes per week.", "1080"),
     ("She earns $18 a day.\n#### $18.00 per day", HASH, EN, "$18.00 per day", "18"),
     ("####  \t 42  \t\n", HASH, EN, "42", "42"),
@@ -332,7 +332,7 @@ TEXTS: list[tuple[str, AnswerFormat, Locale, str | None, str | None]] = [
     ("Cevap: yaklaşık 20", ANSWER, TR, "yaklaşık 20", None),
     ("Cevap: 18\n\nSoru 2: Kaç?\nCevap: 3", ANSWER, TR, "18", "18"),
     ("Cevabım: 42", ANSWER, TR, None, None),
-    # no marker: the last number, whatever it is
+    # no marker: the last number of the text
     ("So Tom pays 3 * $4.50 = $13.50 in total.", LAST, EN, "$13.50", "13.5"),
     ("It takes 2.5 hours (150 minutes).", LAST, EN, "150", "150"),
     ("By 1999 the total was 12,000!", LAST, EN, "12,000", "12000"),

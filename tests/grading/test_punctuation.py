@@ -1,4 +1,4 @@
-"""Texts in, verdicts out: strict and without punctuation, in each locale."""
+"""Strict and punctuation-free verdicts of texts, in each locale."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VERDICTS: list[tuple[str, Locale, str, bool, bool]] = [
     ("18.00", TR, "18", False, True),
     ("-1.234", EN, "-1234", False, True),
     (",5", EN, "0.5", False, True),
-    # currency, and what stands around
+    # currency, and punctuation around the number
     ("$18.", EN, "18", True, True),
     ("18,-", EN, "18", True, True),
     ("18.\u2014", EN, "18", False, True),

@@ -1,4 +1,4 @@
-"""Texts in, reward parts out."""
+"""Reward parts of texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds, rates and intervals: one definition for every place that reports accuracy."""
+"""Error kinds, rates and confidence intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders made up for the tests: a training run, an interrupted one, an evaluation."""
+"""Synthetic run folders for tests: a training run, and an evaluation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def config(command: str, name: str, **changes: Any) -> dict[str, Any]:
 def training(
     runs: Path, name: str, updates: int = 6, right: int = 10, command: str = "policy_gradient", **more: Any
 ) -> Path:
-    """A run over 20 items, of which `right` are answered right at the end and 5 at the start."""
+    """Write a run over 20 items, of which 5 are right at the start and `right` at the end."""
     folder = runs / f"20260101-00000{len(list(runs.glob('*'))) if runs.is_dir() else 0}_{name}"
     (folder / "validation").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config(command, name, **more)))
@@ -75,7 +75,7 @@ def answers(path: Path, right: int) -> None:
 
 
 def evaluation(runs: Path, name: str = "eval", samples: int = 1) -> Path:
-    """Two models at two temperatures; the second knows more."""
+    """Write an evaluation of two models at two temperatures; the second is more accurate."""
     folder = runs / f"20260102-000000_{name}"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config("eval", name)))

@@ -1,4 +1,4 @@
-"""Reports of made-up runs: what they say, that model text is inert, and that the page works in a browser."""
+"""Reports of synthetic runs: contents, inert model texts, and the page in a browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.report import runs as made
 
 
 class Page(HTMLParser):
-    """Script elements, and whatever could reach a network or run."""
+    """Collects script elements, and attributes that could load or run anything."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def test_an_evaluation_alone(tmp_path: Path) -> None:
     assert "1\\_a/step\\_9, zero\\_shot: 80.0 % at 0; 80.0 % at 1" in text
     assert "of 20 questions, 4 were answered right by all, 4 by none, 12 by some" in text
     assert "hellaswag | acc | big | 0.3 ± 0.02 | 0.1 | 0.2 ± 0.03 | better |" in text
-    assert "1 unreadable line of predictions.jsonl left out" in text
+    assert "1 unreadable line of predictions.jsonl skipped" in text
     assert "first sample" in found.changes[0].words
 
 
@@ -122,7 +122,7 @@ def test_an_interrupted_run_is_reported_as_far_as_it_went(tmp_path: Path) -> Non
     text = page.with_suffix(".md").read_text()
     assert page == folder / "report.html"
     assert "not finished, 6 updates" in text
-    assert "1 unreadable line of metrics.jsonl left out" in text
+    assert "1 unreadable line of metrics.jsonl skipped" in text
     assert "answers of version 6 are unreadable" in text
     assert "1 min 30 s" in text  # from the events
 
@@ -137,7 +137,7 @@ def test_runs_are_found_by_folder_name_and_latest(tmp_path: Path) -> None:
     first, second = (made.training(tmp_path / "runs", name).resolve() for name in ("a", "b"))
     assert collect.find_runs(tmp_path, ["a", str(first), first.name]) == [first]
     assert collect.find_run(tmp_path, "latest") == second
-    with pytest.raises(UserError, match=r"report\.runs: nothing is no run"):
+    with pytest.raises(UserError, match=r"report\.runs: nothing is not a run"):
         collect.find_run(tmp_path, "nothing")
     with pytest.raises(UserError, match="has no run of"):
         collect.find_run(tmp_path / "elsewhere", "latest")

@@ -1,4 +1,4 @@
-"""Real tasks on the embedded model: our engines, our server and Hugging Face's own forward pass say the same."""
+"""Real tasks on the embedded model: our engines, our server and Hugging Face's own forward pass agree."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def scores(folder: Path) -> dict[tuple[str, str], tuple[float, float | None]]:
 
 @pytest.fixture(scope="module")
 def reference(tasks: Path) -> dict[str, Any]:
-    """What `lm_eval --model hf` prints, in a process of its own."""
+    """Return the results of `lm_eval --model hf`, run in a child process."""
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--include_path", str(tasks)]
     command += ["--model_args", f"pretrained={EMBEDDED_TINY},dtype=float32,max_length=160", "--tasks", ",".join(NAMES)]
     command += ["--seed", "0", "--output_path", str(tasks / "hf")]

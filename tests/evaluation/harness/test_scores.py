@@ -1,4 +1,4 @@
-"""lm-eval's results as records; before and after."""
+"""lm-eval's results as records, and changes from the baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and files of tasks."""
+"""Selection of tasks by name and by file."""
 
 from __future__ import annotations
 

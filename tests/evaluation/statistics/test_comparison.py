@@ -1,4 +1,4 @@
-"""Paired comparisons: worked examples, scipy's results, and how often equal models are told apart."""
+"""Paired comparisons: worked examples, scipy's results, and the false positive rate."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_paired_bootstrap_agrees_with_scipy() -> None:
 
 @pytest.mark.parametrize(("value", "low", "high"), [(0.0, -0.168, 0.168), (1.0, 0.663, 1.0), (-1.0, -1.0, -0.663)])
 def test_equal_differences_do_not_claim_certainty(value: float, low: float, high: float) -> None:
-    # 20 equal items leave a share of 1 - 0.025^(1/20) = 0.1684 possible that is unlike; 1 - 2 * 0.1684 = 0.663.
+    # 20 equal items are compatible with a share of 1 - 0.025^(1/20) = 0.1684 deviating ones; 1 - 2 * 0.1684 = 0.663.
     found = paired_bootstrap(np.full(20, value), seed=0)
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.001)
     assert found.method == Method.CLOPPER_PEARSON
@@ -99,7 +99,7 @@ def test_detectable_difference_worked_example() -> None:
     assert detectable_difference(155, 0.2) == pytest.approx(0.1, abs=2e-4)
     # Never discordant: d = q = c^2, c = (1.95996 sqrt(100) + 0.84162 sqrt(96.867)) / 100.708 = 0.27687.
     assert detectable_difference(100, 0.0) == pytest.approx(0.27687**2, abs=1e-4)
-    # Five items that all change one way have p = 2 / 32 = 0.0625.
+    # Five items that all change in one direction have p = 2 / 32 = 0.0625.
     assert detectable_difference(5, 1.0) is None
     assert detectable_difference(6, 1.0) is not None
 
@@ -125,7 +125,7 @@ def test_a_detectable_difference_is_found_about_four_times_in_five() -> None:
     shares = [(discordance + d) / 2, (discordance - d) / 2, 1 - discordance]
     draws = np.random.default_rng(0).multinomial(items, shares, size=1000)
     found = np.mean([mcnemar(int(gained), int(lost)) <= 0.05 for gained, lost, _ in draws])
-    assert 0.74 < found < 0.84  # the exact test finds a little less than the normal approximation says
+    assert 0.74 < found < 0.84  # the exact test has slightly less power than the normal approximation
 
 
 def test_verdicts() -> None:

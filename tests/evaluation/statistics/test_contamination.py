@@ -1,4 +1,4 @@
-"""Contamination: what was planted is found, what only looks alike is not."""
+"""Contamination: planted matches are found, near misses are not."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_words_are_lower_case_alphanumeric() -> None:
 
 def test_planted_runs_are_found_and_near_misses_are_not() -> None:
     question = prose(20)
-    exact = [*prose(30), *question[2:15], *prose(30)]  # 13 words in a row: one of 8 runs
-    short = [*prose(30), *question[2:14], *prose(30)]  # 12 in a row
-    broken = [*question[:10], "other", *question[11:20]]  # no 13 in a row
+    exact = [*prose(30), *question[2:15], *prose(30)]  # 13 consecutive words: one of 8 runs
+    short = [*prose(30), *question[2:14], *prose(30)]  # 12 consecutive words
+    broken = [*question[:10], "other", *question[11:20]]  # no 13 consecutive words
     dressed = [" ".join(question).upper().replace(" ", ", ")]
     trains = [" ".join(text) for text in (prose(60), exact, short, broken, dressed)]
     assert ngram_overlaps([" ".join(prose(20)), " ".join(question)], trains) == (

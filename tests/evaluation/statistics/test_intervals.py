@@ -1,4 +1,4 @@
-"""Bootstrap and exact intervals: against scipy, against their definitions, and how often they cover the truth."""
+"""Bootstrap and exact intervals: compared with scipy and with their definitions, and their coverage."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def covers(interval: Interval, truth: float) -> bool:
 @pytest.mark.parametrize(("ours", "name"), [(percentile, "percentile"), (bca, "BCa")])
 def test_bootstraps_agree_with_scipy(ours: Callable[..., Interval], name: str, rounded: bool) -> None:
     scores = matrix(200, 16) if rounded else np.random.default_rng(3).random(200) ** 4
-    resamples = 50_000  # with 10,000 either side's BCa bounds move by 0.001 from seed to seed
+    resamples = 50_000  # with 10,000 the BCa bounds vary by 0.001 between seeds
     reference = scipy.stats.bootstrap(
         (item_means(scores),), np.mean, n_resamples=resamples, method=name, batch=500, rng=np.random.default_rng(1)
     ).confidence_interval
@@ -77,7 +77,7 @@ def test_seeded_and_blind_to_the_order_of_items(method: Callable[..., Interval])
 
 
 def test_items_are_the_units_not_samples() -> None:
-    repeated = np.repeat(matrix(100, 1), 16, axis=1)  # 16 equal samples say no more than one
+    repeated = np.repeat(matrix(100, 1), 16, axis=1)  # 16 equal samples carry no more information than one
     assert percentile(repeated, seed=0) == percentile(repeated[:, 0], seed=0)
 
 
@@ -141,9 +141,9 @@ def test_senseless_arguments() -> None:
 
 
 def coverage(method: Callable[..., Interval], rate: float, items: int, simulations: int = 2000) -> float:
-    """Share of simulated data sets of 0/1 items whose interval holds the rate.
+    """Return the share of simulated data sets of 0/1 items whose interval contains the rate.
 
-    Such data are known by their number of successes, so each number's interval is computed once.
+    The number of successes determines the interval, so each interval is computed once.
     """
     successes = np.random.default_rng(items).binomial(items, rate, size=simulations)
     found = {k: method(with_successes(int(k), items), seed=int(k)) for k in np.unique(successes)}
@@ -152,20 +152,20 @@ def coverage(method: Callable[..., Interval], rate: float, items: int, simulatio
 
 @pytest.mark.parametrize(("rate", "items"), CELLS)
 def test_the_default_covers_the_truth_as_often_as_it_says(rate: float, items: int) -> None:
-    """`mean_interval` is the method held to 93-97 % in every cell, because it is the one that reports use.
+    """`mean_interval`, the method of all reports, covers 93-97 % in every cell.
 
-    Neither bootstrap alone would pass: at 0.05 with 50 items both cover about 99 %, as two or three successes make the
-    resampled means skewed and coarse. In this simulation the percentile one has 92 % at 0.05 with 256 items, too, and
-    BCa 97.5 % at 0.64 with 50.
+    Neither bootstrap alone would pass: at 0.05 with 50 items both cover about 99 %, because two or three successes make
+    the resampled means skewed and coarse. In this simulation the percentile bootstrap also covers only 92 % at 0.05
+    with 256 items, and BCa 97.5 % at 0.64 with 50.
     """
     assert 0.93 <= coverage(mean_interval, rate, items) <= 0.97
 
 
 def test_the_default_covers_items_of_different_difficulty() -> None:
-    """16 samples of each item, items Beta(0.3, 5.7): the mean is 0.05, and few items carry it.
+    """16 samples per item with rates from Beta(0.3, 5.7): the mean is 0.05, dominated by few items.
 
-    No 0/1 outcomes, so the bounds are wider: with 60 such items about 92 % are covered, as for any bootstrap of a
-    skewed mean (BCa has 93 %); with 256 items 95 %.
+    The limits are wider than for 0/1 outcomes: with 60 such items the coverage is about 92 %, as for any bootstrap of a
+    skewed mean (BCa has 93 %); with 256 items it is 95 %.
     """
     rng = np.random.default_rng(0)
     hits = 0
@@ -176,7 +176,7 @@ def test_the_default_covers_items_of_different_difficulty() -> None:
 
 
 def test_sixteen_samples_cost_less_than_as_many_distinct_scores() -> None:
-    """The few distinct means of 0/1 samples are what makes it fast: a ratio, as times depend on the machine."""
+    """Few distinct means make the bootstrap fast. The test uses a ratio, because times depend on the machine."""
 
     def seconds(scores: NDArray[np.float64]) -> float:
         start = time.perf_counter()
