@@ -1,4 +1,6 @@
-"""Check a new environment: python scripts/check_environment.py cpu|cuda
+"""Check a new environment.
+
+Usage: python scripts/check_environment.py cpu|cuda
 
 Checks that every pinned package has its pinned version, that all requirements except known omissions are met, that
 torch is the right build, and that system libraries are installed. Otherwise prints one line per fault and exits with 1.

@@ -1,4 +1,7 @@
-"""Generate docs/configuration.md from the typed configuration and conf/: python -m scripts.config_reference"""
+"""Generate docs/configuration.md from the typed configuration and conf/.
+
+Usage: python -m scripts.config_reference
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Generate docs/metrics.md from grpo_gsm8k/tracking/metrics.py: python -m scripts.metrics_reference"""
+"""Generate docs/metrics.md from grpo_gsm8k/tracking/metrics.py.
+
+Usage: python -m scripts.metrics_reference
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Convert `pip config list` (stdin) to FOLDER/pip.conf for a build in a container: python pip_settings.py FOLDER
+"""Convert `pip config list` (stdin) to FOLDER/pip.conf for a build in a container.
+
+Usage: python pip_settings.py FOLDER
 
 Prints the volumes to mount, one `host:container:ro` per line: the file itself, and every folder and certificate that
 it names. For an index in a folder, the parent is mounted, because its pages link to files next to it.

@@ -1,4 +1,7 @@
-"""Print one setting of an image, one item per line: buildah inspect --type image IMAGE | python setting.py NAME"""
+"""Print one setting of an image, one item per line.
+
+Usage: buildah inspect --type image IMAGE | python setting.py NAME
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ FRAGMENT = re.compile(
 IS_NO = re.compile(r"\b(?:is|are) no (?!longer\b|more than\b|less than\b|fewer than\b)[a-z]+")
 THERE = re.compile(r"\bthere (?:is|are) no\b", re.IGNORECASE)
 BRITISH = re.compile(
-    r"(?i)\b\w*(?:summaris|quantis|normalis|recognis|optimis|generalis|initialis|serialis|tokenis|organis|minimis|maximis"
+    r"(?i)\b\w*(?:summaris|quantis|normalis|recognis|optimis(?!t|m)|generalis|initialis|serialis|tokenis|organis|minimis|maximis"
     r"|labelled|labelling|cancell?ed by|colour|centre[ds]?\b|centring|favour|neighbour|licence|catalogue|grey\b)\w*"
 )
 
