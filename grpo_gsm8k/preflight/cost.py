@@ -95,7 +95,7 @@ def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device
 
 
 def _generating_s(shape: ModelShape, actor: ActorMemory, config: Config, answers: int, device: Device) -> float:
-    """Seconds for `answers` completions, in rounds of as many sequences as run at once, each of one answer's length."""
+    """Seconds for `answers` completions, in rounds of as many sequences as fit at once."""
     if answers == 0:
         return 0.0
     answer = min(TYPICAL_ANSWER, config.training.max_new_tokens)

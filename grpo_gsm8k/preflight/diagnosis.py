@@ -52,7 +52,7 @@ def diagnose(shape: ModelShape, config: Config, machine: Machine, updates: int) 
     if not sides.fits and places.known:
         suggestion = fit.nearest(shape, config, actor_bytes, learner_bytes, places.shared)
     made = cost.estimate(
-        shape, config, updates, sides.actor, (places.actor, places.learner), places.shared, rent(config, places)
+        shape, config, updates, sides.actor, (places.actor, places.learner), places.shared, hourly_price(config, places)
     )
     return Diagnosis(shape, places, sides, suggestion, made)
 
@@ -81,7 +81,7 @@ def _device(name: str, threads: int, machine: Machine) -> Device | None:
     return Device(known[0], known[1] / GIB, rates.bandwidth_gb_s, rates.bf16_tflops, price)
 
 
-def rent(config: Config, places: Places) -> float | None:
+def hourly_price(config: Config, places: Places) -> float | None:
     """Return USD per hour for all devices: `budget.usd_per_hour`, else the table's prices; None if unknown."""
     if config.budget.usd_per_hour is not None:
         return config.budget.usd_per_hour

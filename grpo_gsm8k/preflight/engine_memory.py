@@ -28,7 +28,7 @@ class ActorMemory:
 
     @property
     def total(self) -> float:
-        """Everything that the engine allocates."""
+        """Memory that the engine allocates."""
         return self.weights + self.overhead + self.cache
 
 

@@ -1,4 +1,4 @@
-"""What one training run needs memory and time for. Only this module distinguishes SFT from policy gradient."""
+"""Sizes of a training run that memory and time depend on. Only this module distinguishes SFT from policy gradient."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that the weights depend on besides code and package versions."""
+    """All parameters of the training; with code and package versions, they determine the weights."""
 
     seed: int = 0
     drills: Phase = Phase(steps=1200, batch_size=64, lr=3e-3)

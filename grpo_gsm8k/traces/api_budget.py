@@ -51,7 +51,7 @@ class Prices:
         usd = usage.prompt_tokens * self.prompt + usage.completion_tokens * self.completion
         return Charge(usage.prompt_tokens + usage.completion_tokens, (usd / _MILLION).quantize(_GRID, ROUND_UP))
 
-    def most(self, messages: Iterable[str], max_tokens: int) -> Charge:
+    def upper_bound(self, messages: Iterable[str], max_tokens: int) -> Charge:
         """Return an upper bound of a request's cost: no tokenizer produces more tokens than bytes."""
         prompt = _TEMPLATE_TOKENS + sum(len(text.encode()) for text in messages)
         return self.charge(Usage(prompt, max_tokens))
@@ -103,7 +103,7 @@ def open_budget(config: TracesConfig, charged: Charge) -> ApiBudget:
     return ApiBudget(max_usd, config.max_total_tokens, charged)
 
 
-def recorded(records: Iterable[RawRecord]) -> Charge:
+def recorded_cost(records: Iterable[RawRecord]) -> Charge:
     """Return the total cost of the records, including failed ones."""
     total = Charge()
     for record in records:
@@ -113,7 +113,7 @@ def recorded(records: Iterable[RawRecord]) -> Charge:
     return total
 
 
-def unanswered(records: Iterable[RawRecord], sent: Iterable[dict[str, Any]]) -> Charge:
+def unanswered_cost(records: Iterable[RawRecord], sent: Iterable[dict[str, Any]]) -> Charge:
     """Return the maximal cost of all requests that no record's cost includes."""
     settled: Counter[str] = Counter()
     for record in records:

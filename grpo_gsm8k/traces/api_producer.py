@@ -85,7 +85,7 @@ class ApiProducer:
     async def _request_all(self, teacher: ApiTeacher, samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
         for sample in samples:
             texts = teacher.texts(sample.problem.question)
-            most = self.prices.most(texts, self.config.traces.max_tokens)
+            most = self.prices.upper_bound(texts, self.config.traces.max_tokens)
             # Pending requests usually cost less than reserved, so waiting for them may free enough of the budget.
             while self._running and (self._is_full() or not self.budget.fits(most)):
                 await self._finish_some()
@@ -139,7 +139,7 @@ class _Request:
             reraise=True,
         )
         try:
-            answered = self._answered(await retrying(self._attempt))
+            answered = self._settle_reply(await retrying(self._attempt))
         except (TransientError, SampleFailedError) as error:
             self._settle(Charge())
             model = self._producer.config.traces.model
@@ -166,7 +166,7 @@ class _Request:
             self._settled += 1
             raise
 
-    def _answered(self, reply: Reply) -> Answered:
+    def _settle_reply(self, reply: Reply) -> Answered:
         """Settle the real usage; without usage the request stays charged at its maximum, outside of the record."""
         cost = None if reply.usage is None else self._producer.prices.charge(reply.usage)
         self._settle(self._most if cost is None else cost)

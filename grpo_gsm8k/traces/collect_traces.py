@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, open_budget, prices_of, recorded, unanswered
+from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, open_budget, prices_of, recorded_cost, unanswered_cost
 from grpo_gsm8k.traces.api_producer import ApiProducer, Interrupted
 from grpo_gsm8k.traces.formatting import FormatReport, format_traces, to_jsonl
 from grpo_gsm8k.traces.local_teacher import local_producer
@@ -98,8 +98,8 @@ def _collected(folder: TracesFolder, wanted: Sequence[TraceSample]) -> Collected
         wanted=list(wanted),
         done=[done[name] for name in ids if name in done],
         failed={name: failed[name] for name in ids if name in failed and name not in done},
-        paid=recorded(records),
-        unanswered=unanswered(records, folder.sent()),
+        paid=recorded_cost(records),
+        unanswered=unanswered_cost(records, folder.sent()),
     )
 
 

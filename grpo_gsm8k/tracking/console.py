@@ -120,7 +120,7 @@ class PlainConsole:
         _print(self._stream, text)
 
     def close(self) -> None:
-        """Nothing to undo."""
+        """Do nothing."""
 
 
 class LiveConsole:

@@ -1,4 +1,4 @@
-"""What a run is made with: its resolved configuration, and code, packages and machine in manifest.json."""
+"""Provenance of a run: its resolved configuration in config.yaml; code, packages and machine in manifest.json."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.grading.answers import AnswerFormat
 from grpo_gsm8k.grading.problem import Problem
-from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, Prices, recorded, sent_line, unanswered
+from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, Prices, recorded_cost, sent_line, unanswered_cost
 from grpo_gsm8k.traces.teacher import retry_after_s
 from grpo_gsm8k.traces.trace_records import Answered, RawRecord, TraceSample, Usage, from_json, make_record, to_json
 from tests.traces.test_formatting import prompt
@@ -33,7 +33,7 @@ def test_a_charge_is_exact_and_survives_the_file() -> None:
 
 
 def test_bytes_bound_tokens() -> None:
-    assert PRICES.most(["ş" * 10], 100).tokens == 20 + 100 + 128
+    assert PRICES.upper_bound(["ş" * 10], 100).tokens == 20 + 100 + 128
 
 
 def test_reservations_count_until_they_are_settled() -> None:
@@ -55,8 +55,8 @@ def test_requests_without_a_record_are_charged_at_their_most() -> None:
     most = Charge(100, Decimal("0.0001"))
     sent = [sent_line(name, most) for name in ("p/0", "p/1", "p/1", "p/1", "p/2")]
     records = [record(0), record(1, settled_requests=2), record(3, error="refused")]
-    assert unanswered(records, sent) == Charge(200, Decimal("0.0002"))
-    assert recorded(records) == Charge()
+    assert unanswered_cost(records, sent) == Charge(200, Decimal("0.0002"))
+    assert recorded_cost(records) == Charge()
 
 
 @pytest.mark.parametrize(
