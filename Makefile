@@ -18,7 +18,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-fast lint format typecheck golden tiny-model clean \
+.PHONY: help setup demo pipeline test test-fast lint format typecheck golden check-models tiny-model clean \
 	bench-async bench-learner bench-sft bench-eval bench-memory docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
@@ -70,6 +70,9 @@ bench-memory: setup ## benchmark: the doctor's memory estimate, compared with th
 
 golden: setup ## record the golden loss curves again
 	@$(offline) $(PY) -m tests.learner.golden
+
+check-models: setup ## compare every supported architecture with Hugging Face, write docs/models.md
+	@$(offline) $(PY) -W ignore -m tests.learner.model_zoo
 
 tiny-model: setup ## train the embedded tiny model again
 	@$(offline) $(PY) -m grpo_gsm8k.tiny.train

@@ -93,6 +93,7 @@ class ActorConfig(Section):
     threads: int = Field(ge=1)
     cores: list[int]
     canary_tolerance: float = Field(gt=0)
+    probe: bool
     start_timeout_s: float = Field(gt=0)
     progress_timeout_s: float = Field(gt=0)
     max_restarts: int = Field(ge=0)

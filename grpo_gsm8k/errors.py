@@ -14,6 +14,14 @@ class UserError(LabError):
     """Invalid configuration or input; the text names the key or line, and the fix."""
 
 
+class UnknownShapeError(UserError):
+    """The memory of this model cannot be computed, because its layers have unknown names."""
+
+
+class ModelMismatchError(UserError):
+    """Learner, Hugging Face and engine do not compute the same model."""
+
+
 class WeightsError(LabError):
     """Published weights are incomplete, damaged, do not match the model, or were not loaded."""
 

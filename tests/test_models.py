@@ -18,6 +18,7 @@ def folder(tmp_path):
     path = tmp_path / "mine"
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"max_position_embeddings": 64}))
+    (path / "tokenizer.json").write_text("{}")
     (path / "model.safetensors").write_bytes(b"x")
     return path
 

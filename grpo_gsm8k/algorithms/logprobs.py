@@ -10,6 +10,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class OutputHead(NamedTuple):
+    """Logits of a hidden state h: c tanh(s W h / c) with scale s and soft cap c, or s W h if c is None."""
+
+    weight_VH: torch.Tensor
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+class _Logits(NamedTuple):
+    """How products with the head become the logits that are sampled from: scaled, soft-capped, over temperature."""
+
+    scale: float
+    softcap: float | None
+    temperature: float
+
+    def apply_(self, products_CV: torch.Tensor) -> torch.Tensor:
+        """Turn products into logits in place."""
+        if self.scale != 1.0:
+            products_CV.mul_(self.scale)
+        if self.softcap is not None:
+            products_CV.div_(self.softcap).tanh_().mul_(self.softcap)
+        return products_CV.div_(self.temperature)
+
+    def slope(self, logits_CV: torch.Tensor) -> torch.Tensor | float | None:
+        """Return the derivative of the logits, times temperature, by the products; None where it is 1.
+
+        With z = c tanh(s x / c), dz/dx = s (1 - (z / c)^2).
+        """
+        if self.softcap is None:
+            return None if self.scale == 1.0 else self.scale
+        return (logits_CV * (self.temperature / self.softcap)).square_().neg_().add_(1.0).mul_(self.scale)
+
+
 class TokenScores(NamedTuple):
     """Log-probability and entropy of N tokens in nats, at least float32; bool: whether a token is the most likely."""
 
@@ -19,18 +52,21 @@ class TokenScores(NamedTuple):
 
 
 def token_logprobs(
-    hidden_NH: torch.Tensor, head_VH: torch.Tensor, targets_N: torch.Tensor, temperature: float, chunk: int
+    hidden_NH: torch.Tensor, head: OutputHead, targets_N: torch.Tensor, temperature: float, chunk: int
 ) -> TokenScores:
     """Compute the scores of each token at `temperature`.
 
-    Logits exist for `chunk` positions at a time: the hand-written backward pass computes them again. The first two
+    _Logits exist for `chunk` positions at a time: the hand-written backward pass computes them again. The first two
     results are differentiable. Under autocast the two matrix products run in its precision, everything else in float32.
     """
+    head_VH = head.weight_VH
     if torch.is_autocast_enabled(hidden_NH.device.type):
         dtype = torch.get_autocast_dtype(hidden_NH.device.type)
         hidden_NH, head_VH = hidden_NH.to(dtype), head_VH.to(dtype)
     with torch.autocast(hidden_NH.device.type, enabled=False):
-        return TokenScores(*_TokenLogprobs.apply(hidden_NH, head_VH, targets_N, temperature, chunk))
+        return TokenScores(
+            *_TokenLogprobs.apply(hidden_NH, head_VH, targets_N, _Logits(head.scale, head.softcap, temperature), chunk)
+        )
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -47,13 +83,13 @@ class _TokenLogprobs(torch.autograd.Function):
         hidden_NH: torch.Tensor,
         head_VH: torch.Tensor,
         targets_N: torch.Tensor,
-        temperature: float,
+        shape: _Logits,
         chunk: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
         logprobs_N, entropy_N, normalizer_N = hidden_NH.new_empty((3, len(hidden_NH)), dtype=dtype)
         greedy_N = torch.empty_like(targets_N, dtype=torch.bool)
-        for rows, logits_CV in _chunks(hidden_NH, head_VH, temperature, chunk):
+        for rows, logits_CV in _chunks(hidden_NH, head_VH, shape, chunk):
             greedy_N[rows] = logits_CV.argmax(dim=-1) == targets_N[rows]
             normalizer_N[rows] = logits_CV.logsumexp(dim=-1)
             logprobs_N[rows] = logits_CV.gather(1, targets_N[rows, None])[:, 0] - normalizer_N[rows]
@@ -61,7 +97,7 @@ class _TokenLogprobs(torch.autograd.Function):
             entropy_N[rows] = normalizer_N[rows] - probabilities_CV.mul_(logits_CV).sum(dim=-1)
             del logits_CV, probabilities_CV  # free them before the next chunk is computed
         ctx.save_for_backward(hidden_NH, head_VH, targets_N, normalizer_N, entropy_N)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.shape, ctx.chunk = shape, chunk
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(greedy_N)
         return logprobs_N, entropy_N, greedy_N
@@ -73,7 +109,8 @@ class _TokenLogprobs(torch.autograd.Function):
         for_hidden, for_head = ctx.needs_input_grad[:2]
         grad_hidden_NH = torch.empty_like(hidden_NH) if for_hidden else None
         grad_head_VH = torch.zeros_like(head_VH, dtype=normalizer_N.dtype) if for_head else None
-        for rows, logits_CV in _chunks(hidden_NH, head_VH, ctx.temperature, ctx.chunk):
+        for rows, logits_CV in _chunks(hidden_NH, head_VH, ctx.shape, ctx.chunk):
+            slope_CV = ctx.shape.slope(logits_CV)
             logits_CV -= normalizer_N[rows, None]
             grad_CV = logits_CV.exp()
             if grad_entropy_N is not None:
@@ -87,7 +124,10 @@ class _TokenLogprobs(torch.autograd.Function):
             if grad_logprobs_N is not None:
                 grad_CV.scatter_add_(1, targets_N[rows, None], grad_logprobs_N[rows, None])
             del logits_CV
-            grad_CV = grad_CV.div_(ctx.temperature).to(hidden_NH.dtype)
+            grad_CV = grad_CV.div_(ctx.shape.temperature)
+            if slope_CV is not None:
+                grad_CV.mul_(slope_CV)
+            grad_CV = grad_CV.to(hidden_NH.dtype)
             if grad_hidden_NH is not None:
                 grad_hidden_NH[rows] = grad_CV @ head_VH
             if grad_head_VH is not None:
@@ -97,11 +137,11 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def _chunks(
-    hidden_NH: torch.Tensor, head_VH: torch.Tensor, temperature: float, chunk: int
+    hidden_NH: torch.Tensor, head_VH: torch.Tensor, shape: _Logits, chunk: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield rows and their logits over temperature, at least float32; the caller may overwrite them."""
     dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
     for start in range(0, len(hidden_NH), chunk):
         rows = slice(start, start + chunk)
         # No local variable refers to the logits, so that the caller can free them.
-        yield rows, torch.nn.functional.linear(hidden_NH[rows], head_VH).to(dtype).div_(temperature)
+        yield rows, shape.apply_(torch.nn.functional.linear(hidden_NH[rows], head_VH).to(dtype))

@@ -6,11 +6,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from transformers import AttentionInterface, AutoModelForCausalLM
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
 
+from grpo_gsm8k.algorithms.logprobs import OutputHead
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.learner.batching import SharedPrompt
+from grpo_gsm8k.learner.architectures import SCALED, SOFT_CAPPED
+from grpo_gsm8k.learner.attention import PACKED_SDPA
+from grpo_gsm8k.learner.oom import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,69 +22,6 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import LearnerConfig
     from grpo_gsm8k.learner.batching import PackedTokens
-
-PACKED_SDPA = "packed_sdpa"
-
-
-def packed_sdpa(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    *,
-    layout: tuple[SharedPrompt, ...] | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Causal attention for prompts and completions concatenated along T, as `layout` lists them.
-
-    A completion attends to its prompt and to itself, as if it were alone. No [T, T] mask is built, a prompt is computed
-    once for all of its completions, and the result for a sequence does not depend on its neighbors.
-    query [1, heads, T, d], key and value [1, kv_heads, T, d] -> [1, T, heads, d].
-    """
-    assert attention_mask is None
-    pieces = [
-        F.scaled_dot_product_attention(
-            query[:, :, rows],
-            _gathered(key, context, rows),
-            _gathered(value, context, rows),
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=query.shape[1] > key.shape[1],
-        )
-        for rows, context, mask in _pieces(layout or (SharedPrompt(query.shape[2], ()),), query.device)
-    ]
-    return torch.cat(pieces, dim=2).transpose(1, 2), None
-
-
-def _gathered(tensor: torch.Tensor, context: slice, rows: slice) -> torch.Tensor:
-    """Concatenate the keys or values of the context with those of the rows."""
-    if context.stop == context.start:
-        return tensor[:, :, rows]
-    return torch.cat([tensor[:, :, context], tensor[:, :, rows]], dim=2)
-
-
-def _pieces(
-    layout: tuple[SharedPrompt, ...], device: torch.device
-) -> Iterator[tuple[slice, slice, torch.Tensor | None]]:
-    """Yield rows of T that attend together, their context, and a mask unless attention is plainly causal."""
-    offset = 0
-    for prompt, completions in layout:
-        alone = completions[0] if len(completions) == 1 else 0  # a prompt with one completion is one plain sequence
-        context = slice(offset, offset + prompt)
-        yield slice(offset, offset + prompt + alone), slice(0, 0), None
-        offset += prompt + alone
-        for length in completions if len(completions) > 1 else ():
-            if length:
-                mask = torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)
-                yield slice(offset, offset + length), context, mask
-                offset += length
-
-
-# Kept out of compiled blocks: the sizes of its pieces differ in every micro-batch.
-AttentionInterface.register(PACKED_SDPA, torch.compiler.disable(packed_sdpa))
 
 
 class Policy:
@@ -116,6 +56,30 @@ class Policy:
         finally:
             self.model.train()
 
+    @property
+    def architecture_config(self) -> Any:
+        """Configuration of the Hugging Face model."""
+        return self._causal.config
+
+    @property
+    def computes_in_float32(self) -> bool:
+        """Whether forward passes run in float32."""
+        return self._compute_dtype == torch.float32 and not self.is_quantized
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the base has weights of 4 bits."""
+        return bool(getattr(self._causal, "is_loaded_in_4bit", False))
+
+    @contextlib.contextmanager
+    def plain_attention(self) -> Iterator[Any]:
+        """Yield the causal model with Hugging Face's own attention in place of the packed one."""
+        self._causal.set_attn_implementation("eager")
+        try:
+            yield self._causal
+        finally:
+            self._causal.set_attn_implementation(PACKED_SDPA)
+
     def without_adapter(self) -> AbstractContextManager[None]:
         """Switch the adapter off: its base is the reference of a LoRA run. Raises for a model without an adapter."""
         context: AbstractContextManager[None] = self.model.disable_adapter()
@@ -139,10 +103,12 @@ class Policy:
         return size
 
     @property
-    def head(self) -> torch.Tensor:
-        """Output embedding [V, H]."""
-        weight: torch.Tensor = self._causal.get_output_embeddings().weight
-        return weight
+    def head(self) -> OutputHead:
+        """Output head; its scale and soft cap are those of the architecture."""
+        config = self._causal.config
+        scale = 1.0 / config.logits_scaling if config.model_type in SCALED else 1.0
+        softcap = config.final_logit_softcapping if config.model_type in SOFT_CAPPED else None
+        return OutputHead(self._causal.get_output_embeddings().weight, scale, softcap)
 
     def compile_blocks(self) -> None:
         """Compile each transformer block with dynamic shapes."""
@@ -201,15 +167,22 @@ def load_reference(folder: Path, config: LearnerConfig) -> Policy:
 
 
 def _load(folder: Path, config: LearnerConfig, dtype: torch.dtype, quantized: dict[str, Any]) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation=PACKED_SDPA,
-        use_safetensors=True,
-        **quantized,
-    )
-    if model.get_output_embeddings().bias is not None:
-        raise UserError("model.path: models whose output head has a bias are not supported")
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=PACKED_SDPA,
+            use_safetensors=True,
+            output_loading_info=True,
+            **quantized,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"{folder} cannot be loaded: {' '.join(str(error).split())}") from error
+    _check_complete(folder, info)
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise UserError(f"{folder}: models whose output head has a bias are not supported")
     if not quantized:
         model.to(config.device)
     for module in model.modules():
@@ -220,3 +193,14 @@ def _load(folder: Path, config: LearnerConfig, dtype: torch.dtype, quantized: di
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # the engine samples without dropout; the ratio compares like with like
     return model
+
+
+def _check_complete(folder: Path, info: dict[str, Any]) -> None:
+    """Raise UserError for a tensor that is missing, which would stay random, or that the model has no place for."""
+    for key, problem in (("missing_keys", "lacks"), ("unexpected_keys", "has the unexpected tensor")):
+        names = sorted(name for name in info[key] if not name.endswith("inv_freq"))
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(
+                f"{folder}: the checkpoint {problem} {names[0]}{more}: its weights do not belong to its config.json"
+            )

@@ -50,6 +50,11 @@ class TokenBudget:
         return {"learner/oom_halvings": float(self.halvings)}
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator of torch raised this error."""
+    return any(text in str(error) for text in _TEXTS)
+
+
 def retry_on_oom(
     budget: TokenBudget,
     parameters: Iterable[torch.nn.Parameter],
@@ -68,7 +73,7 @@ def retry_on_oom(
         try:
             return attempt(budget.tokens)
         except RuntimeError as error:
-            if not any(text in str(error) for text in _TEXTS):
+            if not is_out_of_memory(error):
                 raise
             reason = str(error).splitlines()[0]
         # Free memory only after the except block: until then the traceback keeps the failed frames' tensors alive.

@@ -38,7 +38,12 @@ class PolicyGradientSession(Session):
     def begin(self) -> int:
         """Publish the first weights and wait for the engine; returns their version."""
         self.client.record_span("start", self.start)
-        self.publish(self.start)
+        self.queue_weights(self.start)
+        if self.engine_probe is not None:  # before everything else, so that it shares no batch with rollouts
+            self.engine_probe.submit(self.start)
+            self.client.flush()
+            self.engine_probe.poll(wait=True)
+        self.queue_requests(self.start)
         self.client.wait_until_live()  # the engine's start-up is not part of the first update's time
         self.client.record_span("wait for the engine", self.start)
         self.start_clock()
@@ -47,6 +52,11 @@ class PolicyGradientSession(Session):
     def publish(self, version: int) -> None:
         """Send the weights and all requests that they allow as one bundle, so that batches do not depend on timing."""
         self.queue_weights(version)
+        self.queue_requests(version)
+
+    def queue_requests(self, version: int) -> None:
+        """Send what is queued, with all requests that weights `version` allow."""
+        self.queue_validation(version)
         self.rollouts.request_until(version)
         self.client.flush()
 
@@ -149,6 +159,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         start=start,
         unvalidated=state.pending_validations if state else (0,),
         token_budget=setup.open_token_budget(config, client),
+        engine_probe=setup.probe(models.policy, items, config, client),
     )
     setup.resubmit_validations(session, items, spec)
     return session

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.objective import Models
     from grpo_gsm8k.learner.oom import TokenBudget
+    from grpo_gsm8k.learner.probe import EngineProbe
     from grpo_gsm8k.learner.publisher import Published, Publisher
     from grpo_gsm8k.learner.update import Optimizers
     from grpo_gsm8k.learner.validation import Validation
@@ -40,6 +41,7 @@ class Session:
     start: int
     unvalidated: tuple[int, ...]
     token_budget: TokenBudget
+    engine_probe: EngineProbe | None
     _published: Published | None = field(default=None, init=False)  # since the last update was reported
     _update_started: float = field(default=0.0, init=False)
 
@@ -54,10 +56,13 @@ class Session:
         self._update_started = time.monotonic()
 
     def queue_weights(self, version: int) -> None:
-        """Publish the weights, and queue them for the engine, with their validation if it is due."""
+        """Publish the weights, and queue them for the engine."""
         self._published = self.publisher.publish(version)
         self.client.record_span("publish", version)
         self.client.queue(LoadWeights(self._published.ref))
+
+    def queue_validation(self, version: int) -> None:
+        """Queue the validation of `version` if it is due."""
         if self.validates(version):
             self.validation.submit(version)
 

@@ -15,6 +15,7 @@ from grpo_gsm8k.learner.model import load_policy, load_reference
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.oom import TokenBudget
 from grpo_gsm8k.learner.optimizer import Optimizer
+from grpo_gsm8k.learner.probe import EngineProbe, probe_learner
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.transport.protocol import LoadWeights, OutOfMemory
@@ -118,6 +119,18 @@ def open_token_budget(config: Config, client: Client) -> TokenBudget:
         client.report(OutOfMemory(tokens, reason))
 
     return TokenBudget(config.learner.token_budget, report)
+
+
+def probe(policy: Policy, items: Sequence[Item], config: Config, client: Client) -> EngineProbe | None:
+    """Run the learner's part of the parity probe; returns the engine's part, None if it is off or not possible.
+
+    The scripted engine computes nothing, and vLLM cannot score a prompt with an adapter (vllm#29955).
+    """
+    if not config.actor.probe:
+        return None
+    batch = probe_learner(policy, items, config)
+    adapter = config.learner.lora.enabled and config.actor.lora == "adapter"
+    return None if adapter or config.actor.engine == "scripted" else EngineProbe(batch, client, config)
 
 
 def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerSpec) -> None:

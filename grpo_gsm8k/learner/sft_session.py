@@ -42,14 +42,14 @@ class SftSession(Session):
     examples: Sequence[Example]
     plan: Sequence[Sequence[Use]]
     _waited_s: float = 0.0
+    _probed: bool = False
 
     def begin(self) -> int:
         """Publish the first weights if they have to be validated; returns their version."""
         self.client.record_span("start", self.start)
         self._waited_s = 0.0
         if self.validates(self.start):
-            self.queue_weights(self.start)
-            self.client.flush()
+            self._send(self.start)
         self.start_clock()
         return self.start
 
@@ -68,9 +68,19 @@ class SftSession(Session):
         if self.validation.due(step):
             self.validation.wait(at_most=MAX_PENDING_VALIDATIONS - 1)
             self._waited_s = self.client.record_span("wait for validations", step)
-            self.queue_weights(step)
-            self.client.flush()
+            self._send(step)
         self.validation.drain()
+        if self.engine_probe is not None:
+            self.engine_probe.poll(wait=False)
+
+    def _send(self, version: int) -> None:
+        """Send the weights with their validation; the first ones with the parity probe, whose answers may come late."""
+        self.queue_weights(version)
+        if self.engine_probe is not None and not self._probed:
+            self._probed = True
+            self.engine_probe.submit(version)
+        self.queue_validation(version)
+        self.client.flush()
 
     def finish(self, step: int, stats: SftStats, rate: float) -> None:
         """Report the update that made version `step`: metrics, ledger, and a checkpoint if one is due."""
@@ -135,6 +145,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         start=start,
         unvalidated=state.pending_validations if state else (0,),
         token_budget=setup.open_token_budget(config, client),
+        engine_probe=setup.probe(policy, items, config, client),
         examples=examples,
         plan=plan,
     )

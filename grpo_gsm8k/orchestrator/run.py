@@ -13,6 +13,7 @@ from grpo_gsm8k.data.prepare import DataFolder, ensure
 from grpo_gsm8k.data.schedule import plan_updates
 from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, UserError
 from grpo_gsm8k.grading import rewards
+from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.learner.spec import LearnerSpec
 from grpo_gsm8k.orchestrator.budget import RunBudget
 from grpo_gsm8k.orchestrator.regression import RegressionSuite
@@ -47,6 +48,8 @@ def run_training(config: Config) -> int:
     model_folder = start_folder(config)
     critic_path = config.policy_gradient.critic.path
     critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
+    for folder in {model_folder, critic_folder}:
+        check_trainable(folder, config.actor.max_model_len)
     check_context(config, models.context_length(model_folder))
     updates = total_updates(config)
     estimate = gate.check(config, machine, model_folder, updates)

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.preflight import doctor_tables
 from grpo_gsm8k.preflight.checks import CheckLine, Status, machine_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
@@ -26,7 +27,9 @@ def doctor(config: Config) -> int:
     shape, unknown = None, ""
     try:
         config = pin_model(config)
-        shape = from_config(folder_of_config(config))
+        folder = folder_of_config(config)
+        check_trainable(folder, config.actor.max_model_len)
+        shape = from_config(folder)
     except UserError as error:
         unknown = str(error)
     return report(probe(config), config, shape, unknown)

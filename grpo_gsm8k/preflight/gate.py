@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import UnknownShapeError, UserError
 from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
 from grpo_gsm8k.preflight.machine import probe
@@ -34,7 +34,7 @@ def check(config: Config, machine: Machine, model_folder: Path, updates: int) ->
     """
     try:
         shape = from_weights(model_folder)
-    except UserError as error:
+    except UnknownShapeError as error:
         print(f"preflight: memory not checked: {error}")
         _require_price(config, config.budget.usd_per_hour)
         return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import UnknownShapeError, UserError
 from grpo_gsm8k.models import EMBEDDED_TINY, resolve_model
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) 
     linears = tuple(_linears_of_first_block(shapes))
     widths = {linear.name: linear for linear in linears}
     if embedding is None or not {"q_proj", "k_proj", "gate_proj", "down_proj"} <= set(widths):
-        raise UserError("model.path: memory is only known for models with the layer names of Llama and Qwen")
+        raise UnknownShapeError("model.path: memory is only known for models with the layer names of Llama and Qwen")
     return ModelShape(
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         layers=len(layers),

@@ -3,18 +3,19 @@
 import pytest
 import torch
 
-from grpo_gsm8k.algorithms.logprobs import token_logprobs
+from grpo_gsm8k.algorithms.logprobs import OutputHead, token_logprobs
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
-def test_values_entropy_and_gradients(chunk: int, temperature: float) -> None:
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.25, None), (1.0, 2.0), (0.5, 1.5)])
+def test_values_entropy_and_gradients(chunk: int, temperature: float, scale: float, softcap: float | None) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     head = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 11, (7,))
     weights = torch.randn(7, dtype=torch.float64)
-    logprobs, entropy, greedy = token_logprobs(hidden, head, targets, temperature, chunk)
+    logprobs, entropy, greedy = token_logprobs(hidden, OutputHead(head, scale, softcap), targets, temperature, chunk)
     other = torch.randn(7, dtype=torch.float64)
     sums = {
         "logprobs": (weights * logprobs).sum(),
@@ -23,7 +24,10 @@ def test_values_entropy_and_gradients(chunk: int, temperature: float) -> None:
     }
     gradients = {name: torch.autograd.grad(s, [hidden, head], retain_graph=True) for name, s in sums.items()}
 
-    full = torch.log_softmax(hidden @ head.T / temperature, dim=-1)
+    logits = scale * (hidden @ head.T)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    full = torch.log_softmax(logits / temperature, dim=-1)
     expected = full[torch.arange(7), targets]
     expected_entropy = -(full.exp() * full).sum(-1)
     expected_sums = {
@@ -42,7 +46,7 @@ def test_values_entropy_and_gradients(chunk: int, temperature: float) -> None:
 
 def test_a_frozen_head_gets_no_gradient() -> None:
     hidden, head = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
-    logprobs, *_ = token_logprobs(hidden, head, torch.zeros(4, dtype=torch.long), 1.0, 2)
+    logprobs, *_ = token_logprobs(hidden, OutputHead(head), torch.zeros(4, dtype=torch.long), 1.0, 2)
     logprobs.sum().backward()
     assert hidden.grad is not None
     assert head.grad is None
@@ -53,10 +57,10 @@ def test_autocast_is_near_float32(chunk: int) -> None:
     torch.manual_seed(0)
     hidden, head = torch.randn(6, 8, requires_grad=True), torch.randn(9, 8, requires_grad=True)
     targets = torch.randint(0, 9, (6,))
-    exact, *_ = token_logprobs(hidden, head, targets, 1.0, chunk)
+    exact, *_ = token_logprobs(hidden, OutputHead(head), targets, 1.0, chunk)
     wanted = torch.autograd.grad(exact.sum(), [hidden, head])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough, *_ = token_logprobs(hidden, head, targets, 1.0, chunk)
+        rough, *_ = token_logprobs(hidden, OutputHead(head), targets, 1.0, chunk)
     assert rough.dtype == torch.float32
     got = torch.autograd.grad(rough.sum(), [hidden, head])
     assert 0 < (rough - exact).abs().max() < 0.05
@@ -75,5 +79,5 @@ def test_no_logits_of_the_whole_batch_exist() -> None:
 
     hidden, head = torch.randn(64, 4, requires_grad=True), torch.randn(100, 4, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        token_logprobs(hidden, head, torch.zeros(64, dtype=torch.long), 1.0, chunk=8)
+        token_logprobs(hidden, OutputHead(head), torch.zeros(64, dtype=torch.long), 1.0, chunk=8)
     assert max(sizes, default=0) < 64 * 100

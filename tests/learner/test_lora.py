@@ -50,7 +50,7 @@ def hidden_of(policy: Policy) -> torch.Tensor:
 
 
 def logits_of(policy: Policy) -> torch.Tensor:
-    return (hidden_of(policy) @ policy.head.T).detach()
+    return (hidden_of(policy) @ policy.head.weight_VH.T).detach()
 
 
 @pytest.mark.parametrize("targets", ["[all-linear]", "[q_proj,v_proj]"])
