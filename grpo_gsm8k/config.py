@@ -384,7 +384,9 @@ class PolicyGradientConfig(Section):
     def _check_ratio_and_clip(self) -> Self:
         if self.loss_type not in _CLIPPED:
             if self.ratio != "token":
-                raise ValueError(f"ratio={self.ratio} needs a clipped loss: set policy_gradient.ratio=token")
+                raise ValueError(
+                    f"ratio={self.ratio} needs loss_type=grpo_clip or ppo_clip: set policy_gradient.ratio=token"
+                )
             if self.dual_clip is not None:
                 raise ValueError(f"dual_clip has no effect with loss_type={self.loss_type}: set it to null")
         widest = max(self.cliprange or 0, self.cliprange_high or 0)
