@@ -201,7 +201,7 @@ class PreprocessConfig(Section):
     @model_validator(mode="after")
     def _check_path(self) -> Self:
         if (self.source == "jsonl") != (self.path is not None):
-            raise ValueError("source=jsonl and path=FILE require each other: set both or neither")
+            raise ValueError("preprocess.source=jsonl and preprocess.path=FILE require each other: set both or neither")
         return self
 
 
@@ -443,10 +443,10 @@ class EvalConfig(Section):
     @model_validator(mode="after")
     def _check_generate(self) -> Self:
         if (self.suite == "generate") != (self.input_path is not None):
-            raise ValueError("suite=generate and input_path=FILE require each other: set both or neither")
+            raise ValueError("eval.suite=generate and eval.input_path=FILE require each other: set both or neither")
         if self.suite == "generate" and len(self.temperatures) > 1:
             raise ValueError(
-                f"temperatures={self.temperatures}: suite=generate takes one, such as eval.temperatures=[0.7]"
+                f"temperatures={self.temperatures}: eval.suite=generate takes one, such as eval.temperatures=[0.7]"
             )
         return self
 
