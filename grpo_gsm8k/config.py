@@ -202,7 +202,7 @@ class PreprocessConfig(Section):
     @model_validator(mode="after")
     def _check_path(self) -> Self:
         if (self.source == "jsonl") != (self.path is not None):
-            raise ValueError("source=jsonl and path=FILE require each other: set both or neither")
+            raise ValueError("preprocess.source=jsonl and preprocess.path=FILE require each other: set both or neither")
         return self
 
 
@@ -395,7 +395,9 @@ class PolicyGradientConfig(Section):
     def _check_ratio_and_clip(self) -> Self:
         if self.loss_type not in _CLIPPED:
             if self.ratio != "token":
-                raise ValueError(f"ratio={self.ratio} needs a clipped loss: set policy_gradient.ratio=token")
+                raise ValueError(
+                    f"ratio={self.ratio} needs loss_type=grpo_clip or ppo_clip: set policy_gradient.ratio=token"
+                )
             if self.dual_clip is not None:
                 raise ValueError(f"dual_clip has no effect with loss_type={self.loss_type}: set it to null")
         widest = max(self.cliprange or 0, self.cliprange_high or 0)
@@ -452,10 +454,10 @@ class EvalConfig(Section):
     @model_validator(mode="after")
     def _check_generate(self) -> Self:
         if (self.suite == "generate") != (self.input_path is not None):
-            raise ValueError("suite=generate and input_path=FILE require each other: set both or neither")
+            raise ValueError("eval.suite=generate and eval.input_path=FILE require each other: set both or neither")
         if self.suite == "generate" and len(self.temperatures) > 1:
             raise ValueError(
-                f"temperatures={self.temperatures}: suite=generate takes one, such as eval.temperatures=[0.7]"
+                f"temperatures={self.temperatures}: eval.suite=generate takes one, such as eval.temperatures=[0.7]"
             )
         return self
 

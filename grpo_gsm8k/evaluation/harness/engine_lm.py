@@ -82,10 +82,10 @@ class EngineLM(TemplateLM):
     def _loglikelihood_tokens(self, requests: Sequence[TokenPair], **_: Any) -> list[tuple[float, bool]]:
         """Return each continuation's log-probability (nats) given its context, and whether it is the greedy one."""
         longest = self._limits.max_model_len - 1  # the engine samples one token after the prompt
-        whole = [context + continuation for _, context, continuation in requests]
-        _report_truncated(sum(len(ids) > longest for ids in whole), len(whole))
+        sequences = [context + continuation for _, context, continuation in requests]
+        _report_truncated(sum(len(ids) > longest for ids in sequences), len(sequences))
         sampling = SamplingSpec(0.0, 1.0, 1, 0, ())
-        groups = [self._group(index, ids[-longest:], sampling, score=True) for index, ids in enumerate(whole)]
+        groups = [self._group(index, ids[-longest:], sampling, score=True) for index, ids in enumerate(sequences)]
         found = self._run(groups)
         return [_score(result, len(pair[2])) for pair, result in zip(requests, found, strict=True)]
 
