@@ -54,6 +54,12 @@ def context_length(folder: Path) -> int:
     return length
 
 
+def vocabulary_size(folder: Path) -> int | None:
+    """Return the number of rows of the model's embedding by `config.json`; None if it is not there."""
+    size = _json_object(folder / "config.json").get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
 def stop_token_ids(model_folder: Path, tokenizer: Any) -> tuple[int, ...]:
     """Return all token ids that end a completion: those of the generation config, and the tokenizer's EOS."""
     from transformers import GenerationConfig  # lazy: the import takes seconds

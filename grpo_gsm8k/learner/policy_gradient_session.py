@@ -130,6 +130,8 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
     items, too_long = task.training_items(load_split(spec.data, "train"))
     validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
+    prompts = [item.prompt_ids for item in [*items, *validation_items]]
+    setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
     resumed = setup.find_checkpoint(spec)
     client.report(Ready())
 

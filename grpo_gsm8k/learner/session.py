@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.objective import Models
     from grpo_gsm8k.learner.oom import TokenBudget
-    from grpo_gsm8k.learner.probe import EngineProbe
+    from grpo_gsm8k.learner.parity_probe import EngineProbe
     from grpo_gsm8k.learner.publisher import Published, Publisher
     from grpo_gsm8k.learner.update import Optimizers
     from grpo_gsm8k.learner.validation import Validation

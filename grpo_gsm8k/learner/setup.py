@@ -15,14 +15,17 @@ from grpo_gsm8k.learner.model import load_policy, load_reference
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.oom import TokenBudget
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.probe import EngineProbe, probe_learner
+from grpo_gsm8k.learner.parity_probe import EngineProbe, probe_learner
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.update import Optimizers
+from grpo_gsm8k.models import vocabulary_size
 from grpo_gsm8k.transport.protocol import LoadWeights, OutOfMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    import numpy as np
 
     from grpo_gsm8k.config import Config, LearnerConfig
     from grpo_gsm8k.learner.checkpoint import TrainerState
@@ -62,6 +65,20 @@ def _check_devices(config: Config) -> None:
             raise UserError(
                 f"{key}={device} is configured, but torch sees {torch.cuda.device_count()} GPUs: set {key}=cpu or "
                 "another device, or use preset=one_gpu or preset=cpu_demo"
+            )
+
+
+def check_token_ids(model_folder: Path, stop_token_ids: Sequence[int], texts: Iterable[np.ndarray]) -> None:
+    """Raise UserError if a token of the prompts or responses, or a stop token, has no row in the model's embedding."""
+    rows = vocabulary_size(model_folder)
+    if rows is None:
+        return
+    largest = max((int(ids.max()) for ids in texts if len(ids)), default=0)
+    for what, found in (("the prompts need token id", largest), ("the stop tokens include", max(stop_token_ids))):
+        if found >= rows:
+            raise UserError(
+                f"model.path={model_folder}: {what} {found}, but the embedding has {rows} rows: use the tokenizer that "
+                "the model was trained with, or resize the embedding"
             )
 
 

@@ -118,6 +118,8 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     )
     task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
     items = task.validation_items(load_split(spec.data, "val")[: config.sft.eval_limit])
+    texts = [ids for e in examples for ids in (e.prompt_ids, e.response_ids)] + [item.prompt_ids for item in items]
+    setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)
     resumed = setup.find_checkpoint(spec)
     client.report(Ready())
 

@@ -87,7 +87,7 @@ def probe_learner(policy: Policy, items: Sequence[Item], config: Config) -> Prob
 
 
 class EngineProbe:
-    """The same sequences scored by the engine, compared when the answers arrive."""
+    """Scores the sequences of the probe with the engine, and compares them when the answers arrive."""
 
     def __init__(self, batch: ProbeBatch, client: Client, config: Config) -> None:
         """Nothing is sent yet."""

@@ -1,0 +1,103 @@
+"""The parity probe passes on correct models, and stops a run whose learner, engine or architecture is another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grpo_gsm8k.algorithms.logprobs import OutputHead
+from grpo_gsm8k.errors import ModelMismatchError
+from grpo_gsm8k.grading.problem import Problem
+from grpo_gsm8k.learner import attention
+from grpo_gsm8k.learner.model import Policy, load_policy
+from grpo_gsm8k.learner.parity_probe import COMPARED, EngineProbe, probe_learner, probe_length, probe_sequences
+from grpo_gsm8k.learner.task import Item
+from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, PromptScores
+from tests.learner import model_zoo
+from tests.learner.conftest import small_config
+
+ITEMS = [Item(Problem(str(i), "q", "a", "1"), np.arange(5 + i, 40 + i, dtype=np.int32)) for i in range(4)]
+
+
+@pytest.fixture
+def mistral(tmp_path: Path) -> Policy:
+    return load_policy(model_zoo.make("Mistral", tmp_path / "model"), small_config().learner)
+
+
+def test_sequences_share_prompts_and_exceed_the_window(mistral: Policy) -> None:
+    config = small_config("actor.max_model_len=128")
+    length = probe_length(mistral, config)
+    assert model_zoo.WINDOW < length < 128
+    made = probe_sequences(ITEMS, length)
+    assert len({s.prompt_ids.tobytes() for s in made}) == 2
+    assert len(made) == 4
+    assert all(0 < len(s.completion_ids) <= length for s in made)
+    assert max(len(s.prompt_ids) + len(s.completion_ids) for s in made) == length
+
+
+@pytest.mark.parametrize("name", ["Mistral", "Gemma 2", "Granite"])
+def test_correct_models_pass(name: str, tmp_path: Path) -> None:
+    policy = load_policy(model_zoo.make(name, tmp_path / "model"), small_config().learner)
+    batch = probe_learner(policy, ITEMS, small_config())
+    assert all(len(logprobs) <= COMPARED for logprobs in batch.logprobs)
+    assert policy.architecture_config._attn_implementation == attention.PACKED_SDPA  # put back
+
+
+def test_a_window_that_is_ignored_is_found(mistral: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = attention._pieces
+    monkeypatch.setattr(attention, "_pieces", lambda layout, window, device: pieces(layout, None, device))
+    with pytest.raises(
+        ModelMismatchError, match=r"log-probabilities of mistral differ .* Hugging Face.* by \d.*tolerance"
+    ):
+        probe_learner(mistral, ITEMS, small_config())
+
+
+def test_a_head_without_its_scale_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load_policy(model_zoo.make("Granite", tmp_path / "model"), small_config().learner)
+    monkeypatch.setattr(
+        Policy, "head", property(lambda self: OutputHead(policy._causal.get_output_embeddings().weight))
+    )
+    with pytest.raises(ModelMismatchError, match="granite"):
+        probe_learner(policy, ITEMS, small_config())
+
+
+class Engine:
+    """A client whose engine scores prompts with the learner's own numbers, shifted by `error`."""
+
+    incarnation = 0
+
+    def __init__(self, logprobs: list[np.ndarray], error: float) -> None:
+        self.queued: list[GenerateGroup] = []
+        self._logprobs = logprobs
+        self._error = error
+
+    def queue(self, request: GenerateGroup) -> None:
+        self.queued.append(request)
+
+    def take(self, request_id: str) -> GroupResult:
+        index = int(request_id.rpartition("/")[2])
+        length = len(self.queued[index].prompt_ids) - 1
+        scores = np.zeros(length, dtype=np.float32)
+        own = self._logprobs[index]
+        scores[length - len(own) :] = own + self._error
+        return GroupResult(request_id, (), PromptScores(scores, scores > 0))
+
+    take_ready = take
+
+
+@pytest.mark.parametrize(("error", "stops"), [(0.0, False), (5e-4, False), (0.01, True), (float("nan"), True)])
+def test_the_engine_is_compared(mistral: Policy, error: float, stops: bool) -> None:
+    batch = probe_learner(mistral, ITEMS, small_config())
+    client: Any = Engine(batch.logprobs, error)
+    probe = EngineProbe(batch, client, small_config())
+    probe.submit(0)
+    assert all(request.pinned and request.score_prompt for request in client.queued)
+    if stops:
+        with pytest.raises(ModelMismatchError, match="those of the engine"):
+            probe.poll(wait=True)
+    else:
+        probe.poll(wait=False)
+        assert not probe.pending
