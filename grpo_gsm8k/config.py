@@ -42,6 +42,7 @@ class DataConfig(Section):
     test_size: int = Field(ge=0)
     params: dict[str, int | float | bool | str]
     seed: int
+    locale: Locale | None = None
 
     @model_validator(mode="after")
     def _check_paths(self) -> Self:
@@ -67,6 +68,7 @@ class PromptConfig(Section):
     chat: bool
     answer_format: AnswerFormat
     locale: Locale
+    reasoning_end: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _check_question(self) -> Self:

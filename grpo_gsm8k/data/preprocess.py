@@ -93,8 +93,8 @@ def encode_example(config: Config, text: TrainingText, tokenizer: Any) -> Exampl
 
 def unreadable(config: Config, texts: Sequence[TrainingText]) -> int:
     """Count responses without a number in the prompt's answer format; a model that imitates them would score 0."""
-    fmt, locale = config.prompt.answer_format, config.prompt.locale
-    return sum(not answers.grade(text.response, "0", fmt, locale).well_formed for text in texts)
+    fmt, locale, end = config.prompt.answer_format, config.prompt.locale, config.prompt.reasoning_end
+    return sum(not answers.grade(text.response, "0", fmt, locale, end).well_formed for text in texts)
 
 
 def percentiles(arrays: Any) -> dict[str, int]:

@@ -162,7 +162,7 @@ def generation_of(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt
 
 def _generated(completion: Completion, tokenizer: Any, prompt: PromptConfig) -> Generated:
     text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-    extracted = answers.extract(text, prompt.answer_format, prompt.locale)
+    extracted = answers.extract(text, prompt.answer_format, prompt.locale, prompt.reasoning_end)
     number = None if extracted is None else answers.parse_number(extracted, prompt.locale)
     canonical = None if number is None else answers.canonical(number)
     return Generated(text, extracted, canonical, completion.finish_reason, len(completion.token_ids))

@@ -59,7 +59,9 @@ def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: Prom
     lines = []
     for sample, completion in enumerate(result.completions):
         text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-        grade = answers.grade(text, question.problem.gold_number, prompt.answer_format, prompt.locale)
+        grade = answers.grade(
+            text, question.problem.gold_number, prompt.answer_format, prompt.locale, prompt.reasoning_end
+        )
         kind = scoring.classify(grade, completion.finish_reason == "length")
         wrong = kind in (scoring.ErrorKind.FORMAT, scoring.ErrorKind.LOGIC)
         unpunctuated = wrong and right_without_punctuation(grade.extracted, gold, prompt.locale)

@@ -1,10 +1,11 @@
 r"""Extraction, parsing and comparison of final answers. No other module parses a number from a completion.
 
-Three rules hold for every format:
+Four rules hold for every format:
 
 * The LAST marker counts, because a model may quote the format before it uses it.
-* A base model often answers and then invents the next problem ("Question: ..."). The text is therefore split at every
-  line that opens a new problem, and the first part whose last marker holds a number is the answer.
+* A base model often answers and then invents the next problem ("Question: ...") or chat turn ("user"). The text is
+  therefore split at every line that opens one, and the first part whose last marker holds a number is the answer.
+* Reasoning is not an answer: only what follows the last `</think>` counts, and a text that ends inside of it has none.
 * A completion is well-formed (`Grade.well_formed`) if the marker exists and exactly one number can be parsed after it.
   Format reward, correctness and error kinds all use the same `Grade`.
 
@@ -16,10 +17,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from enum import StrEnum
+
+from grpo_gsm8k.grading.completion import after_reasoning, problems
+from grpo_gsm8k.grading.notation import latex_to_text, plain_text
+from grpo_gsm8k.grading.units import is_unit, scale_after
 
 MAX_ANSWER_CHARS = 200  # longer is prose, not an answer
 MAX_DIGITS = 40
@@ -52,80 +56,59 @@ class Grade:
     well_formed: bool
 
 
-# A line that opens a new problem, as in few-shot prompts and chat transcripts.
-_NEW_PROBLEM = re.compile(
-    r"^[#>*_ \t]*(?:question|problem|exercise|q|soru|human|user)(?: ?[0-9]{1,4})?[*_]{0,2}[ \t]?:",
-    re.IGNORECASE | re.MULTILINE,
-)
 _HASH = re.compile(r"(?<!#)####(?!#)")
 _ANSWER = re.compile(r"\b(?:answer|cevap)\*{0,2}[ \t]*:", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed[ \t]*\{")
 # Digits inside a word ("H2O") are not a number; a minus after a word, digit or bracket is a subtraction or a hyphen.
 # Fractions, mixed numbers and exponents are matched as a whole, so that `parse_number` sees more than the last digits.
 _LAST_NUMBER = re.compile(
-    r"(?:(?<![\w)\]])-)?[$€£₺%]?(?<![A-Za-z0-9_])(?:[0-9]+(?:[.,][0-9]+)*|\.[0-9]+)"
-    r"(?: ?/ ?[0-9]+| [0-9]+/[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+    r"(?:\^\{?)?(?:(?<![\w)\]])-)?[$€£₺%]?(?<![A-Za-z0-9_])(?:[0-9]+(?:[.,][0-9]+)*|\.[0-9]+)"
+    r"(?:(?: ?/ ?[0-9]+)+| [0-9]+/[0-9]+)?(?:[eE][-+]?[0-9]+)?[½⅓⅔¼¾⁰¹²³⁴-⁹]*"
 )
-
-_WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|boxed) ?\{([^{}]*)\}")
-_FRACTION = re.compile(r"\\[dt]?frac ?\{([^{}]*)\} ?\{([^{}]*)\}")
-_MIXED = re.compile(r"(?<=[0-9])(?=\\[dt]?frac)")
-_THIN_GROUP = re.compile(r"(?<=[0-9])\\,(?=[0-9])")
-_DEGREES = re.compile(r"\^ ?(?:\\circ|\{\\circ\})")
-_UNIT_POWER = re.compile(r"(?<=[A-Za-z])(?:\^\{?[23]\}?|[²³])")
-_SPACES = re.compile(r"\\[,; ]|\\quad|~")
-_REPLACEMENTS = (  # separators become spaces, otherwise "2**3" would read as 23
-    ("\u2212", "-"),  # minus sign
-    ("\u2013", "-"),  # en dash
-    ("{,}", ","),
-    ("{.}", "."),
-    ("\\!", ""),
-    ("\\$", "$"),
-    ("\\%", "%"),
-    ("\\(", " "),
-    ("\\)", " "),
-    ("\\[", " "),
-    ("\\]", " "),
-    ("**", " "),
-    ("`", " "),
+_SHOWN_AFTER = 40  # characters after a number that explain why it was refused
+# What makes another number of a box: "\boxed{3}/4", "\boxed{5}x", "\boxed{2} \times 10^3", "\boxed{1},234".
+_CHANGES_BOX = re.compile(
+    r"[$)\]]*\w|(?:[\s$~)\]]|\\[,;:! )\]])*(?:[0-9/^_×·*]|[.,][0-9]|\\(?:times|cdot|[dtc]?frac|sqrt|pi)(?![A-Za-z]))"
 )
-
-_REWRITTEN = re.compile(r"[\\{}*`^~²³\u2212\u2013]")  # without one of these characters, all of the above do nothing
+_SIGN_OF_BOX = re.compile(r"(?P<bullet>^[ \t]*)?(?P<sign>[-\u2212\u2013/_]|\^\{?|_\{|frac ?\{)(?P<gap>[ $]*)$")
 
 # Relies on the single spaces of `plain_text`: several " *" would take polynomial time on a run of spaces.
 _NUMBER = re.compile(
+    r"(?P<head>(?:[ :(\[$]*(?:(?:so|thus|therefore|hence),? )?(?:the |my |our )?(?:final |correct )?answer is:? ?)?"
     r"[ :(\[$]*(?:[A-Za-z]? ?= ?)?"  # "(", "$", "x ="
-    r"(?P<sign>[-+])? ?(?:US\$|USD|EUR|GBP|TRY|TL|Rs\.?|[$€£₺₹¥%])? ?(?P<inner_sign>[-+])? ?"
-    r"(?P<body>[0-9][0-9.,]*|[.,][0-9]+[.,]?)(?: ?/ ?(?P<denominator>[0-9]+))?(?P<tail>.*)"
+    r"(?P<sign>[-+])? ?(?:US\$|USD|EUR|GBP|TRY|TL|Rs\.?|[$€£₺₹¥%])? ?)(?P<inner_sign>[-+])? ?"
+    r"(?P<body>[0-9][0-9.,]*|[.,][0-9]+[.,]?)"
+    r"(?: (?P<numerator>[0-9]+)/(?P<mixed>[0-9]+)| ?/ ?(?P<denominator>[0-9]+))?(?P<tail>.*)",
+    re.IGNORECASE,
 )
+_CURRENCY = re.compile(r"US\$|USD|EUR|GBP|TRY|TL|Rs|[€£₺₹¥]", re.IGNORECASE)
 _SHAPES = {
     Locale.EN: re.compile(r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"),
     Locale.TR: re.compile(r"(?:[1-9][0-9]{0,2}(?:\.[0-9]{3})+|[0-9]+)(?:,[0-9]+)?|,[0-9]+"),
 }
-_TAIL_MARKS = frozenset(" .,;:!?'\"’()[]/%$€£₺₹¥°-")
-# A word after the number that changes its value, so it is not a unit: "5 million", "5k", "5x", "3 and a half".
+# Words that are a scale in one language only.
 _SCALES = {
-    Locale.EN: re.compile(
-        r"[ -]*(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|k|[xyzei]|pi|π"
-        r"|and (?:a |one )?(?:half|quarter|third))(?!\w)",
-        re.IGNORECASE,
-    ),
-    Locale.TR: re.compile(r"[ -]*(?:yüz|bin|milyon|milyar|trilyon|düzine|buçuk|[xyzei]|pi|π)(?!\w)", re.IGNORECASE),
+    Locale.EN: frozenset[str](),
+    Locale.TR: frozenset(("bin", "bindir", "bini", "binlik", "binlerce", "yüz", "yüzdür", "yüzlük", "yuz")),
 }
 
 
-def extract(text: str, fmt: AnswerFormat, locale: Locale) -> str | None:
+def extract(text: str, fmt: AnswerFormat, locale: Locale, reasoning_end: str | None = None) -> str | None:
     """Return the raw answer text at the marker that counts, "" when nothing follows it, None without a marker.
 
-    `hash` and `answer` take the rest of the marker's line, `boxed` the text up to the matching brace. See the module
-    docstring for completions that continue with another problem.
+    `hash` and `answer` take the rest of the marker's line, `boxed` the text up to the matching brace, with a sign, a
+    scale or arithmetic around the box. `reasoning_end` ends the reasoning; None: `</think>`. See the module docstring
+    for completions that continue with another problem.
     """
+    answer = after_reasoning(text, reasoning_end)
+    if answer is None:
+        return None
     fallback: str | None = None
-    for part in _problems(text):
+    for part in problems(answer):
         raw = _last_marked(part, fmt)
         if raw is None:
             continue
-        if parse_number(raw, locale) is not None:
+        if any(c.isdigit() for c in raw):  # also if it is not one number: the next problem's would be a wrong one
             return raw
         fallback = raw
     return fallback
@@ -134,23 +117,25 @@ def extract(text: str, fmt: AnswerFormat, locale: Locale) -> str | None:
 def parse_number(raw: str, locale: Locale) -> Decimal | None:
     """Parse the only number of an answer text; None if there is not exactly one.
 
-    The number may follow a currency sign, a single variable ("x = 5") or a bracket, and may precede a unit in words or
-    a percent sign; a percentage is its plain number. None for: no or several numbers, malformed grouping ("1,8" in
-    English), exponents, a scale ("5 million"), unfinished arithmetic, words before the number. A fraction counts in
-    lowest terms only, otherwise an unfinished division ("36/2") would be rewarded. It is rounded to 50 digits, which
-    keeps equality exact because plain numbers have at most 40.
+    The number may follow "The answer is", a currency sign, a single variable ("x = 5") or a bracket, and may precede a
+    unit in words or a percent sign; a percentage is its plain number. None for: no or several numbers, malformed
+    grouping ("1,8" in English), exponents, a scale ("5 million", "$5M"), unfinished arithmetic, other words before the
+    number. A fraction counts in lowest terms only, otherwise an unfinished division ("36/2") would be rewarded; so does
+    that of a mixed number ("1 1/2"). It is rounded to 50 digits, which keeps equality exact because plain numbers have
+    at most 40.
     """
     raw = raw.strip()
     if len(raw) > MAX_ANSWER_CHARS:
         return None
-    match = _NUMBER.fullmatch(plain_text(raw, locale).strip(" *_"))
-    if match is None or (match["sign"] and match["inner_sign"]) or not _is_unit(match["tail"], locale):
+    match = _NUMBER.fullmatch(plain_text(raw).strip(" *_"))
+    if match is None or (match["sign"] and match["inner_sign"]):
         return None
+    head, tail = match["head"], match["tail"]
+    currency = _CURRENCY.search(head) is not None or ("$" in head and "$" not in tail)  # "$5$" is LaTeX
+    if not is_unit(tail, currency, _SCALES[locale]):
+        return None
+    number = _value(match, locale)
     negative = "-" in (match["sign"], match["inner_sign"])
-    if match["denominator"] is not None:
-        number = _fraction(match["body"], match["denominator"])
-    else:
-        number = _decimal(match["body"], locale)
     return number.copy_negate() if number and negative else number
 
 
@@ -181,16 +166,17 @@ def marked(gold: str, fmt: AnswerFormat, locale: Locale) -> str:
             return f"The answer is {number}."
 
 
-def grade(text: str, gold: str, fmt: AnswerFormat, locale: Locale) -> Grade:
+def grade(text: str, gold: str, fmt: AnswerFormat, locale: Locale, reasoning_end: str | None = None) -> Grade:
     """Grade a completion against its gold answer.
 
-    `locale` applies to the completion. `gold` is always in English notation ("1234.5"). Raises ValueError if it is not
+    `locale` and `reasoning_end` apply to the completion.
+    `gold` is always in English notation ("1234.5"). Raises ValueError if it is not
     a number, because such a grade would hide bad data.
     """
     expected = parse_number(gold, Locale.EN)
     if expected is None:
         raise ValueError(f"the gold answer {gold[:60]!r} is not one number in English notation")
-    extracted = extract(text, fmt, locale)
+    extracted = extract(text, fmt, locale, reasoning_end)
     number = None if extracted is None else parse_number(extracted, locale)
     return Grade(extracted, number, correct=same_number(number, expected), well_formed=number is not None)
 
@@ -209,26 +195,54 @@ def gsm8k_gold(answer: str) -> str:
     return gold
 
 
-def _problems(text: str) -> Iterator[str]:
-    """Split a text at each line that opens a new problem."""
-    start = 0
-    for match in _NEW_PROBLEM.finditer(text):
-        yield text[start : match.start()]
-        start = match.start()
-    yield text[start:]
+def _value(match: re.Match[str], locale: Locale) -> Decimal | None:
+    body = match["body"]
+    if match["denominator"] is not None:
+        return _fraction(body, match["denominator"])
+    if match["mixed"] is None:
+        return _decimal(body, locale)
+    part = _fraction(match["numerator"], match["mixed"])
+    if part is None or part >= 1 or not body.isdigit() or len(body) > MAX_FRACTION_DIGITS:
+        return None
+    with localcontext() as context:
+        context.prec = 50
+        return Decimal(int(body) * int(match["mixed"]) + int(match["numerator"])) / Decimal(int(match["mixed"]))
 
 
 def _last_marked(part: str, fmt: AnswerFormat) -> str | None:
     if fmt == AnswerFormat.LAST_NUMBER:
-        found = _last_match(_LAST_NUMBER, _latex_to_text(part))
-        return None if found is None else found[0]
+        return _last_number(latex_to_text(part))
     pattern = {AnswerFormat.HASH: _HASH, AnswerFormat.ANSWER: _ANSWER, AnswerFormat.BOXED: _BOXED}[fmt]
     found = _last_match(pattern, part)
     if found is None:
         return None
     if fmt == AnswerFormat.BOXED:
-        return _until_closing_brace(part, found.end())
+        return _boxed(part, found)
     return part[found.end() :].partition("\n")[0].strip()
+
+
+def _last_number(text: str) -> str | None:
+    """Return the last number of a text, with the scale that follows it: "5 million" is not 5."""
+    found = _last_match(_LAST_NUMBER, text)
+    if found is None:
+        return None
+    following = text[found.end() : found.end() + _SHOWN_AFTER].partition("\n")[0]
+    return found[0] + following if scale_after(following) else found[0]
+
+
+def _boxed(part: str, found: re.Match[str]) -> str:
+    """Return the content of a box, with what changes its value: a sign before it, a scale or arithmetic after it."""
+    inner, end = _until_closing_brace(part, found.end())
+    if not inner:
+        return inner
+    line = part[max(0, found.start() - _SHOWN_AFTER) : found.start()].rpartition("\n")[2]
+    sign = _SIGN_OF_BOX.search(line)
+    bullet = sign is not None and sign["bullet"] is not None and sign["sign"] in "-\u2013" and sign["gap"]
+    if sign is not None and not bullet:
+        inner = sign["sign"] + inner
+    following = part[end : end + _SHOWN_AFTER].partition("\n")[0]
+    changed = _CHANGES_BOX.match(following) or scale_after(latex_to_text(following))
+    return inner + following.rstrip() if changed else inner
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -238,8 +252,11 @@ def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return last
 
 
-def _until_closing_brace(text: str, start: int) -> str:
-    """Return the text enclosed by the brace before `start`; "" if it never closes, as the rest may be missing."""
+def _until_closing_brace(text: str, start: int) -> tuple[str, int]:
+    """Return the text enclosed by the brace before `start` and the position after it.
+
+    The text is "" if the brace never closes, as the rest may be missing.
+    """
     depth = 1
     position = start
     while position < len(text):
@@ -251,34 +268,9 @@ def _until_closing_brace(text: str, start: int) -> str:
         elif character == "}":
             depth -= 1
             if depth == 0:
-                return text[start:position].strip()
+                return text[start:position].strip(), position + 1
         position += 1
-    return ""
-
-
-def _latex_to_text(text: str) -> str:
-    """Replace the LaTeX and Markdown that models write around numbers; leave everything else unchanged."""
-    if _REWRITTEN.search(text) is None:
-        return text  # the common case; the replacements below take ten times as long
-    for old, new in _REPLACEMENTS:
-        text = text.replace(old, new)
-    text = _MIXED.sub(" ", _WRAPPER.sub(r"\1", text))
-    text = _FRACTION.sub(r"\1/\2", text)
-    return _DEGREES.sub("°", text)
-
-
-def plain_text(raw: str, locale: Locale) -> str:
-    """Return an answer text without LaTeX and Markdown, with single spaces."""
-    if _REWRITTEN.search(raw) is None:
-        return " ".join(raw.split())
-    text = _THIN_GROUP.sub("," if locale == Locale.EN else ".", _latex_to_text(raw))
-    return " ".join(_UNIT_POWER.sub("", _SPACES.sub(" ", text)).split())
-
-
-def _is_unit(tail: str, locale: Locale) -> bool:
-    if _SCALES[locale].match(tail):
-        return False
-    return all(c in _TAIL_MARKS or (c.isalpha() and not c.isnumeric()) for c in tail)
+    return "", len(text)
 
 
 def _decimal(body: str, locale: Locale) -> Decimal | None:

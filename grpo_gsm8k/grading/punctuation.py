@@ -23,24 +23,28 @@ import re
 import unicodedata
 from decimal import Decimal
 
-from grpo_gsm8k.grading.answers import MAX_ANSWER_CHARS, Locale, parse_number, plain_text, same_number
+from grpo_gsm8k.grading.answers import MAX_ANSWER_CHARS, Locale, parse_number, same_number
+from grpo_gsm8k.grading.notation import plain_text
 
 _SWAPPED = str.maketrans(".,", ",.")
 _GROUPS = re.compile(r"(?<=[0-9])['’_ ](?=[0-9]{3}(?![0-9]))")
 _NO_CENTS = re.compile(r"[.,] ?[-=—]+$")
+_MONEY_SCALE = re.compile(r"[0-9] ?(?:[A-Za-z]|mm)(?![A-Za-z])")  # "$5 m" is five million; without "$" it is a length
 _KEPT_PREFIX = ".,"  # ".5"
 
 
-def without_punctuation(raw: str, locale: Locale) -> str:
+def without_punctuation(raw: str) -> str:
     """Return the answer text without the characters listed above; dots and commas between digits stay."""
-    return _strip_punctuation(plain_text(raw, locale))
+    return _strip_punctuation(plain_text(raw))
 
 
 def right_without_punctuation(raw: str | None, gold: Decimal, locale: Locale) -> bool:
     """Return whether the raw answer text is the gold number in one of the two readings; False for None (no answer)."""
     if raw is None or len(raw.strip()) > MAX_ANSWER_CHARS:
         return False
-    plain = plain_text(raw, locale)  # still contains "US$" and "Rs."
+    plain = plain_text(raw)  # still contains "US$" and "Rs."
+    if _MONEY_SCALE.search(plain) and any(unicodedata.category(c) == "Sc" for c in plain):
+        return False
     bare = _strip_punctuation(plain)
     readings = (raw, bare, plain.translate(_SWAPPED), bare.translate(_SWAPPED))
     return any(same_number(parse_number(reading, locale), gold) for reading in dict.fromkeys(readings))

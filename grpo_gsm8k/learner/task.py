@@ -93,7 +93,13 @@ class Task:
 
     def _grade_one(self, item: Item, prompt: str, completion: Completion) -> GradedCompletion:
         text = self._tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-        grade = answers.grade(text, item.problem.gold_number, self._prompt.answer_format, self._prompt.locale)
+        grade = answers.grade(
+            text,
+            item.problem.gold_number,
+            self._prompt.answer_format,
+            self._prompt.locale,
+            self._prompt.reasoning_end,
+        )
         truncated = completion.finish_reason == "length"
         reward = rewards.score(rewards.RewardInput(item.problem, prompt, text, grade, truncated), self._weights)
         if self._penalty_buffer:

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, extract, parse_number
+from grpo_gsm8k.grading.completion import NEW_PROBLEM
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import PromptConfig
@@ -43,13 +44,6 @@ _ECHOES = re.compile(
     ),
     re.IGNORECASE,
 )
-# Headings that grading/answers.py treats as the start of another problem: the response would be cut there.
-_NEW_PROBLEM = re.compile(
-    r"^(?P<marks>[#>*_ \t]*)(?P<word>question|problem|exercise|q|soru|human|user)"
-    r"(?P<rest>(?: ?[0-9]{1,4})?[*_]{0,2}[ \t]?:)",
-    re.IGNORECASE | re.MULTILINE,
-)
-
 _MARKS = " \t*_`$>.,;:!-()[]"
 _LEAD = re.compile(
     r"(?:(?:so|thus|therefore|hence|finally|and|then)\b,?\s*)?(?:(?:the|my|our)\b\s*)?(?:correct\b\s*)?(?:final\b\s*)?"
@@ -72,8 +66,14 @@ def tidy(text: str) -> str:
     """Normalize line ends, strip trailing blanks, and reword headings that would start another problem."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("<think>", "").replace("</think>", "")
     text = "\n".join(line.rstrip() for line in text.split("\n"))
-    text = _NEW_PROBLEM.sub(lambda m: f"{m['marks']}The {m['word'].lower()}{m['rest']}", text)
+    text = NEW_PROBLEM.sub(_reworded, text)
     return _BLANK_LINES.sub("\n\n", text).strip()
+
+
+def _reworded(heading: re.Match[str]) -> str:
+    """Return a heading that grading does not take for a new problem: the response would be cut there."""
+    word, rest = (heading["word"], heading["rest"]) if heading["word"] else (heading["role"], heading["end"])
+    return f"{heading['marks']}The {word.lower()}{rest}"
 
 
 def without_echoes(text: str, prompt: PromptConfig) -> tuple[str, int]:

@@ -40,6 +40,7 @@ def settings_of(config: Config, data: DataFolder) -> dict[str, Any]:
         "prompt.text": prompt.text,
         "prompt.answer_format": prompt.answer_format,
         "prompt.locale": prompt.locale,
+        "prompt.reasoning_end": prompt.reasoning_end,
         "data (sha256 of the train problems)": hashlib.sha256((data.path / "train.jsonl").read_bytes()).hexdigest(),
     }
 

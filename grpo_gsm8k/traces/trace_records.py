@@ -88,7 +88,7 @@ Producer = Callable[[Sequence[TraceSample], Deliver], str | None]
 def make_record(sample: TraceSample, answered: Answered, prompt: PromptConfig) -> RawRecord:
     """Grade an answer in the prompt's format, and combine it with its problem."""
     problem = sample.problem
-    graded = grade(answered.text, problem.gold_number, prompt.answer_format, prompt.locale)
+    graded = grade(answered.text, problem.gold_number, prompt.answer_format, prompt.locale, prompt.reasoning_end)
     return RawRecord(
         id=sample.id,
         problem_id=problem.id,

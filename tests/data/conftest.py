@@ -35,6 +35,7 @@ def data_config() -> Callable[..., DataConfig]:
             "test_size": 0,
             "params": {},
             "seed": 0,
+            "locale": None,
         }
         return DataConfig.model_validate(values | changes)
 

@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from grpo_gsm8k.grading import answers
+from grpo_gsm8k.grading import answers, completion, notation, units
 from grpo_gsm8k.grading.answers import (
     AnswerFormat,
     Locale,
@@ -24,7 +25,7 @@ from grpo_gsm8k.grading.answers import (
     same_number,
 )
 
-GSM8K = Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"
+GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k"
 HASH, BOXED, ANSWER, LAST = AnswerFormat.HASH, AnswerFormat.BOXED, AnswerFormat.ANSWER, AnswerFormat.LAST_NUMBER
 EN, TR = Locale.EN, Locale.TR
 
@@ -129,8 +130,8 @@ NUMBERS: list[tuple[str, Locale, str | None]] = [
     ("2/4", EN, None),
     ("5/1", EN, None),
     ("1/0", EN, None),
-    ("2 1/2", EN, None),
-    ("2\\frac{1}{2}", EN, None),
+    ("2 1/2", EN, "2.5"),
+    ("2\\frac{1}{2}", EN, "2.5"),
     ("1/2/3", EN, None),
     # no number, several numbers, numbers with a scale
     ("", EN, None),
@@ -253,8 +254,8 @@ TEXTS: list[tuple[str, AnswerFormat, Locale, str | None, str | None]] = [
     ("He drinks 2 l of H2O", LAST, EN, "2", "2"),
     ("It is \\frac{1}{2}", LAST, EN, "1/2", "0.5"),
     ("It is 1e999999", LAST, EN, "1e999999", None),
-    ("It is 2\\frac{1}{2}", LAST, EN, "2 1/2", None),
-    ("It is 2 1/2", LAST, EN, "2 1/2", None),
+    ("It is 2\\frac{1}{2}", LAST, EN, "2 1/2", "2.5"),
+    ("It is 2 1/2", LAST, EN, "2 1/2", "2.5"),
     ("It is $-\\frac{1}{2}$", LAST, EN, "-1/2", "-0.5"),
     ("It is **-5**", LAST, EN, "-5", "-5"),
     ("10/5", LAST, EN, "10/5", None),
@@ -431,6 +432,25 @@ def test_all_gsm8k_golds_parse(name: str, count: int) -> None:
         assert grade(row["answer"], gold, HASH, EN).correct
 
 
+@pytest.mark.skipif(not GSM8K.is_dir(), reason="needs shared/data/gsm8k")
+@pytest.mark.parametrize(("name", "count"), [("train", 7473), ("test", 1319), ("test_socratic", 1319)])
+def test_all_gsm8k_solutions_are_right_for_their_own_gold_only(name: str, count: int) -> None:
+    rows = [json.loads(line) for line in (GSM8K / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == count
+    for row in rows:
+        steps, _, raw = row["answer"].rpartition("####")
+        gold = gsm8k_gold(row["answer"])
+        wrong = canonical(Decimal(gold) + 1)
+        for text, fmt in [
+            (row["answer"], HASH),
+            (f"<think>#### {wrong}</think>{row['answer']}\nuser\n#### {wrong}", HASH),
+            (f"{steps}So it is $\\boxed{{{raw.strip()}}}$.", BOXED),
+            (f"{steps}The answer is {raw.strip()}.", LAST),
+        ]:
+            assert grade(text, gold, fmt, EN).correct, text
+            assert not grade(text, wrong, fmt, EN).correct, text
+
+
 def test_written_numbers_are_read_back() -> None:
     rng = random.Random(0)
     for _ in range(500):
@@ -476,6 +496,8 @@ def test_noise_never_raises() -> None:
 HOSTILE = [
     "#", "#### ", "#### 1", "\\boxed{", "\\boxed", "{", "}", "\\", "answer", "answer*", "answer ", "ANSWER: 1 ",
     "1", "1,", "1.", "1/", "1 ", "-", "- ", "$", " ", "\t", "\n", "Q", "Q:", "Question: 1\n", "#### 1e9", "e9",
+    "123\u00a0", "1'234'", "\\boxed{1} ", "user\n", "<think>", "</think>", "\\left(", "\\text{\\text{",
+    "5 million ",
     "\\frac{", "\\frac{1}", "\\frac{ ", "\\text{", "\\text ", "\\text{a}", "1\\,", "^{2", "a^2", "**", "(", "( ",
 ]  # fmt: skip
 
@@ -498,10 +520,12 @@ def test_longest_answer_text_is_cheap(unit: str) -> None:
     assert time.process_time() - start < 0.2
 
 
-def test_only_the_standard_library_and_no_evaluation() -> None:
-    tree = ast.parse(Path(answers.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", [answers, completion, notation, units], ids=lambda module: module.__name__)
+def test_only_the_standard_library_and_no_evaluation(module: ModuleType) -> None:
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported <= {"__future__", "math", "re", "collections.abc", "dataclasses", "decimal", "enum"}
+    own = {f"grpo_gsm8k.grading.{name}" for name in ("completion", "notation", "units")}
+    assert imported <= {"__future__", "math", "re", "collections.abc", "dataclasses", "decimal", "enum"} | own
     called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert not called & {"eval", "exec", "compile", "__import__"}
