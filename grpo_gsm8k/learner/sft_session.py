@@ -106,7 +106,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     plan = plan_updates(
         [len(e.response_ids) for e in examples], config.sft.min_tokens_per_update, config.sft.epochs, config.seed
     )
-    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
+    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat))
     items = task.validation_items(load_split(spec.data, "val")[: config.sft.eval_limit])
     resumed = setup.find_checkpoint(spec)
     client.report(Ready())
