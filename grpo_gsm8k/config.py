@@ -16,6 +16,7 @@ from grpo_gsm8k.grading.answers import AnswerFormat, Locale
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+MIN_TEMPERATURE = 0.01  # vLLM replaces lower temperatures above 0 by this one
 Dtype = Literal["float32", "bfloat16"]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # cannot leave its parent folder
@@ -303,6 +304,9 @@ _DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
     "cispo": "group_mean_std",
 }
 _CLIPPED = ("grpo_clip", "ppo_clip")
+# Sampling settings that change the engine's distribution but not the learner's, with the value that changes nothing.
+# The temperature is not one of them: the learner applies it too.
+_NEUTRAL_SAMPLING = {"top_p": 1.0}
 _PER_GROUP = ("group_mean", "group_mean_std", "leave_one_out")
 # GSPO clips at 3e-4. A token-level range such as 0.2 would never clip a geometric mean.
 _MAX_SEQUENCE_CLIPRANGE = 0.05
@@ -334,7 +338,7 @@ class PolicyGradientConfig(Section):
     overlong_buffer: float = Field(gt=0, le=1)
     active_sampling: int = Field(ge=0)
     max_new_tokens: int = Field(ge=1)
-    temperature: float = Field(gt=0)
+    temperature: float = Field(ge=MIN_TEMPERATURE)
     top_p: float = Field(gt=0, le=1)
     max_staleness: int = Field(ge=0)
     rewards: dict[str, float]
@@ -368,6 +372,19 @@ class PolicyGradientConfig(Section):
                 f"minibatches={self.minibatches} exceeds the {self.prompts_per_update} prompts per update: "
                 "lower policy_gradient.minibatches"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> Self:
+        corrected = self.off_policy.proximal == "recomputed" and self.off_policy.correction != "none"
+        for key, neutral in _NEUTRAL_SAMPLING.items():
+            value = getattr(self, key)
+            if value != neutral and not corrected:
+                raise ValueError(
+                    f"{key}={value} makes the engine sample from another distribution than the learner computes, so "
+                    f"importance ratios are wrong: set policy_gradient.{key}={neutral:g}, or "
+                    "policy_gradient.off_policy.proximal=recomputed policy_gradient.off_policy.correction=truncate"
+                )
         return self
 
     @property
@@ -443,6 +460,10 @@ class EvalConfig(Section):
 
     @model_validator(mode="after")
     def _check_temperatures(self) -> Self:
+        if any(0 < t < MIN_TEMPERATURE for t in self.temperatures):
+            raise ValueError(
+                f"temperatures={self.temperatures}: the engine samples at {MIN_TEMPERATURE} or more, or greedily at 0"
+            )
         if min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
             raise ValueError(f"temperatures={self.temperatures}: give distinct numbers of at least 0")
         return self

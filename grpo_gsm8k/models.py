@@ -60,20 +60,45 @@ def vocabulary_size(folder: Path) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def stop_token_ids(model_folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """Return all token ids that end a completion: those of the generation config, and the tokenizer's EOS."""
+def stop_token_ids(model_folder: Path, tokenizer: Any, chat: bool) -> tuple[int, ...]:
+    """Return all token ids that end a completion; `chat` if prompts are made with the chat template.
+
+    They are the tokenizer's EOS, those of the generation config or else of `config.json`, and the token that the chat
+    template writes after an assistant's message.
+    """
     from transformers import GenerationConfig  # lazy: the import takes seconds
 
-    ids = {tokenizer.eos_token_id}
     try:
         configured = GenerationConfig.from_pretrained(model_folder).eos_token_id
     except OSError:  # generation_config.json is optional
         configured = None
-    ids.update(configured if isinstance(configured, list) else [configured])
+    if configured is None:
+        configured = _json_object(model_folder / "config.json").get("eos_token_id")
+    ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
+    if chat and tokenizer.chat_template:
+        ids.add(_end_of_turn(tokenizer))
     ids.discard(None)
     if not ids:
-        raise UserError("model.path: neither the tokenizer nor generation_config.json has an end-of-sequence token")
+        raise UserError(
+            "model.path: neither the tokenizer nor generation_config.json nor config.json has an end-of-sequence token"
+        )
     return tuple(sorted(ids))
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    """Return the first special token that the chat template writes after an assistant's message, None without one."""
+    from jinja2 import TemplateError
+
+    answer = "ANSWER"
+    messages = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": answer}]
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
+    except TemplateError as error:
+        raise UserError(f"prompt.chat: the chat template refuses an assistant's message: {error}") from None
+    after = text.rpartition(answer)[2]
+    ids: list[int] = tokenizer.encode(after, add_special_tokens=False)
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return next((token for token in ids if token in special), None)
 
 
 def _checked(folder: Path, path: str) -> Path:

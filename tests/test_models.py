@@ -145,3 +145,55 @@ def test_smollm2_is_converted_once(tmp_path):
     answer = model.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids.input_ids.shape[1] :]
     assert "Paris" in tokenizer.decode(answer)
     assert answer[-1] == tokenizer.eos_token_id == 2
+
+
+TURNS = "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] | trim }}END{% endfor %}"
+
+
+def stops(folder, eos, template=None, chat=True, added=("<|start|>", "<|end|>", "<|other|>")):
+    """Names of the stop tokens of the embedded model's tokenizer with further special tokens."""
+    from grpo_gsm8k.tiny.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(added)})
+    tokenizer.chat_template, tokenizer.eos_token = template, eos
+    return tokenizer.convert_ids_to_tokens(list(models.stop_token_ids(folder, tokenizer, chat)))
+
+
+@pytest.mark.parametrize(("configured", "count"), [(5, 2), ([5, 6], 3), (None, 1)])
+def test_stop_tokens_of_config_json(folder, configured, count):
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": configured}))
+    assert stops(folder, "<eos>") == ["<eos>", "!", '"'][:count]
+
+
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [
+        ("<|end|>\n", "<|end|>"),
+        ("\n<|end|>", "<|end|>"),
+        ("<|end|>\n<|other|>", "<|end|>"),
+        ("{{ '<|end|>' if m['role'] == 'assistant' else '<|other|>' }}", "<|end|>"),
+    ],
+)
+def test_stop_token_of_the_chat_template(folder, end, found):
+    assert stops(folder, "<eos>", TURNS.replace("END", end)) == ["<eos>", found]
+    assert stops(folder, "<eos>", TURNS.replace("END", end), chat=False) == ["<eos>"]
+
+
+def test_a_template_without_an_end_of_turn_token_adds_none(folder):
+    assert stops(folder, "<eos>", TURNS.replace("END", "\n\n")) == ["<eos>"]
+    assert stops(folder, None, TURNS.replace("END", "<|end|>")) == ["<|end|>"]
+
+
+def test_generation_config_comes_before_config_json(folder):
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": 5}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [6, 7]}))
+    assert stops(folder, "<eos>") == ["<eos>", *stops(folder, None)]
+    assert len(stops(folder, None)) == 2
+
+
+def test_no_stop_token_and_a_template_that_refuses_are_errors(folder):
+    with pytest.raises(UserError, match=r"config\.json has an end-of-sequence token"):
+        stops(folder, None)
+    with pytest.raises(UserError, match="refuses an assistant's message: no answers here"):
+        stops(folder, "<eos>", "{{ raise_exception('no answers here') }}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 # Read by vLLM when imported: run the engine core in this process, so that killing the actor leaves no orphan.
@@ -31,21 +31,22 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.sampling_params import RequestOutputKind
 
+from grpo_gsm8k.actor.weight_probe import Probe, probe_weights
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import Completion, Failed, GroupResult, PromptScores, VersionSpan, WeightsLive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    import torch
 
     from grpo_gsm8k.actor.engine import EngineSpec
     from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
 
-CANARY_ID = "canary"
+CANARY_ID = "canary/"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those for which vLLM has kernels
-CANARY_PARAMS = SamplingParams(
-    temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
-)
+MIN_COMPARED = 2  # tensors that the weight probe must find, so that a reload counts as proven
 
 
 @dataclass
@@ -91,7 +92,13 @@ class ShmWeightTransfer(WeightTransferEngine[ShmInit, ShmUpdate]):
 
 
 class WorkerExtension:
-    """Class that the engine's arguments name, so that vLLM imports this module and with it the backend."""
+    """Methods that vLLM adds to its worker. The import of this module also registers the backend there."""
+
+    get_model: Callable[[], torch.nn.Module]  # the worker's own
+
+    def probe_weights(self, file: str) -> Probe:
+        """Compare the running model with the file it was loaded from."""
+        return probe_weights(self.get_model(), file)
 
 
 WeightTransferEngineFactory.register_engine("shm", ShmWeightTransfer)
@@ -105,11 +112,15 @@ def _tensors(file: str) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _PendingCanary:
-    """Weights that were loaded in `seconds`, and whose canary is still in the engine."""
+    """Weights that were loaded in `seconds`, and whose canary is still in the engine.
+
+    `measured` holds the engine's log-probabilities of the canary's tokens so far, by their position.
+    """
 
     ref: WeightsRef
-    verified: weights.VerifiedWeights
+    canary: weights.Canary
     seconds: float
+    measured: dict[int, float] = field(default_factory=dict)
 
 
 class VllmEngine:
@@ -127,11 +138,12 @@ class VllmEngine:
             self._engine.set_weight_version(str(spec.own_version))
         self._admitted: dict[str, int] = {}  # adapter version of each running request
         self._pending: _PendingCanary | None = None
-        self._digest = ""
-        self._canary_logprobs: tuple[float, ...] = ()
 
     def add(self, request: GenerateGroup) -> None:
         """Start a request. Raises ValueError when vLLM refuses it, for example because it is too long."""
+        if request.score_prompt and self._spec.lora_rank:
+            # vLLM fails or returns wrong numbers, depending on model and device (vllm#16668, #29955, #51594).
+            raise ValueError("an engine with an adapter cannot score prompts: set actor.lora=merged")
         prompt = TokensPrompt(prompt_token_ids=request.prompt_ids.tolist())
         self._engine.add_request(request.request_id, prompt, _sampling_params(request), lora_request=self._adapter)
         if self._adapter is not None:
@@ -150,8 +162,8 @@ class VllmEngine:
         """
         finished: list[GroupResult | Failed | WeightsLive] = []
         for output in self._engine.step():
-            if output.request_id == CANARY_ID:
-                finished.append(self._check_canary(output.prompt_logprobs))
+            if output.request_id.startswith(CANARY_ID):
+                finished += self._take_canary(output)
             elif output.finished:
                 finished.append(_result(output, self._admitted.pop(output.request_id, None)))
         return finished
@@ -169,15 +181,30 @@ class VllmEngine:
         else:
             self._load_model(verified)
         self._version = ref.version
-        self._pending = _PendingCanary(ref, verified, time.monotonic() - started)
-        prompt = TokensPrompt(prompt_token_ids=list(verified.canary.token_ids))
-        self._engine.add_request(CANARY_ID, prompt, CANARY_PARAMS, lora_request=self._adapter, priority=-1)
+        self._pending = _PendingCanary(ref, verified.canary, time.monotonic() - started)
+        self._send_canary(verified.canary.token_ids)
+
+    def _send_canary(self, ids: tuple[int, ...]) -> None:
+        """Request the log-probability of each canary token as one generated after the tokens before it.
+
+        Those of a prompt are not available with an adapter.
+        """
+        for i in range(1, len(ids)):
+            self._engine.add_request(
+                f"{CANARY_ID}{i}",
+                TokensPrompt(prompt_token_ids=list(ids[:i])),
+                _canary_params(ids[i]),
+                lora_request=self._adapter,
+                priority=-1,
+            )
 
     def _load_model(self, verified: weights.VerifiedWeights) -> None:
         self._engine.collective_rpc("start_weight_update")
         file = verified.folder / weights.MODEL_FILE
         self._engine.collective_rpc("update_weights", kwargs={"update_info": {"file": str(file)}})
         self._engine.collective_rpc("finish_weight_update")
+        (probe,) = self._engine.collective_rpc("probe_weights", kwargs={"file": str(file)})
+        _check_probe(probe, verified.version)
         self._engine.reset_prefix_cache(reset_running_requests=True)
         self._engine.set_weight_version(str(verified.version))
 
@@ -189,25 +216,45 @@ class VllmEngine:
         if not self._engine.add_lora(self._adapter):
             raise WeightsError(f"weights version {verified.version}: the engine refused the adapter")
 
-    def _check_canary(self, prompt_logprobs: Any) -> WeightsLive:
-        """Compare the engine's canary with the learner's, and with the engine's own under the previous weights."""
+    def _take_canary(self, output: Any) -> list[WeightsLive]:
+        """Take one canary token; when all are there, compare them with the learner's."""
         assert self._pending is not None
-        pending, self._pending = self._pending, None
-        canary = pending.verified.canary
-        pairs = zip(canary.token_ids[1:], prompt_logprobs[1:], strict=True)
-        measured = tuple(position[token].logprob for token, position in pairs)
-        if measured == self._canary_logprobs and pending.verified.digest != self._digest:
-            raise WeightsError(
-                f"weights version {pending.ref.version} did not become live: the file changed but the canary did not"
-            )
+        pending, canary = self._pending, self._pending.canary
+        i = int(output.request_id.removeprefix(CANARY_ID))
+        pending.measured[i] = output.outputs[0].logprobs[0][canary.token_ids[i]].logprob
+        if len(pending.measured) < len(canary.logprobs):
+            return []
+        self._pending = None
+        measured = [pending.measured[i] for i in range(1, len(canary.token_ids))]
         gap = float(np.mean(np.abs(np.subtract(measured, canary.logprobs))))
         if not gap <= self._spec.canary_tolerance:  # NaN must fail too
             raise WeightsError(
                 f"weights version {pending.ref.version}: the canary log-probabilities of engine and learner differ by "
                 f"{gap:.4g} on average, more than actor.canary_tolerance={self._spec.canary_tolerance}"
             )
-        self._digest, self._canary_logprobs = pending.verified.digest, measured
-        return WeightsLive(pending.ref, pending.seconds, gap)
+        return [WeightsLive(pending.ref, pending.seconds, gap)]
+
+
+def _check_probe(probe: Probe, version: int) -> None:
+    if probe.differs:
+        raise WeightsError(
+            f"weights version {version} did not become live: {probe.differs} of the engine differs from the file"
+        )
+    if probe.compared < MIN_COMPARED:
+        raise WeightsError(
+            f"weights version {version}: only {probe.compared} of the engine's tensors could be compared with the "
+            "file, so the reload cannot be verified: this architecture is not supported"
+        )
+
+
+def _canary_params(token: int) -> SamplingParams:
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        logprob_token_ids=[token],
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def _engine_args(spec: EngineSpec) -> EngineArgs:

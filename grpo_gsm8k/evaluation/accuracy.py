@@ -66,7 +66,9 @@ def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPl
     by_model: dict[str, list[Question]] = {}
     for name, folder in folders.items():
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        by_model[name] = questions(config, name, tokenizer, stop_token_ids(folder, tokenizer), problems, train)
+        by_model[name] = questions(
+            config, name, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat), problems, train
+        )
     return EvaluationPlan(problems, train, by_model)
 
 

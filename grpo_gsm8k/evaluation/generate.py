@@ -78,7 +78,7 @@ def generate(config: Config) -> int:
     lines = read_lines(config.eval.input_path)[: config.eval.limit]
     folder = model_folder(config, path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    requests = _requests(config, lines, tokenizer, stop_token_ids(folder, tokenizer))
+    requests = _requests(config, lines, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat))
     ids = {request.request_id: line.id for request, line in zip(requests, lines, strict=True)}
     started = time.monotonic()
     with open_run(config, FILE) as run:

@@ -127,7 +127,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     config = spec.config
     setup.set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
-    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
+    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat))
     items, too_long = task.training_items(load_split(spec.data, "train"))
     validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
     prompts = [item.prompt_ids for item in [*items, *validation_items]]

@@ -116,7 +116,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     plan = plan_updates(
         [len(e.response_ids) for e in examples], config.sft.min_tokens_per_update, config.sft.epochs, config.seed
     )
-    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer))
+    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat))
     items = task.validation_items(load_split(spec.data, "val")[: config.sft.eval_limit])
     texts = [ids for e in examples for ids in (e.prompt_ids, e.response_ids)] + [item.prompt_ids for item in items]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)

@@ -30,7 +30,7 @@ def local_producer(config: Config, logs: Path) -> Producer:
         pinned = pin_model(config)
         folder = start_folder(pinned)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        stops = stop_token_ids(folder, tokenizer)
+        stops = stop_token_ids(folder, tokenizer, config.prompt.chat)
         by_id = {sample.id: sample for sample in samples}
         requests = [_request(config, sample, tokenizer, stops) for sample in samples]
         started = time.monotonic()

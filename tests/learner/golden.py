@@ -54,7 +54,7 @@ def curve(setting: str, artifacts: Path) -> dict[str, list[float]]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TINY)
-    task = Task(tokenizer, config, stop_token_ids(EMBEDDED_TINY, tokenizer))
+    task = Task(tokenizer, config, stop_token_ids(EMBEDDED_TINY, tokenizer, config.prompt.chat))
     items = of_one_length(task.training_items(load_split(ensure(config.data, artifacts), "train"))[0])
     models = open_models(config, EMBEDDED_TINY, EMBEDDED_TINY, None)
     optimizers = open_optimizers(models, config.learner)

@@ -72,7 +72,9 @@ def _language_model(config: Config, model_folder: Path, logs: Path) -> Iterator[
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     limits = EngineLimits(actor.max_model_len, given.lm_eval_max_gen_toks, given.max_attempts)
     with Engines(config, model_folder, logs, given.num_shards) as engines:
-        yield EngineLM(engines, tokenizer, stop_token_ids(model_folder, tokenizer), limits, config.seed)
+        yield EngineLM(
+            engines, tokenizer, stop_token_ids(model_folder, tokenizer, given.lm_eval_chat), limits, config.seed
+        )
 
 
 def _run_task(config: Config, model: str, task: str, lm: Any, manager: Any, file: Path) -> None:
