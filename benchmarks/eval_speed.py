@@ -32,7 +32,12 @@ from tests.report import runs as made
 
 ITEMS, SAMPLES, UPDATES, TRIES = 1319, 16, 300, 3
 PROMPT = PromptConfig(
-    name="base", system="", text="{question}", chat=False, answer_format=AnswerFormat.HASH, locale=Locale.EN,
+    name="base",
+    system="",
+    text="{question}",
+    chat=False,
+    answer_format=AnswerFormat.HASH,
+    locale=Locale.EN,
     reasoning_end=None,
 )
 
