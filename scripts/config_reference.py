@@ -47,6 +47,8 @@ def settings(schema: Schema, part: Schema, prefix: str = "") -> dict[str, Schema
     found: dict[str, Schema] = {}
     for name, field in _resolved(schema, part)["properties"].items():
         inner = _resolved(schema, field)
+        if "anyOf" in inner:
+            inner = {**inner, "anyOf": [_resolved(schema, choice) for choice in inner["anyOf"]]}
         if "properties" in inner:
             found |= settings(schema, inner, f"{prefix}{name}.")
         else:

@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 def prepare_problems(config: Config) -> int:
     """Write the three splits and print their sizes."""
-    folder = prepare_data(config.data, config.artifacts)
+    folder = prepare_data(config.data, config.artifacts, config.prompt.locale)
     print(f"{folder.path}: {folder.train} train, {folder.val} validation, {folder.test} test problems")
     return 0

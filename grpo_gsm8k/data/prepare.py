@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from grpo_gsm8k.data.problems import read_jsonl, write_jsonl
-from grpo_gsm8k.data.sources import SourceProblems, load_source, source_files
+from grpo_gsm8k.data.sources import SourceProblems, load_source, notation_of, source_files
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import refuse_link, written_aside
+from grpo_gsm8k.grading.answers import Locale
 from grpo_gsm8k.grading.problem import Problem
 
 if TYPE_CHECKING:
@@ -65,24 +66,25 @@ class _Manifest(BaseModel):
     files: dict[Split, _SplitFile]
 
 
-def prepare_data(config: DataConfig, artifacts: Path) -> DataFolder:
+def prepare_data(config: DataConfig, artifacts: Path, prompt_locale: Locale = Locale.EN) -> DataFolder:
     """Write the three splits and the manifest, replacing an older folder of the same name.
 
-    The same settings give the same bytes. Raises UserError for bad input, or if the folder contains files that this
-    function did not write.
+    The same settings give the same bytes. `prompt_locale` is the notation of gold numbers where the settings name none.
+    Raises UserError for bad input, or if the folder contains files that this function did not write.
     """
     target = artifacts / config.folder
     _refuse_foreign(target)
-    source = load_source(config)
+    notation = notation_of(config, prompt_locale)
+    source = load_source(config, notation)
     splits = _split(config, source)
     with written_aside(target) as folder:
         for split, problems in splits.items():
             write_jsonl(folder / _FILES[split], problems)
-        manifest = _write_manifest(folder, config, source, splits)
+        manifest = _write_manifest(folder, _settings(config, notation.locale), source, splits)
     return _data_folder(target, manifest)
 
 
-def ensure(config: DataConfig, artifacts: Path) -> DataFolder:
+def ensure(config: DataConfig, artifacts: Path, prompt_locale: Locale = Locale.EN) -> DataFolder:
     """Return the prepared folder; prepare it if it does not exist.
 
     Raises UserError if the folder was prepared with other settings or from other files, or if one of its files has
@@ -91,9 +93,9 @@ def ensure(config: DataConfig, artifacts: Path) -> DataFolder:
     target = artifacts / config.folder
     refuse_link(target)
     if not target.exists():
-        return prepare_data(config, artifacts)
+        return prepare_data(config, artifacts, prompt_locale)
     manifest = _read_manifest(target)
-    _check_settings(target, manifest, config)
+    _check_settings(target, manifest, _settings(config, notation_of(config, prompt_locale).locale))
     _check_sources(target, manifest, config)
     for split, entry in manifest.files.items():
         file = target / _FILES[split]
@@ -104,7 +106,7 @@ def ensure(config: DataConfig, artifacts: Path) -> DataFolder:
 
 def load_split(folder: DataFolder, split: Split) -> list[Problem]:
     """Read the problems of one split, in file order."""
-    return read_jsonl(folder.path / _FILES[split], split)
+    return read_jsonl(folder.path / _FILES[split], split, notation=None)
 
 
 def _split(config: DataConfig, source: SourceProblems) -> dict[Split, list[Problem]]:
@@ -145,18 +147,18 @@ def _key(problem: Problem) -> str:
     return " ".join(problem.question.split())
 
 
-def _settings(config: DataConfig) -> dict[str, Any]:
+def _settings(config: DataConfig, locale: Locale) -> dict[str, Any]:
     keys = ("source", "val_size", "seed", *_SOURCE_KEYS[config.source])
     dumped = config.model_dump(mode="json")
-    return {key: dumped[key] for key in keys}
+    return {**{key: dumped[key] for key in keys}, "locale": locale.value}
 
 
 def _write_manifest(
-    folder: Path, config: DataConfig, source: SourceProblems, splits: dict[Split, list[Problem]]
+    folder: Path, settings: dict[str, Any], source: SourceProblems, splits: dict[Split, list[Problem]]
 ) -> _Manifest:
     manifest = _Manifest(
         kind="grpo_gsm8k.data",
-        config=_settings(config),
+        config=settings,
         sources={split: _SourceFile(path=str(path), sha256=_sha256(path)) for split, path in source.files.items()},
         files={
             split: _SplitFile(count=len(problems), sha256=_sha256(folder / _FILES[split]))
@@ -196,8 +198,8 @@ def _refuse_foreign(target: Path) -> None:
         )
 
 
-def _check_settings(target: Path, manifest: _Manifest, config: DataConfig) -> None:
-    made, wanted = manifest.config, _settings(config)
+def _check_settings(target: Path, manifest: _Manifest, wanted: dict[str, Any]) -> None:
+    made = {"locale": Locale.EN.value, **manifest.config}  # folders without the key were read in English notation
     for key in sorted(made.keys() | wanted.keys()):
         if made.get(key) != wanted.get(key):
             raise UserError(

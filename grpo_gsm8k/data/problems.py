@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.data.gold import ENGLISH, Notation, check_stored, gold_of
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import Locale, canonical, gsm8k_gold, parse_number
 from grpo_gsm8k.grading.problem import Problem
 
 if TYPE_CHECKING:
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def parse_problem(row: object, default_id: str, where: str) -> Problem:
+def parse_problem(row: object, default_id: str, where: str, notation: Notation | None = ENGLISH) -> Problem:
     """Validate one row. `id` and `gold_number` are optional; the default gold number follows `####` in the answer.
 
+    `notation` is that of the gold numbers; None for a row of `write_jsonl`, which has them in their stored form.
     Raises UserError that starts with `where` (file and line, or the source of the row).
     """
     if not isinstance(row, dict):
@@ -26,10 +28,14 @@ def parse_problem(row: object, default_id: str, where: str) -> Problem:
     row_id = row.get("id", default_id)
     if not isinstance(row_id, str | int) or isinstance(row_id, bool) or not str(row_id).strip():
         raise UserError(f"{where}: id must be a non-empty string or an integer")
-    return Problem(str(row_id), question, answer, _gold(row, answer, where))
+    try:
+        gold = gold_of(row, answer, notation)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    return Problem(str(row_id), question, answer, gold)
 
 
-def read_jsonl(path: Path, id_prefix: str) -> list[Problem]:
+def read_jsonl(path: Path, id_prefix: str, notation: Notation | None = ENGLISH) -> list[Problem]:
     """Read problems in file order. A row without an id gets `<id_prefix>-<row index>`.
 
     Raises UserError, with file and line, for unreadable files, invalid JSON, invalid rows and duplicate ids.
@@ -38,7 +44,7 @@ def read_jsonl(path: Path, id_prefix: str) -> list[Problem]:
     first_seen: dict[str, int] = {}
     for number, line in _lines(path):
         where = f"{path}:{number}"
-        problem = parse_problem(_json(line, where), f"{id_prefix}-{len(problems):05d}", where)
+        problem = parse_problem(_json(line, where), f"{id_prefix}-{len(problems):05d}", where, notation)
         if problem.id in first_seen:
             raise UserError(f"{where}: id {problem.id!r} is already used in line {first_seen[problem.id]}")
         first_seen[problem.id] = number
@@ -47,7 +53,16 @@ def read_jsonl(path: Path, id_prefix: str) -> list[Problem]:
 
 
 def write_jsonl(path: Path, problems: Iterable[Problem]) -> None:
-    """Write problems as JSONL; the same problems always give the same bytes."""
+    """Write problems as JSONL; the same problems always give the same bytes.
+
+    Raises UserError for a gold number that `read_jsonl` would refuse.
+    """
+    problems = list(problems)
+    for problem in problems:
+        try:
+            check_stored(problem.gold_number)
+        except ValueError as error:
+            raise UserError(f"problem {problem.id}: {error}") from None
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
 
@@ -66,15 +81,16 @@ def _lines(path: Path) -> list[tuple[int, bytes]]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    # str.splitlines would also split at U+2028, which JSON strings may contain.
-    return [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
+    # str.splitlines would also split at U+2028, which JSON strings may contain. Joined files have several BOMs.
+    lines = (line.removeprefix(codecs.BOM_UTF8) for line in data.split(b"\n"))
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _json(line: bytes, where: str) -> object:
     try:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
-        raise UserError(f"{where}: not UTF-8") from None
+        raise UserError(f"{where}: not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON: {error}; write one object per line") from None
 
@@ -87,15 +103,3 @@ def text_of(row: dict[object, object], key: str, where: str) -> str:
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise UserError(f"{where}: {key} contains an unpaired surrogate, which UTF-8 cannot encode")
     return value
-
-
-def _gold(row: dict[object, object], answer: str, where: str) -> str:
-    if "gold_number" not in row:
-        try:
-            return gsm8k_gold(answer)
-        except ValueError as error:
-            raise UserError(f"{where}: {error}; end the answer with '#### <number>'") from None
-    number = parse_number(str(row["gold_number"]), Locale.EN)
-    if number is None:
-        raise UserError(f"{where}: gold_number {str(row['gold_number'])[:60]!r} is not one number")
-    return canonical(number)

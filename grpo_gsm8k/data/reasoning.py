@@ -7,8 +7,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.data.gold import ENGLISH, gold_of_row
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import Locale, canonical, parse_number
 from grpo_gsm8k.grading.problem import Problem
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def _create(config: DataConfig, size: int) -> Any:
 
 
 def _problem(config: DataConfig, item: dict[str, Any], problem_id: str) -> Problem:
-    number = parse_number(str(item["answer"]), Locale.EN)
-    if number is None:
+    try:
+        gold = gold_of_row(str(item["answer"]), "", ENGLISH)
+    except ValueError:
         raise UserError(
             f"reasoning_gym {config.name} has non-numeric answers ({str(item['answer'])[:40]!r}): "
             "set data.name to an arithmetic generator such as chain_sum or gsm_symbolic"
-        )
-    gold = canonical(number)
+        ) from None
     # The answer has the format of GSM8K, so that a prepared folder can serve as a JSONL source.
     return Problem(problem_id, item["question"], "\n".join([*_steps(item["metadata"]), f"#### {gold}"]), gold)
 

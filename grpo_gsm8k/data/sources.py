@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from grpo_gsm8k.config import DataConfig
+from grpo_gsm8k.data.gold import ENGLISH, Notation
 from grpo_gsm8k.data.problems import parse_problem, read_jsonl
 from grpo_gsm8k.data.reasoning import load_reasoning_gym
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answers import Locale
 from grpo_gsm8k.grading.problem import Problem
 
 SourceSplit = Literal["train", "test"]
+_GSM8K = "openai/gsm8k"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _NO_HUB = "data.source=jsonl data.train_path=FILE data.test_path=FILE takes local files instead"
@@ -31,13 +34,22 @@ class SourceProblems:
     files: dict[SourceSplit, Path] = field(default_factory=dict)
 
 
-def load_source(config: DataConfig) -> SourceProblems:
+def notation_of(config: DataConfig, prompt_locale: Locale) -> Notation:
+    """Return the notation of gold numbers: data.locale, or English for GSM8K and generators, or the prompt's."""
+    if config.locale is not None:
+        return Notation(config.locale, given=True)
+    if config.source == "reasoning_gym" or (config.source == "hub" and config.hub_id == _GSM8K):
+        return ENGLISH
+    return Notation(prompt_locale, given=False)
+
+
+def load_source(config: DataConfig, notation: Notation = ENGLISH) -> SourceProblems:
     """Load or generate all problems. Raises UserError with the key or the line."""
     match config.source:
         case "hub":
-            return _hub(config)
+            return _hub(config, notation)
         case "jsonl":
-            return _jsonl(config)
+            return _jsonl(config, notation)
         case "reasoning_gym":
             return SourceProblems(*load_reasoning_gym(config))
 
@@ -51,18 +63,19 @@ def source_files(config: DataConfig) -> dict[SourceSplit, Path]:
     return {"train": config.train_path, "test": config.test_path}
 
 
-def _jsonl(config: DataConfig) -> SourceProblems:
+def _jsonl(config: DataConfig, notation: Notation) -> SourceProblems:
     files = source_files(config)
-    splits = {split: read_jsonl(path, split) for split, path in files.items()}
+    splits = {split: read_jsonl(path, split, notation) for split, path in files.items()}
     for split, path in files.items():
         if not splits[split]:
             raise UserError(f"data.{split}_path: {path} contains no problem")
     return SourceProblems(splits["train"], splits["test"], files)
 
 
-def _hub(config: DataConfig) -> SourceProblems:
+def _hub(config: DataConfig, notation: Notation) -> SourceProblems:
     snapshot = _download(config)
-    return SourceProblems(_hub_split(config, snapshot, "train"), _hub_split(config, snapshot, "test"))
+    train, test = (_hub_split(config, snapshot, split, notation) for split in ("train", "test"))
+    return SourceProblems(train, test)
 
 
 def _download(config: DataConfig) -> Path:
@@ -90,7 +103,7 @@ def _download(config: DataConfig) -> Path:
         ) from None
 
 
-def _hub_split(config: DataConfig, snapshot: Path, split: str) -> list[Problem]:
+def _hub_split(config: DataConfig, snapshot: Path, split: str, notation: Notation) -> list[Problem]:
     import datasets  # lazy: it takes two seconds
 
     where = f"{config.hub_id}/{config.name}/{split}"
@@ -101,7 +114,9 @@ def _hub_split(config: DataConfig, snapshot: Path, split: str) -> list[Problem]:
         raise UserError(f"{where} cannot be read ({_first_line(error)}): check data.name and data.hub_id") from None
     if not rows:
         raise UserError(f"{where} contains no problem: check data.name and data.hub_id")
-    return [parse_problem(row, f"{split}-{index:05d}", f"{where} row {index}") for index, row in enumerate(rows)]
+    return [
+        parse_problem(row, f"{split}-{index:05d}", f"{where} row {index}", notation) for index, row in enumerate(rows)
+    ]
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.data.gold import Notation
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
@@ -60,7 +61,7 @@ def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPl
 
     for way in repeats(config.eval.prompting, config.prompt):
         print(f"note: prompt={config.prompt.name} has no system prompt: {way} equals {way.removesuffix(BARE)}")
-    data = ensure(config.data, config.artifacts)
+    data = ensure(config.data, config.artifacts, config.prompt.locale)
     problems = evaluated_problems(config, load_split(data, config.eval.split))
     train = load_split(data, "train")
     by_model: dict[str, list[Question]] = {}
@@ -114,7 +115,9 @@ def format_accuracy(measured: Measured) -> str:
 def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
     """Return the first `limit` problems of the file or the split. Raises UserError if there are none."""
     path = config.eval.data_path
-    problems = read_jsonl(path, path.stem) if path else split
+    locale = config.data.locale
+    notation = Notation(locale or config.prompt.locale, given=locale is not None)
+    problems = read_jsonl(path, path.stem, notation) if path else split
     if not problems:
         raise UserError(f"eval.split={config.eval.split} has no problems: set data.test_size or eval.split=val")
     return problems[: config.eval.limit]

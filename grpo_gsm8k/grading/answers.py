@@ -181,12 +181,12 @@ def grade(text: str, gold: str, fmt: AnswerFormat, locale: Locale, reasoning_end
     return Grade(extracted, number, correct=same_number(number, expected), well_formed=number is not None)
 
 
-def gsm8k_gold(answer: str) -> str:
+def gsm8k_gold(answer: str, locale: Locale = Locale.EN) -> str:
     """Return the canonical number after the last `####` of a GSM8K answer. Raises ValueError if there is none."""
     _, marker, raw = answer.rpartition("####")
     if not marker:
         raise ValueError(f"no '####' in the answer {answer[-60:]!r}")
-    number = parse_number(raw, Locale.EN)
+    number = parse_number(raw, locale)
     if number is None:
         raise ValueError(f"{raw[:60].strip()!r} after '####' is not one number")
     gold = canonical(number)

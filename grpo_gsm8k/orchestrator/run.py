@@ -44,7 +44,7 @@ def run_training(config: Config) -> int:
     check_wandb(config.wandb)
     machine = gate.inspect_machine(config)
     config = pin_model(config)
-    data = ensure(config.data, config.artifacts)
+    data = ensure(config.data, config.artifacts, config.prompt.locale)
     model_folder = start_folder(config)
     critic_path = config.policy_gradient.critic.path
     critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder

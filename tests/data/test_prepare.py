@@ -64,7 +64,7 @@ PINNED = ["train-00000", "train-00007"]
 def test_manifest(config, artifacts):
     folder = prepare_data(config, artifacts)
     manifest = json.loads((folder.path / "manifest.json").read_text())
-    assert manifest["config"] == {"source": "jsonl", "val_size": 2, "seed": 0}
+    assert manifest["config"] == {"source": "jsonl", "val_size": 2, "seed": 0, "locale": "en"}
     assert manifest["files"]["val"]["count"] == folder.val == 2
     assert set(manifest["sources"]["train"]) == {"path", "sha256"}
     assert sorted(contents(folder.path)) == ["manifest.json", "test.jsonl", "train.jsonl", "val.jsonl"]

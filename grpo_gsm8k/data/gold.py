@@ -1,0 +1,126 @@
+"""Gold numbers: read in the notation of the data, stored in English notation, and checked alike in both directions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from grpo_gsm8k.grading.answers import MAX_DIGITS, Locale, canonical, gsm8k_gold, parse_number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MARKER = "####"
+_STORED = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_SHOWN = 60  # characters of a text in a message
+_OTHER = {Locale.EN: Locale.TR, Locale.TR: Locale.EN}
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """The notation of gold numbers in a source. `given`: data.locale names it; else it is only assumed."""
+
+    locale: Locale
+    given: bool
+
+
+ENGLISH = Notation(Locale.EN, given=True)
+
+
+def check_stored(gold: str) -> None:
+    """Raise ValueError unless a gold number has the form that prepared data contain: "1080", "-0.5"."""
+    number = parse_number(gold, Locale.EN) if _STORED.fullmatch(gold) else None
+    if number is None or canonical(number) != gold:
+        raise ValueError(f"gold_number {gold[:_SHOWN]!r} is not a canonical number such as 1080 or -0.5")
+
+
+def gold_of(row: Mapping[object, object], answer: str, notation: Notation | None) -> str:
+    """Return the stored form of a row's gold number: `gold_number`, or what follows `####` in the answer.
+
+    `notation`: None for a row of prepared data, whose gold number was compared with the answer before it was written.
+    Raises ValueError with the reason.
+    """
+    if notation is None:
+        gold = row.get("gold_number")
+        check_stored(gold if isinstance(gold, str) else repr(gold))
+        return str(gold)
+    if "gold_number" in row:
+        return gold_of_row(row["gold_number"], answer, notation)
+    return gold_of_answer(answer, notation)
+
+
+def gold_of_answer(answer: str, notation: Notation) -> str:
+    """Return the stored form of the number after the last `####`. Raises ValueError if there is not exactly one."""
+    raw = answer.rpartition(MARKER)[2]
+    try:
+        gold = gsm8k_gold(answer, notation.locale)
+    except ValueError as error:
+        hint = _hint(raw, notation) if MARKER in answer else ""
+        raise ValueError(f"{error}{hint}; end the answer with '#### <number>'") from None
+    what = f"{raw[:_SHOWN].strip()!r} after '####'"
+    _refuse_ambiguous(raw, Decimal(gold), notation, what)
+    return gold
+
+
+def gold_of_row(value: object, answer: str, notation: Notation) -> str:
+    """Return the stored form of a row's `gold_number`. Raises ValueError if it contradicts the answer's `####`.
+
+    A JSON number is exact. A text in the notation of the data or in the stored form is accepted; if these differ, the
+    answer decides.
+    """
+    what = f"gold_number {str(value)[:_SHOWN]!r}"
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ValueError(f"{what} is not a number")
+    readings = _readings(value, notation)
+    marked = parse_number(answer.rpartition(MARKER)[2], notation.locale) if MARKER in answer else None
+    if not readings:
+        raise ValueError(f"{what} is not one number{_hint(str(value), notation)}")
+    if marked is not None:
+        if marked not in readings:
+            raise ValueError(f"{what} contradicts the answer, which ends in '#### {canonical(marked)[:_SHOWN]}'")
+        if isinstance(value, str):
+            _refuse_ambiguous(value, marked, notation, what)
+        return _stored(marked, what)
+    if len(readings) > 1:
+        raise ValueError(f"{what} is {canonical(readings[0])} or {canonical(readings[1])}: write it as a JSON number")
+    if isinstance(value, str):
+        _refuse_ambiguous(value, readings[0], notation, what)
+    return _stored(readings[0], what)
+
+
+def _readings(value: str | float, notation: Notation) -> list[Decimal]:
+    if not isinstance(value, str):
+        text = format(value, "d") if isinstance(value, int) else repr(value)
+        return [number for number in [parse_number(text, Locale.EN)] if number is not None]
+    found = [parse_number(value, notation.locale)]
+    if _STORED.fullmatch(value.strip()):
+        found.append(parse_number(value, Locale.EN))
+    return list(dict.fromkeys(number for number in found if number is not None))
+
+
+def _refuse_ambiguous(raw: str, number: Decimal, notation: Notation, what: str) -> None:
+    """Raise ValueError for a decimal such as "13.200" that another notation reads as 13200, unless the key is set."""
+    other = _OTHER[notation.locale]
+    grouped = None if notation.given else parse_number(raw, other)
+    if grouped is not None and abs(grouped) > abs(number):  # else the mark groups digits in this notation
+        raise ValueError(
+            f"{what} is {canonical(number)} in notation {notation.locale} and {canonical(grouped)} in {other}: "
+            f"set data.locale={notation.locale} or data.locale={other}"
+        )
+
+
+def _stored(number: Decimal, what: str) -> str:
+    gold = canonical(number)
+    try:
+        check_stored(gold)
+    except ValueError:
+        raise ValueError(f"{what} has no decimal form of at most {MAX_DIGITS} digits") from None
+    return gold
+
+
+def _hint(raw: str, notation: Notation) -> str:
+    other = _OTHER[notation.locale]
+    readable = parse_number(raw, other) is not None
+    return f" in notation {notation.locale}, but one in {other}: set data.locale={other}" if readable else ""
