@@ -21,6 +21,7 @@ Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
 # The requests of an evaluation shift the seed by 40 bits, and engines take seeds of 63 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**23)]
 Cores = list[Annotated[int, Field(ge=0)]]
+Temperature = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # cannot leave its parent folder
 
@@ -457,7 +458,7 @@ class EvalConfig(Section):
         min_length=1
     )
     shots: int = Field(ge=1)
-    temperatures: list[float] = Field(min_length=1)
+    temperatures: list[Temperature] = Field(min_length=1)
     samples: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     num_shards: int = Field(ge=1)
@@ -467,8 +468,8 @@ class EvalConfig(Section):
 
     @model_validator(mode="after")
     def _check_temperatures(self) -> Self:
-        if min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
-            raise ValueError(f"temperatures={self.temperatures}: give distinct numbers of at least 0")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(f"temperatures={self.temperatures}: give distinct numbers")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,6 +27,11 @@ Values = dict[str, Any]
 
 def compose_values(overrides: Sequence[str]) -> Values:
     """Compose conf/ with the overrides, unchecked. Raises HydraException or OmegaConfBaseException."""
+    return copy.deepcopy(_composed(tuple(overrides)))
+
+
+@functools.cache  # a composition takes a few tenths of a second, and resuming needs some of them twice
+def _composed(overrides: tuple[str, ...]) -> Values:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("config", overrides=list(overrides))
     values: Values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]

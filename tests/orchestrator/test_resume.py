@@ -69,7 +69,12 @@ ALLOWED = [
 ]
 
 
-@pytest.mark.parametrize(("argument", "key", "old", "new"), ALLOWED, ids=lambda value: str(value))
+def quick_and_slow(cases: list[tuple[object, ...]], quick: int) -> list[object]:
+    """The first cases as they are and the others as slow ones: each composes the configuration several times."""
+    return [*cases[:quick], *(pytest.param(*case, marks=pytest.mark.slow) for case in cases[quick:])]
+
+
+@pytest.mark.parametrize(("argument", "key", "old", "new"), quick_and_slow(ALLOWED, 4), ids=lambda value: str(value))
 def test_what_is_given_explicitly_changes(tmp_path: Path, argument: str, key: str, old: object, new: object) -> None:
     made_run(tmp_path, "policy_gradient", *BASELINE, "wandb.mode=offline")
     found = changes(resumed(tmp_path, argument))
@@ -105,7 +110,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("command", "argument", "needle"), REFUSED, ids=lambda value: str(value))
+@pytest.mark.parametrize(("command", "argument", "needle"), quick_and_slow(REFUSED, 4), ids=lambda value: str(value))
 def test_what_alters_the_meaning_of_a_checkpoint_is_refused(
     tmp_path: Path, command: str, argument: str, needle: str
 ) -> None:
