@@ -166,12 +166,16 @@ def step_folders(folder: Path) -> list[tuple[int, Path]]:
 
 
 def command_of(run: RunFolder) -> str | None:
-    """Return the command that created a run; None without a readable config.yaml."""
+    """Return the command that created a run; None without config.yaml. Raises UserError for a damaged one."""
     try:
         config = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except FileNotFoundError:
         return None
-    return config.get("command") if isinstance(config, dict) else None
+    except (OSError, ValueError, yaml.YAMLError):
+        config = None
+    if not isinstance(config, dict) or not isinstance(config.get("command"), str):
+        raise UserError(f"{run.config_yaml} is cut short or damaged: restore it, or name another run")
+    return str(config["command"])
 
 
 @contextmanager
@@ -195,11 +199,7 @@ def _runs(artifacts: Path) -> Path:
 
 def _latest(runs: Path, command: str | None) -> tuple[RunFolder, int]:
     for run in _newest_first(runs):
-        steps = checkpoint_steps(run)
-        made_by = command_of(run) if steps and command else None
-        if steps and command and made_by is None:
-            raise UserError(f"{run.config_yaml} is missing, cut short or damaged: restore it, or name another run")
-        if steps and made_by == command:
+        if (steps := checkpoint_steps(run)) and command in (None, command_of(run)):
             return _checked(run), max(steps)
     which = f" of command={command}" if command else ""
     raise UserError(f"no run{which} in {runs} has a complete checkpoint: train first, or start without resume_from")

@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from grpo_gsm8k.errors import CheckpointError, UserError
+from grpo_gsm8k.errors import CheckpointError, DiskFullError, UserError
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
 from grpo_gsm8k.learner.model import Policy
@@ -56,7 +56,7 @@ def test_a_failed_write_leaves_nothing(
         raise error
 
     monkeypatch.setattr(checkpoint, "save_file", fail)
-    with pytest.raises(CheckpointError, match=r"step_3 could not be written, \d+ bytes are free: .*No space left"):
+    with pytest.raises(DiskFullError, match=r"step_3 was not written: No space left on device, \d+ bytes"):
         save(tmp_path / "good", policy, random_model)
     assert list(before.parent.iterdir()) == [before]
     assert checkpoint.read_state(before).step == 3

@@ -337,6 +337,15 @@ def test_an_error_that_a_restart_cannot_fix_is_tried_twice(cli: Cli) -> None:
     assert len(events_of(cli.runs()[-1], "actor_restarted")) == 2
 
 
+def test_the_same_holds_for_a_learner_before_its_first_update(cli: Cli) -> None:
+    """Torch refuses the variable when the learner imports it."""
+    done = cli.run(*SCRIPTED, "learner.max_restarts=9", env={"TORCH_LOGS": "no_such_log"})
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: learner failed twice in a row at its start: ValueError")
+    assert len(events_of(cli.runs()[-1], "learner_restarted")) == 2
+
+
 def test_damaged_newest_checkpoint_is_skipped(cli: Cli) -> None:
     assert cli.run(*SCRIPTED).returncode == 0
     run = cli.runs()[-1]
