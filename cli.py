@@ -9,19 +9,17 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from pathlib import Path
 from typing import NamedTuple
 
 import dotenv
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from grpo_gsm8k.config import Config, parse_config
 from grpo_gsm8k.errors import LabError, UserError
-
-CONF = Path(__file__).resolve().parent / "conf"
+from grpo_gsm8k.orchestrator.overrides import compose_arguments
+from grpo_gsm8k.orchestrator.resume import resumed_values
+from grpo_gsm8k.tracking.saved_config import CONF
 
 
 class Command(NamedTuple):
@@ -74,11 +72,9 @@ def run(config: Config, arguments: list[str]) -> int:
 
 
 def load_config(arguments: list[str]) -> Config:
-    """Compose and check the configuration. Raises UserError with one line that names the key."""
+    """Compose and check the configuration; a resumed run's own is the base. Raises UserError that names the key."""
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", overrides=arguments)
-            return parse_config(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+        return parse_config(resumed_values(arguments) or compose_arguments(arguments))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from None
 

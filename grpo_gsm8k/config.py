@@ -6,9 +6,9 @@ The docstring of a section and the bounds of its fields appear in docs/configura
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale
@@ -19,13 +19,34 @@ if TYPE_CHECKING:
 MIN_TEMPERATURE = 0.01  # vLLM replaces lower temperatures above 0 by this one
 Dtype = Literal["float32", "bfloat16"]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
+# The requests of an evaluation shift the seed by 40 bits, and engines take seeds of 63 bits.
+Seed = Annotated[int, Field(ge=0, lt=2**23)]
+Cores = list[Annotated[int, Field(ge=0)]]
+Temperature = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # cannot leave its parent folder
 
 
 class Section(BaseModel):
-    """Base class of all sections: immutable, unknown keys are errors."""
+    """Base class of all sections: immutable; unknown keys, and numbers that are not finite, are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse true and false where a number is expected: pydantic would read them as 1 and 0."""
+        kinds = cls.model_fields[info.field_name or ""].annotation
+        given = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if _accepts_number(kinds) and any(isinstance(item, bool) for item in given):
+            raise ValueError(f"Input should be a number, not {str(value).lower()}")
+        return value
+
+
+def _accepts_number(annotation: object) -> bool:
+    """Whether a type, or one that it contains, is a number, and none is a truth value."""
+    kinds = {annotation, *(inner for kind in get_args(annotation) for inner in (kind, *get_args(kind)))}
+    return bool(kinds & {int, float}) and bool not in kinds
 
 
 class DataConfig(Section):
@@ -42,7 +63,7 @@ class DataConfig(Section):
     train_size: int = Field(ge=1)
     test_size: int = Field(ge=0)
     params: dict[str, int | float | bool | str]
-    seed: int
+    seed: Seed
     locale: Locale | None = None
 
     @model_validator(mode="after")
@@ -94,7 +115,7 @@ class ActorConfig(Section):
     prefix_caching: bool
     lora: Literal["adapter", "merged"]
     threads: int = Field(ge=1)
-    cores: list[int]
+    cores: Cores
     canary_tolerance: float = Field(gt=0)
     probe: bool
     start_timeout_s: float = Field(gt=0)
@@ -133,7 +154,7 @@ class LearnerConfig(Section):
     device: Device
     dtype: Dtype
     threads: int = Field(ge=1)
-    cores: list[int]
+    cores: Cores
     deterministic: bool
     lora: LoraConfig
     quantization: Literal["none", "nf4"]
@@ -144,7 +165,7 @@ class LearnerConfig(Section):
     token_budget: int = Field(ge=8)
     logprob_chunk: int = Field(ge=1)
     lr: float = Field(ge=0)
-    betas: tuple[float, float]
+    betas: tuple[Beta, Beta]
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     warmup_updates: int = Field(ge=0)
@@ -260,6 +281,15 @@ class KlConfig(Section):
     horizon: int = Field(ge=1)
 
     @model_validator(mode="after")
+    def _check_estimator(self) -> Self:
+        if self.coef and self.estimator == "k1" and self.place == "loss":
+            raise ValueError(
+                "estimator=k1 with place=loss has an expected gradient of zero: set policy_gradient.kl.estimator=k2 or "
+                "k3, or policy_gradient.kl.place=reward"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_target(self) -> Self:
         if self.target is not None and self.coef == 0:
             raise ValueError(
@@ -343,7 +373,7 @@ class PolicyGradientConfig(Section):
     max_staleness: int = Field(ge=0)
     rewards: dict[str, float]
     eval_every: int = Field(ge=1)
-    eval_limit: int | None
+    eval_limit: int | None = Field(ge=1)
     regression_suite: RegressionSuiteConfig
     save_every: int = Field(ge=1)
     keep_last: int = Field(ge=1)
@@ -450,7 +480,7 @@ class EvalConfig(Section):
         min_length=1
     )
     shots: int = Field(ge=1)
-    temperatures: list[float] = Field(min_length=1)
+    temperatures: list[Temperature] = Field(min_length=1)
     samples: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     num_shards: int = Field(ge=1)
@@ -464,8 +494,8 @@ class EvalConfig(Section):
             raise ValueError(
                 f"temperatures={self.temperatures}: the engine samples at {MIN_TEMPERATURE} or more, or greedily at 0"
             )
-        if min(self.temperatures) < 0 or len(set(self.temperatures)) < len(self.temperatures):
-            raise ValueError(f"temperatures={self.temperatures}: give distinct numbers of at least 0")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(f"temperatures={self.temperatures}: give distinct numbers")
         return self
 
     @model_validator(mode="after")
@@ -512,7 +542,7 @@ class DoctorConfig(Section):
     """The GPU and the output format of `command=doctor`; `force` starts a training run despite a failed check."""
 
     # The key is `json`, but pydantic models have a method of that name.
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     json_: bool = Field(alias="json")
     gpu: str | None
@@ -559,7 +589,8 @@ class Config(Section):
         "push",
         "doctor",
     ]
-    seed: int = Field(ge=0)
+    seed: Seed
+    resume_force: bool
     run: str | None
     step: int | None = Field(ge=0)
     device: Device | None
@@ -589,6 +620,20 @@ class Config(Section):
     def training(self) -> SftConfig | PolicyGradientConfig:
         """The section of the configured training command."""
         return self.sft if self.command == "sft" else self.policy_gradient
+
+    @model_validator(mode="after")
+    def _check_learner_device(self) -> Self:
+        """Refuse an engine on the learner's GPU unless `actor.device` is that GPU, as in preset=one_gpu."""
+        actor, learner = self.actor.device, self.learner.device
+        if self.command not in ("sft", "policy_gradient", "doctor") or "cpu" in (actor, learner) or actor == learner:
+            return self
+        first, taken = (int(device.removeprefix("cuda:")) for device in (actor, learner))
+        if taken in range(first, first + self.actor.replicas):
+            raise ValueError(
+                f"actor.replicas={self.actor.replicas} engines from actor.device={actor} on would share "
+                f"learner.device={learner}: set learner.device=cuda:{first + self.actor.replicas}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_gpu_memory(self) -> Self:

@@ -44,3 +44,7 @@ class MemoryLimitError(LabError):
 
 class NonFiniteError(LabError):
     """Too many optimizer steps in a row had a non-finite gradient."""
+
+
+class DiskFullError(LabError):
+    """A file could not be written because its disk is full; the text names the file and the free bytes."""

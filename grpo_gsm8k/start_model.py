@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from grpo_gsm8k.config import Config, ModelSection, parse_config
+from grpo_gsm8k.config import Config, ModelSection
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.models import resolve_model
 from grpo_gsm8k.tracking import run_folder
+from grpo_gsm8k.tracking.saved_config import read_config
 
 if TYPE_CHECKING:
     from grpo_gsm8k.tracking.run_folder import RunFolder
@@ -51,15 +50,13 @@ def best_step(run: RunFolder) -> int:
     if not steps:
         raise UserError(f"{run.path} has no complete checkpoint")
     if run.summary_json.is_file():
-        best = json.loads(run.summary_json.read_text(encoding="utf-8")).get("best_validation")
+        try:
+            best = json.loads(run.summary_json.read_bytes()).get("best_validation")
+        except (ValueError, AttributeError):
+            raise UserError(f"{run.summary_json} is cut short or damaged: restore or delete the file") from None
         if best and best["version"] in steps:
             return int(best["version"])
     return max(steps)
-
-
-def trained_with(run: RunFolder) -> Config:
-    """Return the configuration of a run. Raises UserError if this version cannot read it."""
-    return parse_config(yaml.safe_load(run.config_yaml.read_text(encoding="utf-8")))
 
 
 def merged_folder(run: RunFolder, step: int, target: Path | None = None) -> Path:
@@ -68,7 +65,7 @@ def merged_folder(run: RunFolder, step: int, target: Path | None = None) -> Path
 
     target = target or run.path / "merged" / f"step_{step}"
     if not target.exists():
-        trained = trained_with(run)
+        trained = read_config(run)
         with written_aside(target) as folder:
             write_merged(trained.learner, start_folder(trained), run.checkpoints / f"step_{step}" / "model", folder)
     return target

@@ -25,8 +25,8 @@ HEAD = """\
 
 Every key can be set on the command line as `KEY=VALUE`. `GROUP=NAME` replaces a whole group, and `preset=NAME` sets
 keys in several groups. The command line overrides the preset, and the preset overrides the groups. Lists are written
-`KEY=[a,b]`; a new key of a map is added with `+KEY=VALUE`. Any other unknown key is an error. The defaults are those of
-`preset=two_gpu`; a default with `${...}` is the value of another key.
+`KEY=[a,b]`; a map given as `KEY={a: 1}` replaces the whole map, and `+KEY.a=1` adds to it. Any other unknown key is
+an error. The defaults are those of `preset=two_gpu`; a default with `${...}` is the value of another key.
 """
 
 
@@ -146,7 +146,7 @@ def _presets(default: str) -> str:
 
 def _bounds(field: Schema) -> list[str]:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return [f"{sign} {field[name]:g}" for name, sign in signs.items() if name in field]
+    return [f"{sign} {field[name]:.12g}" for name, sign in signs.items() if name in field]
 
 
 def _set(key: str, value: object, comment: str | None) -> str:

@@ -20,8 +20,8 @@ def correction_weights(
     """Weight of each token's loss, detached [N]; `log_ratio_N` is log p_proximal - log p_behavior.
 
     none: 1. importance: w, as in decoupled PPO (arXiv:2110.00641; AReaL, arXiv:2505.24298).
-    truncate: min(w, high), truncated importance sampling (TIS; Ionides 2008). mask: 1 where low <= w <= high, else 0
-    (compare IcePop's token masking and sequence-level masked importance sampling).
+    truncate: min(w, high), truncated importance sampling (TIS; Ionides 2008). mask: 1 where low <= w <= high, else 0.
+    IcePop and masked importance sampling mask the same tokens or sequences, but weigh the others by w; this one by 1.
     """
     if kind == "none":
         return torch.ones_like(log_ratio_N)

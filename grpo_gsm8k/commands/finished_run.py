@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.start_model import trained_with
 from grpo_gsm8k.tracking import run_folder
+from grpo_gsm8k.tracking.saved_config import read_config
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -24,4 +24,4 @@ def find_checkpoint(config: Config) -> tuple[RunFolder, int, Config]:
     step = newest if config.step is None else config.step
     if step is None or step not in run_folder.checkpoint_steps(run):
         raise UserError(f"step={step}: {run.checkpoints} has {run_folder.checkpoint_steps(run) or 'no checkpoints'}")
-    return run, step, trained_with(run)
+    return run, step, read_config(run)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import resolve_model
-from grpo_gsm8k.start_model import start_folder, trained_with
+from grpo_gsm8k.start_model import start_folder
 from grpo_gsm8k.tracking import run_folder
+from grpo_gsm8k.tracking.saved_config import read_config
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -20,7 +21,7 @@ def replay_update(config: Config) -> int:
     if config.run is None or config.step is None:
         raise UserError("command=replay needs run=<run folder or latest> and step=<N>")
     run, _ = run_folder.find(config.artifacts, config.run)
-    trained = trained_with(run)
+    trained = read_config(run)
     if config.device:
         trained = trained.model_copy(update={"learner": trained.learner.model_copy(update={"device": config.device})})
     model_folder = start_folder(trained)

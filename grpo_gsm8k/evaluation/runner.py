@@ -6,14 +6,13 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.locks import try_lock
 from grpo_gsm8k.models import context_length
 from grpo_gsm8k.runtime.engines import Engines
 from grpo_gsm8k.start_model import pin_model, start_folder
 from grpo_gsm8k.tracking import manifest, redaction, run_folder
+from grpo_gsm8k.tracking.saved_config import read_saved
 from grpo_gsm8k.transport.protocol import Failed
 
 if TYPE_CHECKING:
@@ -122,12 +121,7 @@ def results_with_retries(
 
 
 def _check_unchanged(run: RunFolder, values: Mapping[str, Any]) -> None:
-    try:
-        saved = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        saved = None
-    if not isinstance(saved, dict):
-        raise UserError(f"eval.resume_from: {run.config_yaml} cannot be read: start without eval.resume_from")
+    saved = read_saved(run)
     before, now = _determining_settings(saved), _determining_settings(redaction.redact(values))
     for key, value in now.items():
         if before.get(key, value) != value:  # ignore keys that the older run's config did not have

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -9,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import DiskFullError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, over the quota, over the limit on a file's size
 
 
 @contextmanager
@@ -33,10 +36,11 @@ def written_aside(
     aside = _sibling(target, "tmp")
     make_private_folder(aside) if private else aside.mkdir()
     try:
-        yield aside
-        if private:
-            make_private(aside)
-        replace_folder(aside, target, durable)
+        with disk_full_named(target):
+            yield aside
+            if private:
+                make_private(aside)
+            replace_folder(aside, target, durable)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -47,8 +51,9 @@ def file_written_aside(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = _sibling(target, "tmp")
     try:
-        yield aside
-        os.replace(aside, target)
+        with disk_full_named(target):
+            yield aside
+            os.replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -62,16 +67,37 @@ def write_atomically(path: Path, data: bytes | str, mode: int | None = None) -> 
     aside = _sibling(path, "tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(aside, flags, 0o666 if mode is None else mode), "wb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with disk_full_named(path, len(content)):
+            with os.fdopen(os.open(aside, flags, 0o666 if mode is None else mode), "wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
     _fsync(path.parent)
+
+
+@contextmanager
+def disk_full_named(target: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn any library's error about a full disk into a DiskFullError with the file, the bytes needed and those free.
+
+    Every library has its own type for it (OSError, SafetensorError, ArrowException), but all repeat the system's text.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        reason = next((os.strerror(full) for full in FULL if full == number or os.strerror(full) in str(error)), None)
+        if reason is None or isinstance(error, DiskFullError):
+            raise
+        size = "" if needed is None else f"{needed} bytes are needed, "
+        free = shutil.disk_usage(target.parent).free
+        raise DiskFullError(
+            f"{target} was not written: {reason}, {size}{free} bytes are free in {target.parent}"
+        ) from error
 
 
 def make_private_folder(path: Path) -> None:

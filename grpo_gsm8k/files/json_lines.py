@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import IntegrityError
-from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.aside import disk_full_named, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,13 +28,14 @@ class JsonLines:
         self.repaired_bytes = self._repair()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Append one object. Raises ValueError for NaN or infinity; after an OSError (disk full) nothing is added."""
+        """Append one object, or nothing after a DiskFullError or OSError. Raises ValueError for NaN or infinity."""
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         size = os.fstat(self._fd).st_size
         written = 0
         try:
-            while written < len(line):
-                written += os.write(self._fd, line[written:])
+            with disk_full_named(self.path, len(line)):
+                while written < len(line):
+                    written += os.write(self._fd, line[written:])
         finally:
             if written < len(line):
                 os.ftruncate(self._fd, size)

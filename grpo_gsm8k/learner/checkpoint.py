@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from grpo_gsm8k.errors import CheckpointError, IntegrityError
 from grpo_gsm8k.files import checksums
-from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.files.aside import refuse_link, written_aside
 from grpo_gsm8k.learner.rollouts import NO_PROMPTS, PromptPlan
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Opt
     if bad:
         raise CheckpointError(f"step {state.step} is not saved: {bad[0]} has values that are not finite")
     final = step_folder(checkpoints, state.step)
+    refuse_link(checkpoints)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    _check_space(final, models, optimizers)
     try:
         with written_aside(final, durable=True, sole_writer=True) as aside:
             models.policy.model.save_pretrained(aside / "model")
@@ -74,9 +78,23 @@ def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Opt
             save_file(_random_state(), aside / "rng.safetensors")
             (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
             checksums.write_manifest(aside, {"step": state.step})
-    except OSError as error:
-        raise CheckpointError(f"checkpoint of step {state.step} could not be written: {error}") from error
+    except (OSError, SafetensorError) as error:
+        free = shutil.disk_usage(checkpoints).free
+        raise CheckpointError(f"{final} could not be written, {free} bytes are free: {error}") from error
     return final
+
+
+def _check_space(final: Path, models: Models, optimizers: Optimizers) -> None:
+    """Raise CheckpointError if the disk is too full: a process that maps a file of a full tmpfs is killed instead."""
+    tensors = [tensor for _, tensor in models.policy.named_parameters()] + [*optimizers.policy.state_tensors().values()]
+    if models.critic is not None and optimizers.critic is not None:
+        tensors += [tensor for _, tensor in models.critic.named_parameters()]
+        tensors += optimizers.critic.state_tensors().values()
+    needed, disk = sum(tensor.nbytes for tensor in tensors), shutil.disk_usage(final.parent)
+    if disk.total and disk.free < needed:  # some network file systems report sizes of zero
+        raise CheckpointError(
+            f"{final} needs {needed} bytes and {disk.free} are free: make room, or set artifacts=FOLDER on another disk"
+        )
 
 
 def read_state(folder: Path) -> TrainerState:

@@ -93,7 +93,7 @@ def find_checkpoint(spec: LearnerSpec) -> Checkpoint | None:
     else:
         folder = checkpoint.step_folder(checkpoints, spec.resume_step)
         found = Checkpoint(folder, checkpoint.read_state(folder))
-    if found.state.seed != spec.config.seed:
+    if found.state.seed != spec.config.seed and not spec.config.resume_force:
         raise CheckpointError(f"{found.folder} was made with seed={found.state.seed}: resume with that seed")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, UserError
 from grpo_gsm8k.grading import rewards
 from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.learner.spec import LearnerSpec
+from grpo_gsm8k.orchestrator import resume
 from grpo_gsm8k.orchestrator.budget import RunBudget
 from grpo_gsm8k.orchestrator.regression import RegressionSuite
 from grpo_gsm8k.orchestrator.supervisor import Outcome, RestartLimits, Spawners, Supervisor
@@ -29,7 +31,10 @@ from grpo_gsm8k.tracking.wandb_writer import check_wandb
 from grpo_gsm8k.transport.weights_store import WeightsStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.orchestrator.resume import SettingChange
     from grpo_gsm8k.preflight.cost import Estimate
     from grpo_gsm8k.runtime.process import Deliver, Worker
     from grpo_gsm8k.tracking.run_folder import RunFolder
@@ -44,20 +49,37 @@ def run_training(config: Config) -> int:
     check_wandb(config.wandb)
     machine = gate.inspect_machine(config)
     config = pin_model(config)
-    data = ensure(config.data, config.artifacts, config.prompt.locale)
-    model_folder = start_folder(config)
-    critic_path = config.policy_gradient.critic.path
-    critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
-    for folder in {model_folder, critic_folder}:
-        check_trainable(folder, config.actor.max_model_len)
-    check_context(config, models.context_length(model_folder))
-    updates = total_updates(config)
-    estimate = gate.check(config, machine, model_folder, updates)
-    run, step = open_run(config)
-    with WeightsStore(config.shm, run.path) as store:
+    with ExitStack() as stack:  # holds the lock on the run folder to the end
+        resumed = stack.enter_context(resume.reopened(config)) if config.training.resume_from else None
+        data = ensure(config.data, config.artifacts, config.prompt.locale)
+        model_folder = start_folder(config)
+        critic_path = config.policy_gradient.critic.path
+        critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
+        for folder in {model_folder, critic_folder}:
+            check_trainable(folder, config.actor.max_model_len)
+        check_context(config, models.context_length(model_folder))
+        updates = total_updates(config)
+        estimate = gate.check(config, machine, model_folder, updates)
+        inputs = resume.fingerprints(config, data, model_folder)
+        changes = resumed.changes + resume.changed_inputs(resumed, config, inputs) if resumed else ()
+        run = resumed.run if resumed else stack.enter_context(_new_run(config))
+        step = resumed.step if resumed else None
+        store = stack.enter_context(WeightsStore(config.shm, run.path))
+        manifest.write_manifest(run, config.model_dump(mode="json"), inputs=inputs)  # first: an old one may be damaged
         manifest.write_config(run, config.model_dump(mode="json"))
-        manifest.write_manifest(run, config.model_dump(mode="json"))
-        outcome = _supervise(WorkerPlan(config, data, model_folder, critic_folder, run, step, store), updates, estimate)
+        plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store)
+        return _exit_code(config, run, _supervise(plan, updates, estimate, changes))
+
+
+@contextmanager
+def _new_run(config: Config) -> Iterator[RunFolder]:
+    run = run_folder.create(config.artifacts, config.name)
+    with run_folder.locked(run):
+        yield run
+
+
+def _exit_code(config: Config, run: RunFolder, outcome: Outcome) -> int:
+    """Write the report unless a signal ended the run; returns the exit code."""
     if outcome.signal:
         return 128 + outcome.signal  # without a report: the sender of the signal may kill us soon
     from grpo_gsm8k.report.write_report import report_of_run  # lazy: plotly takes a second to import
@@ -89,16 +111,6 @@ def check_context(config: Config, context: int) -> None:
             f"{config.command}.max_new_tokens={limit} leaves no room for a prompt in "
             f"actor.max_model_len={actor.max_model_len}: lower the former or raise the latter"
         )
-
-
-def open_run(config: Config) -> tuple[RunFolder, int | None]:
-    """Return a new run folder, or the one to resume with its step (None: the newest valid checkpoint)."""
-    resume_from = config.training.resume_from
-    if resume_from is None:
-        return run_folder.create(config.artifacts, config.name), None
-    run, step = run_folder.find(config.artifacts, resume_from)
-    # A named checkpoint must be valid; for a named run, the learner takes the newest checkpoint with valid checksums.
-    return run, step if Path(resume_from).name.startswith("step_") else None
 
 
 @dataclass(frozen=True)
@@ -136,10 +148,13 @@ class WorkerPlan:
         return spawn_learner(spec, self.run.logs, deliver)
 
 
-def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None) -> Outcome:
+def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes: Sequence[SettingChange]) -> Outcome:
     config, run = plan.config, plan.run
     progress = console.open_console(total)
     tracker = Tracker(run, config.wandb, config.model_dump(mode="json"), total, 0, None, progress)
+    for change in changes:
+        tracker.event("config_changed", key=change.key, old=change.old, new=change.new)
+        tracker.note(f"changed: {change.key} was {change.old}, now {change.new}")
     budget = RunBudget(config.budget, estimate, tracker.wall_seconds)
     ledger = Ledger(run.ledger_jsonl)
     spawners = Spawners(

@@ -102,6 +102,7 @@ class Supervisor:
         )
         self._spawn_learner = spawners.learner
         self._learner: Worker | None = None
+        self._updated = False  # whether the present learner has done an update
         self._learner_restarts = Restarts("learner", limits.learner_restarts, tracker.event, BACKOFF_SECONDS)
         self._idle = IdleTime()
         self._finished: Finished | None = None
@@ -148,6 +149,7 @@ class Supervisor:
             case Bundle():
                 self._pool.router.from_learner(message)
             case StepDone(step, metrics, prompts):
+                self._updated = True
                 self._ledger.record(step, prompts)
                 self._tracker.step(step, {**metrics, **self._idle.metrics(self._pool.actors)})
                 if line := self._budget.observe(step, metrics["time/step_s"]):
@@ -180,6 +182,7 @@ class Supervisor:
             self._to_learner(Stop())
 
     def _start_learner(self) -> None:
+        self._updated = False
         self._learner = self._spawn_learner(self._learner_restarts.count, self._events.deliver)
         self._learner_restarts.note_start(self._learner)
 
@@ -198,7 +201,7 @@ class Supervisor:
         if self._signal:
             self._stop_by = 0.0
             return
-        self._learner_restarts.note_failure(self._learner, overdue)
+        self._learner_restarts.note_failure(self._learner, overdue, progressed=self._updated)
         self._pool.router.learner_restarted()
         self._start_learner()
 

@@ -43,10 +43,10 @@ def find_run(artifacts: Path, spec: str) -> Path:
     latest, _, command = spec.partition(":")
     if latest == "latest":
         wanted = [command] if command else COMMANDS
-        found = [p for p in known if run_folder.command_of(RunFolder(p)) in wanted and not _only_generated(p)]
-        if not found:
-            raise UserError(f"report.runs=[{spec}]: {runs} has no run of {', '.join(wanted)}")
-        return found[-1].resolve()
+        for path in reversed(known):
+            if run_folder.command_of(RunFolder(path)) in wanted and not _only_generated(path):
+                return path.resolve()
+        raise UserError(f"report.runs=[{spec}]: {runs} has no run of {', '.join(wanted)}")
     for path in (Path(spec), runs / spec):
         if (path / "config.yaml").is_file():
             return path.resolve()

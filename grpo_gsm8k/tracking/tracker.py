@@ -140,7 +140,8 @@ class Tracker:
 
     def event(self, kind: str, **fields: object) -> None:
         """Append `time` (Unix seconds), `kind` and the fields, without secrets, to events.jsonl and the timeline."""
-        now, shown = time.time(), redact(plain(fields))
+        # The field `key` of an event is the name of a setting, which is not a secret.
+        now, shown = time.time(), {n: redact(value, "" if n == "key" else n) for n, value in plain(fields).items()}
         self._events.append({"time": round(now, 3), "kind": kind, **shown})
         self._timeline.mark(kind, now, shown)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import DiskFullError, UserError
 from grpo_gsm8k.files.aside import (
     file_written_aside,
     make_private,
@@ -55,7 +55,7 @@ def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path: Path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFullError, match=r"state was not written: No space left on device, 3 bytes are needed"):
         write_atomically(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
     assert path.read_text() == "old"

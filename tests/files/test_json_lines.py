@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_gsm8k.errors import IntegrityError
+from grpo_gsm8k.errors import DiskFullError, IntegrityError
 from grpo_gsm8k.files.json_lines import JsonLines
 
 
@@ -57,7 +57,7 @@ def test_json_lines_without_space_stay_whole(tmp_path: Path) -> None:
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))  # the second line only fits partly
     try:
-        with pytest.raises(OSError, match="too large"):
+        with pytest.raises(DiskFullError, match=r"m\.jsonl was not written: File too large, \d+ bytes are needed"):
             lines.append({"a": "y" * 80})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

@@ -321,10 +321,29 @@ def test_a_signal_during_start_up_ends_the_run_at_once(cli: Cli, number: signal.
     assert not [p for p in family if p.is_running()]
 
 
-def test_a_worker_that_always_dies_stops_the_run_with_a_reason(cli: Cli) -> None:
-    done = cli.run(*SCRIPTED, "actor.max_restarts=1", f"actor.cores=[{os.cpu_count() or 1}]")  # no such core
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: actor-0 failed 2 times (limit actor.max_restarts)")
+def test_cores_that_do_not_exist_end_the_run_at_once(cli: Cli) -> None:
+    done = cli.run(*SCRIPTED, f"actor.cores=[{(os.cpu_count() or 1) + 4096}]")
+    assert done.returncode == 2
+    assert "this process may use the cores" in done.stderr.strip().splitlines()[-1]
+    assert events_of(cli.runs()[-1], "actor_restarted") == []
+
+
+def test_an_error_that_a_restart_cannot_fix_is_tried_twice(cli: Cli) -> None:
+    """It is not one of ours: vLLM refuses the variable when the actor imports it."""
+    words = (*SCRIPTED, "actor.engine=vllm", "actor.max_restarts=9")
+    done = cli.run(*words, env={"VLLM_LOGGING_LEVEL": "NONSENSE"})
+    assert done.returncode == 1, done.stderr
+    assert "actor-0 failed twice in a row at its start: " in done.stderr.strip().splitlines()[-1]
+    assert len(events_of(cli.runs()[-1], "actor_restarted")) == 2
+
+
+def test_the_same_holds_for_a_learner_before_its_first_update(cli: Cli) -> None:
+    """Torch refuses the variable when the learner imports it."""
+    done = cli.run(*SCRIPTED, "learner.max_restarts=9", env={"TORCH_LOGS": "no_such_log"})
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: learner failed twice in a row at its start: ValueError")
+    assert len(events_of(cli.runs()[-1], "learner_restarted")) == 2
 
 
 def test_damaged_newest_checkpoint_is_skipped(cli: Cli) -> None:

@@ -21,6 +21,7 @@ class FakeWorker:
     def __init__(self, index: int, pid: int) -> None:
         self.name, self.pid, self.exit_reason = f"actor-{index}", pid, "exit code -9"
         self.crash: Crashed | None = None
+        self.ready = False
         self.channel = self
         self.sent: list[object] = []
         self.stuck = ""
@@ -99,3 +100,29 @@ def test_a_fatal_error_is_raised_without_a_restart(user_error: bool, expected: t
         run.pool.handle(run.workers[0], None)
     assert type(caught.value) is expected
     assert len(run.workers) == 2
+
+
+def crash(run: Run, place: int, error: str) -> None:
+    """Let the newest actor of an index end with an error."""
+    worker = run.pool.actors[place]
+    run.pool.handle(worker, Crashed(error, fatal=False, user_error=False))
+    run.pool.handle(worker, None)
+
+
+def test_the_same_error_before_ready_twice_in_a_row_ends_the_run_with_that_error() -> None:
+    run = Run(limit=9)
+    crash(run, 0, "ValueError: no such architecture")
+    with pytest.raises(WorkerError, match="actor-0 failed twice in a row at its start: ValueError: no such architect"):
+        crash(run, 0, "ValueError: no such architecture")
+    assert [kind for kind, _ in run.events].count("actor_restarted") == 2
+
+
+def test_other_errors_before_ready_are_retried() -> None:
+    run = Run(limit=9)
+    for place, error in ((0, "A: a"), (1, "A: a"), (0, "A: b"), (0, "A: a")):
+        crash(run, place, error)
+    run.pool.actors[0].ready = True  # type: ignore[misc]
+    for _ in range(2):  # after Ready, the same error counts as one more failure
+        crash(run, 0, "A: a")
+        run.pool.actors[0].ready = True  # type: ignore[misc]
+    assert len(run.workers) == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -52,6 +53,39 @@ def test_a_planted_symlink_is_refused(tmp_path: Path) -> None:
     run.metrics_jsonl.symlink_to(outside / "file")
     with pytest.raises(UserError, match=r"metrics.jsonl is a symlink"):
         run_folder.find(artifacts, "latest")
+
+
+PLANTED = ["logs", "logs/learner.log", "checkpoints", "checkpoints/step_1", "checkpoints/step_1/model", "rollouts"]
+PLANTED += ["rollouts/step_1.parquet", "validation", "records", "config.yaml", "manifest.json", "wandb"]
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_link_anywhere_in_a_run_folder_is_refused(tmp_path: Path, name: str, dangling: bool) -> None:
+    run = make_run(tmp_path, "demo", (1,))
+    (run.path / name).parent.mkdir(exist_ok=True)
+    if (run.path / name).exists():
+        shutil.rmtree(run.path / name)
+    outside = tmp_path / "outside"
+    if not dangling:
+        outside.mkdir()
+    (run.path / name).symlink_to(outside)
+    with pytest.raises(UserError, match=rf"{name} is a symlink"):
+        run_folder.find(tmp_path, run.path.name)
+
+
+def test_the_links_of_wandb_are_its_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "demo", (1,))
+    (run.path / "wandb").mkdir()
+    (run.path / "wandb" / "latest-run").symlink_to("offline-run-1")
+    assert run_folder.find(tmp_path, run.path.name)[1] == 1
+
+
+def test_the_newest_run_with_a_damaged_configuration_is_not_passed_over(tmp_path: Path) -> None:
+    make_run(tmp_path, "old", (1,), hour=10).config_yaml.write_text("command: sft\n")
+    make_run(tmp_path, "new", (1,), hour=11).config_yaml.write_text("")
+    with pytest.raises(UserError, match=r"new/config\.yaml is cut short or damaged"):
+        run_folder.find(tmp_path, "latest", "sft")
 
 
 def test_find_latest_is_the_newest_run_with_a_complete_checkpoint(tmp_path: Path) -> None:

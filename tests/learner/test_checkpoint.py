@@ -1,0 +1,70 @@
+"""Saving a checkpoint on a full disk: a typed error with the bytes, and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+from transformers import AutoTokenizer
+
+from grpo_gsm8k.errors import CheckpointError, DiskFullError, UserError
+from grpo_gsm8k.learner import checkpoint
+from grpo_gsm8k.learner.checkpoint import TrainerState
+from grpo_gsm8k.learner.model import Policy
+from grpo_gsm8k.learner.objective import Models
+from grpo_gsm8k.learner.setup import open_optimizers
+from tests.learner.conftest import small_config
+
+STATE = TrainerState(step=3, pending_validations=(), accuracy={}, wandb_run_id=None, seed=0)
+
+
+def save(checkpoints: Path, policy: Policy, folder: Path) -> Path:
+    models = Models(policy, None, None)
+    optimizers = open_optimizers(models, small_config().learner)
+    return checkpoint.save(checkpoints, STATE, models, optimizers, AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_with_its_bytes(policy: Policy, random_model: Path, small_disk: Path) -> None:
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    with pytest.raises(CheckpointError, match=rf"step_3 needs \d{{5,}} bytes and {free} are free"):
+        save(small_disk, policy, random_model)
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_failed_write_leaves_nothing(
+    policy: Policy, random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    before = save(tmp_path / "good", policy, random_model)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(DiskFullError, match=r"step_3 was not written: No space left on device, \d+ bytes"):
+        save(tmp_path / "good", policy, random_model)
+    assert list(before.parent.iterdir()) == [before]
+    assert checkpoint.read_state(before).step == 3
+
+
+def test_a_planted_link_is_not_written_through(policy: Policy, random_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="checkpoints is a link"):
+        save(tmp_path / "checkpoints", policy, random_model)
+    assert list((tmp_path / "outside").iterdir()) == []

@@ -1,0 +1,119 @@
+"""Bounds of the configuration: every numeric key refuses what is not a finite number."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from grpo_gsm8k.config import Config, parse_config
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.orchestrator import overrides
+from grpo_gsm8k.tracking.saved_config import compose_values, field_names, section_of
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    return compose_values(["command=policy_gradient"])
+
+
+def annotation(key: str) -> str:
+    kind: type[BaseModel] = Config
+    *sections, last = key.split(".")
+    for part in sections:
+        kind = section_of(kind, field_names(kind)[part]) or kind
+    return str(kind.model_fields[field_names(kind)[last]])
+
+
+NUMERIC = [key for key in overrides.all_keys() if any(word in annotation(key) for word in ("int", "float"))]
+ODD = [float("nan"), float("inf"), -float("inf"), True]
+
+
+def refused(key: str, value: object) -> bool:
+    values = copy.deepcopy(defaults())
+    overrides.set_value(values, key, value)
+    with pytest.raises(UserError) as error:
+        parse_config(values)
+    return str(error.value).startswith(key) and "\n" not in str(error.value)
+
+
+def test_every_numeric_key_refuses_what_is_not_finite() -> None:
+    assert len(NUMERIC) > 100
+    for key in NUMERIC:
+        old = overrides.value_at(defaults(), key)
+        for odd in ODD:
+            if isinstance(old, dict):
+                given: object = {**old, "correct": odd}
+            elif "list" in annotation(key) or isinstance(old, list):
+                given = [odd, *list(old)[1:]]
+            else:
+                given = odd
+            if key != "data.params" or odd is not True:  # whose values may be true or false
+                assert refused(key, given), (key, given)
+
+
+def test_every_number_has_a_bound() -> None:
+    """A value of -10**9 makes no sense anywhere, except for weights of rewards and parameters of a generator."""
+    for key in NUMERIC:
+        old = overrides.value_at(defaults(), key)
+        if key not in ("data.params", "policy_gradient.rewards"):
+            low: object = [-(10**9), *list(old)[1:]] if isinstance(old, list) else -(10**9)
+            assert refused(key, low), key
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learner.betas", [0.9, 1.0]),
+        ("learner.betas", [-0.1, 0.9]),
+        ("learner.betas", [0.9]),
+        ("policy_gradient.eval_limit", 0),
+        ("policy_gradient.eval_limit", -3),
+        ("sft.eval_limit", 0),
+        ("eval.limit", 0),
+        ("policy_gradient.updates", 1.5),
+        ("actor.cores", [-1]),
+        ("seed", 2**23),
+    ],
+)
+def test_out_of_bounds(key: str, value: object) -> None:
+    assert refused(key, value)
+
+
+@pytest.mark.parametrize(("coef", "place", "right"), [(0.1, "loss", False), (0.0, "loss", True), (0.1, "reward", True)])
+def test_k1_in_the_loss_is_refused(coef: float, place: str, right: bool) -> None:
+    values = copy.deepcopy(defaults())
+    values["policy_gradient"]["kl"] |= {"coef": coef, "place": place, "estimator": "k1"}
+    if right:
+        parse_config(values)
+        return
+    with pytest.raises(UserError, match=r"expected gradient of zero: set policy_gradient.kl.estimator=k2"):
+        parse_config(values)
+
+
+@pytest.mark.parametrize(
+    ("command", "actor", "learner", "replicas", "fix"),
+    [
+        ("policy_gradient", "cuda:0", "cuda:1", 2, "learner.device=cuda:2"),
+        ("sft", "cuda:0", "cuda:1", 4, "learner.device=cuda:4"),
+        ("policy_gradient", "cuda:2", "cuda:3", 2, "learner.device=cuda:4"),
+        ("policy_gradient", "cuda:0", "cuda:2", 2, ""),
+        ("policy_gradient", "cuda:1", "cuda:0", 2, ""),
+        ("policy_gradient", "cuda:0", "cuda:0", 2, ""),  # the first engine shares the GPU on purpose
+        ("eval", "cuda:0", "cuda:1", 2, ""),  # there is no learner
+    ],
+)
+def test_an_engine_on_the_learners_gpu_is_refused(
+    command: str, actor: str, learner: str, replicas: int, fix: str
+) -> None:
+    values = compose_values([f"command={command}"])
+    values["actor"] |= {"device": actor, "replicas": replicas}
+    values["learner"]["device"] = learner
+    if not fix:
+        parse_config(values)
+        return
+    with pytest.raises(UserError, match=f"set {fix}$"):
+        parse_config(values)
