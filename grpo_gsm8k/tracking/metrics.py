@@ -14,7 +14,7 @@ METRICS: Final[dict[str, str]] = {
     "train/reward_mean": "mean total reward of a completion",
     "train/advantage_std": "standard deviation of the advantages",
     "train/kl_behaviour": "estimated KL of the behavior policy to the policy over trained tokens, nats per token",
-    "train/approx_kl": "estimated KL of the policy before to that during the update over trained tokens, nats per token",
+    "train/approx_kl": "estimated KL of the policy before to that in the update over trained tokens, nats per token",
     "train/kl_reference": "estimated KL of the policy to the reference over trained tokens, nats per token",
     "train/kl_coef": "coefficient of the KL to the reference",
     "train/ratio_mean": "mean importance ratio of a trained token",

@@ -30,6 +30,14 @@ def score_prompt_error(engine: VllmEngine, prompt: np.ndarray) -> str:
     return "no error"
 
 
+def temperature_error(engine: VllmEngine, prompt: np.ndarray) -> str:
+    try:
+        engine.add(GenerateGroup("cold", prompt, 1, SamplingSpec(0.001, 1.0, 1, 0, (0,)), 0, False))
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
 def wrong_adapter_error(engine: VllmEngine) -> str:
     try:
         for _ in range(5):
@@ -103,6 +111,7 @@ def main(model_folder: Path, folder: Path) -> None:
                 "canary_gaps": live,
                 "bytes": size,
                 "score_prompt_error": score_prompt_error(engine, prompts[0]),
+                "temperature_error": temperature_error(engine, prompts[0]),
                 "wrong_adapter_error": wrong_adapter_error(engine),
             }
         )

@@ -70,6 +70,10 @@ def test_an_engine_with_an_adapter_refuses_to_score_prompts(trace: dict[str, Any
     assert "actor.lora=merged" in trace["score_prompt_error"]
 
 
+def test_a_temperature_that_vllm_would_replace_is_refused(trace: dict[str, Any]) -> None:
+    assert trace["temperature_error"] == "temperature=0.001: vLLM would sample at 0.01"
+
+
 def test_an_adapter_of_other_weights_fails_the_canary(trace: dict[str, Any]) -> None:
     """The fault: version 5 is published with the canary of version 4."""
     assert "weights version 5: the canary log-probabilities" in trace["wrong_adapter_error"]
