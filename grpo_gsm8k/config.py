@@ -336,7 +336,7 @@ _DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
 _CLIPPED = ("grpo_clip", "ppo_clip")
 # Sampling settings that change the engine's distribution but not the learner's, with the value that changes nothing.
 # The temperature is not one of them: the learner applies it too.
-_NEUTRAL_SAMPLING = {"top_p": 1.0}
+NEUTRAL_SAMPLING = {"top_p": 1.0}
 _PER_GROUP = ("group_mean", "group_mean_std", "leave_one_out")
 # GSPO clips at 3e-4. A token-level range such as 0.2 would never clip a geometric mean.
 _MAX_SEQUENCE_CLIPRANGE = 0.05
@@ -407,7 +407,7 @@ class PolicyGradientConfig(Section):
     @model_validator(mode="after")
     def _check_sampling(self) -> Self:
         corrected = self.off_policy.proximal == "recomputed" and self.off_policy.correction != "none"
-        for key, neutral in _NEUTRAL_SAMPLING.items():
+        for key, neutral in NEUTRAL_SAMPLING.items():
             value = getattr(self, key)
             if value != neutral and not corrected:
                 raise ValueError(

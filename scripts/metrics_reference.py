@@ -25,6 +25,12 @@ has the same definition in every run. Results of `policy_gradient.regression_sui
 as `regression/<task>/<metric>` over `regression/version`, in lm-eval's units.
 
 Metrics without a unit are plain numbers: counts, ratios, rewards, coefficients.
+
+Trained tokens are those of the update's forward passes: all tokens of the completions in the loss, without completions
+whose advantage is zero unless the method has an entropy bonus, a KL term in the loss or a critic. TRL and verl average
+over all completion tokens. On-policy tokens were sampled by the version that the update trains: `sync/logprob_gap_*`
+covers those among the trained tokens of the first optimizer step or, if there are none, those of up to four
+completions. With `policy_gradient.top_p` below 1 the gap contains the engine's renormalization over the nucleus.
 """
 KINDS = {
     "train": "Training",

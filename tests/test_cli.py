@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from cli import COMMANDS, CONF, load_config, main, presets
-from grpo_gsm8k.config import Config
+from grpo_gsm8k.config import NEUTRAL_SAMPLING, Config, PolicyGradientConfig
 from grpo_gsm8k.errors import UserError
 
 PG = ["command=policy_gradient", "preset=cpu_demo"]
@@ -35,6 +35,17 @@ def test_the_usual_methods_are_there() -> None:
     assert set(named.split()) <= set(SETTINGS)
 
 
+def test_nucleus_sampling_with_a_correction_is_accepted() -> None:
+    corrected = ["policy_gradient.off_policy.proximal=recomputed", "policy_gradient.off_policy.correction=truncate"]
+    assert load_config([*PG, "policy_gradient.top_p=0.8", *corrected]).policy_gradient.top_p == 0.8
+
+
+def test_a_sampling_setting_changes_what_the_learner_computes_or_is_checked() -> None:
+    """Settings of vLLM's that change the distribution, should the configuration get them."""
+    shaping = {"top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias"}
+    assert shaping & set(PolicyGradientConfig.model_fields) == set(NEUTRAL_SAMPLING)
+
+
 BAD = [
     ([*PG, "policy_gradient.grup_size=4"], "grup_size"),
     ([*PG, "+policy_gradient.grup_size=4"], "policy_gradient.grup_size: unknown key"),
@@ -58,6 +69,10 @@ BAD = [
     ([*PG, "policy_gradient=cispo", "policy_gradient.dual_clip=3"], "dual_clip"),
     ([*PG, "policy_gradient=reinforce", "policy_gradient.active_sampling=8"], "active_sampling"),
     ([*PG, "policy_gradient.temperature=0"], "policy_gradient.temperature"),
+    ([*PG, "policy_gradient.temperature=0.009"], "policy_gradient.temperature"),
+    (["command=eval", "preset=cpu_demo", "eval.temperatures=[0.0,0.009]"], "samples at 0.01 or more"),
+    ([*PG, "policy_gradient.top_p=0.99"], "set policy_gradient.top_p=1"),
+    ([*PG, "policy_gradient.top_p=0.8", "policy_gradient.off_policy.proximal=recomputed"], "off_policy.correction="),
     ([*PG, "+policy_gradient.rewards.beauty=0.5"], "policy_gradient.rewards.beauty: unknown reward part"),
     ([*PG, "actor.max_batched_tokens=64"], "raise actor.max_batched_tokens"),
     ([*PG, "actor.max_batched_tokens=200"], "lower actor.max_num_seqs"),

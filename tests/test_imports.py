@@ -103,8 +103,9 @@ def test_vllm_wandb_and_multiprocessing_have_one_place() -> None:
 
 def test_torch_stays_out_of_orchestrator_and_actor_loop() -> None:
     without = ("orchestrator/", "runtime/", "transport/", "actor/", "data/", "tracking/", "grading/", "files/")
-    found = {path for path in importers("torch") if path.startswith(without)}
-    assert found == {"actor/weight_probe.py"}  # runs inside the engine
+    probe = "actor/weight_probe.py"  # runs inside vLLM's worker
+    assert {path for path in importers("torch") if path.startswith(without)} == {probe}
+    assert importers("grpo_gsm8k.actor.weight_probe") == {"actor/vllm_engine.py"}
 
 
 def test_the_orchestrator_loads_neither_torch_nor_vllm() -> None:

@@ -32,6 +32,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.sampling_params import RequestOutputKind
 
 from grpo_gsm8k.actor.weight_probe import Probe, probe_weights
+from grpo_gsm8k.config import MIN_TEMPERATURE
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import Completion, Failed, GroupResult, PromptScores, VersionSpan, WeightsLive
@@ -144,6 +145,8 @@ class VllmEngine:
         if request.score_prompt and self._spec.lora_rank:
             # vLLM fails or returns wrong numbers, depending on model and device (vllm#16668, #29955, #51594).
             raise ValueError("an engine with an adapter cannot score prompts: set actor.lora=merged")
+        if 0 < request.sampling.temperature < MIN_TEMPERATURE:
+            raise ValueError(f"temperature={request.sampling.temperature}: vLLM would sample at {MIN_TEMPERATURE}")
         prompt = TokensPrompt(prompt_token_ids=request.prompt_ids.tolist())
         self._engine.add_request(request.request_id, prompt, _sampling_params(request), lora_request=self._adapter)
         if self._adapter is not None:

@@ -153,7 +153,7 @@ def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.
     columns: dict[str, torch.Tensor] = {}
     shared_critic = models.critic is not None and models.critic.trunk is None
     if pg.off_policy.proximal == "recomputed" or shared_critic:
-        logprobs_N, hidden_NH = _logprobs(models.policy, micro, config)
+        logprobs_N, hidden_NH = policy_logprobs(models.policy, micro, config)
         if pg.off_policy.proximal == "recomputed":
             columns["proximal_logprobs"] = logprobs_N
     else:
@@ -163,11 +163,12 @@ def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.
     if pg.kl.coef:
         base = contextlib.nullcontext() if models.reference is not None else models.policy.without_adapter()
         with base:
-            columns["reference_logprobs"], _ = _logprobs(models.reference or models.policy, micro, config)
+            columns["reference_logprobs"], _ = policy_logprobs(models.reference or models.policy, micro, config)
     return {name: values.float().cpu().numpy() for name, values in columns.items()}
 
 
-def _logprobs(policy: Policy, micro: MicroBatch, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+def policy_logprobs(policy: Policy, micro: MicroBatch, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute log-probabilities and last hidden states of the predicted tokens, without dropout."""
     tokens = micro.tokens
     with policy.inference():
         hidden_NH = policy.hidden_states(tokens)[tokens.source_N]

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def wrap(model: Any, config: LoraConfig) -> PeftModel:
     """Wrap `model` in a new adapter (LoRA, arXiv:2106.09685; `rslora` scales it as in arXiv:2312.03732).
 
-    Raises UserError if no layer has a name that `config.targets` lists.
+    Raises UserError if no layer has a name that `config.targets` lists, or if one of them is an embedding: the
+    learner's log-probabilities use the plain head.
     """
     targets: str | list[str] = "all-linear" if config.targets == ["all-linear"] else config.targets
     peft_config = PeftLoraConfig(
@@ -35,9 +36,16 @@ def wrap(model: Any, config: LoraConfig) -> PeftModel:
         use_rslora=config.rslora,
     )
     try:
-        return get_peft_model(model, peft_config)
+        wrapped = get_peft_model(model, peft_config)
     except ValueError as error:
         raise UserError(f"learner.lora.targets={config.targets}: {error}") from None
+    base: Any = wrapped.get_base_model()
+    if any(hasattr(layer, "base_layer") for layer in (base.get_input_embeddings(), base.get_output_embeddings())):
+        raise UserError(
+            f"learner.lora.targets={config.targets}: embeddings and the output head cannot have an adapter: name "
+            "linear layers of the blocks, or all-linear"
+        )
+    return wrapped
 
 
 def load(model: Any, folder: Path) -> PeftModel:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.algorithms.reductions import token_weights
 from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, pack
 from grpo_gsm8k.learner.experience import is_active
+from grpo_gsm8k.learner.logprob_gap import is_measured, measure_gap
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 from grpo_gsm8k.learner.update_stats import UpdateStats
@@ -60,6 +61,9 @@ def update_policy(
         before = stats.total("train/approx_kl")
         for indices in minibatch_indices(len(groups), pg.minibatches, (config.seed, step, epoch)):
             samples = [sample for i in indices for sample in groups[i]]
+            if not stats.losses and not is_measured(samples, config):
+                every = [sample for group in groups for sample in group]
+                stats.add_gap(measure_gap(models.policy, every, config, budget))
             passes = Passes(models, samples, config, rates.kl_coef, beat)
             loss, stats = retry_on_oom(budget, passes.parameters, samples, partial(passes.run, stats))
             optimizers.step(rates, loss, stats)

@@ -39,9 +39,12 @@ class UpdateStats:
         # k3 estimate of KL(behavior || current), arXiv:2402.03300 eq. 4; never negative.
         self._add("train/kl_behaviour", ratio_N - 1 - output.log_ratio_N)
         if on_policy_N is not None:
-            gap_N = output.log_ratio_N[on_policy_N].abs()
-            self._add("sync/logprob_gap_mean", gap_N)
-            self._maximum("sync/logprob_gap_max", gap_N)
+            self.add_gap(output.log_ratio_N[on_policy_N].abs())
+
+    def add_gap(self, gap_N: torch.Tensor) -> None:
+        """Add |engine - learner| log-probabilities of tokens that the engine sampled with the present weights."""
+        self._add("sync/logprob_gap_mean", gap_N)
+        self._maximum("sync/logprob_gap_max", gap_N)
 
     def add_step(self, loss: float, policy: StepStats, critic: StepStats | None) -> None:
         """Add one optimizer step."""

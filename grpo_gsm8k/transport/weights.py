@@ -35,12 +35,11 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedWeights:
-    """A weights folder whose checksums were verified. `digest` identifies the tensors."""
+    """A weights folder whose checksums were verified."""
 
     folder: Path
     kind: Kind
     version: int
-    digest: str
     canary: Canary
 
 
@@ -83,6 +82,5 @@ def verify(ref: WeightsRef) -> VerifiedWeights:
         folder=folder,
         kind=manifest["kind"],
         version=ref.version,
-        digest=" ".join(entry["xxh3_128"] for _, entry in sorted(manifest["files"].items())),
         canary=Canary(tuple(canary["token_ids"]), tuple(canary["logprobs"])),
     )

@@ -14,11 +14,37 @@ import torch
 from cli import load_config
 from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import VllmEngine
+from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, SamplingSpec, WeightsLive
 
 VERSIONS = 5
+
+
+def score_prompt_error(engine: VllmEngine, prompt: np.ndarray) -> str:
+    try:
+        engine.add(GenerateGroup("score", prompt, 1, SamplingSpec(0.0, 1.0, 1, 0, (0,)), 0, False, score_prompt=True))
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def temperature_error(engine: VllmEngine, prompt: np.ndarray) -> str:
+    try:
+        engine.add(GenerateGroup("cold", prompt, 1, SamplingSpec(0.001, 1.0, 1, 0, (0,)), 0, False))
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def wrong_adapter_error(engine: VllmEngine) -> str:
+    try:
+        for _ in range(5):
+            engine.step()
+    except WeightsError as error:
+        return str(error)
+    return "no error"
 
 
 def main(model_folder: Path, folder: Path) -> None:
@@ -71,8 +97,25 @@ def main(model_folder: Path, folder: Path) -> None:
         }
         for name, result in results.items()
     ]
+    stale = publisher._canary()
+    with torch.no_grad():
+        for _, parameter in policy.named_parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    publisher._canary = lambda: stale
+    engine.load(publisher.publish(VERSIONS).ref)
     size = sum(file.stat().st_size for file in (folder / "v0").iterdir())
-    (folder / "trace.json").write_text(json.dumps({"groups": groups, "canary_gaps": live, "bytes": size}))
+    (folder / "trace.json").write_text(
+        json.dumps(
+            {
+                "groups": groups,
+                "canary_gaps": live,
+                "bytes": size,
+                "score_prompt_error": score_prompt_error(engine, prompts[0]),
+                "temperature_error": temperature_error(engine, prompts[0]),
+                "wrong_adapter_error": wrong_adapter_error(engine),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -13,16 +13,22 @@ import numpy as np
 import pytest
 import torch
 
+from tests.actor.small_models import save_small_model
+
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def trace(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=["qwen2", "llama", "qwen3"])
+def trace(
+    request: pytest.FixtureRequest, random_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Record of `lora_scenario.py`. vLLM handles LoRA requests of Llama and Qwen3 unlike those of Qwen2."""
     folder = tmp_path_factory.mktemp("lora")
-    command = [sys.executable, str(HERE / "lora_scenario.py"), str(random_model), str(folder)]
+    base = random_model if request.param == "qwen2" else save_small_model(request.param, folder / "base")
+    command = [sys.executable, str(HERE / "lora_scenario.py"), str(base), str(folder)]
     subprocess.run(command, check=True, timeout=600, env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)})
-    return {"folder": folder, "base": random_model, **json.loads((folder / "trace.json").read_text())}
+    return {"folder": folder, "base": base, **json.loads((folder / "trace.json").read_text())}
 
 
 def logprobs_of(trace: dict[str, Any], version: int, prompt: list[int], completion: list[int]) -> np.ndarray:
@@ -56,4 +62,18 @@ def test_versions_differ_enough_for_the_comparison(trace: dict[str, Any]) -> Non
 def test_canaries_match_and_published_adapters_are_small(trace: dict[str, Any]) -> None:
     assert len(trace["canary_gaps"]) == 5
     assert max(trace["canary_gaps"]) < 1e-3
-    assert trace["bytes"] < 450_000  # a quarter of the model
+    size = sum(file.stat().st_size for file in trace["base"].glob("*.safetensors"))
+    assert trace["bytes"] < size / 2
+
+
+def test_an_engine_with_an_adapter_refuses_to_score_prompts(trace: dict[str, Any]) -> None:
+    assert "actor.lora=merged" in trace["score_prompt_error"]
+
+
+def test_a_temperature_that_vllm_would_replace_is_refused(trace: dict[str, Any]) -> None:
+    assert trace["temperature_error"] == "temperature=0.001: vLLM would sample at 0.01"
+
+
+def test_an_adapter_of_other_weights_fails_the_canary(trace: dict[str, Any]) -> None:
+    """The fault: version 5 is published with the canary of version 4."""
+    assert "weights version 5: the canary log-probabilities" in trace["wrong_adapter_error"]

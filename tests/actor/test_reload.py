@@ -28,5 +28,4 @@ def test_every_skipped_tensor_is_named(architecture: str, dtype: str, tmp_path: 
     assert "did not become live" in errors.pop("no-op")
     assert len(errors) > 15
     for name, error in errors.items():
-        assert "differs from the file" in error, name
-        assert name.rpartition(".")[0].rpartition(".")[0] in error, name  # the same block
+        assert f"{name} of the engine differs from the file" in error

@@ -53,6 +53,12 @@ def logits_of(policy: Policy) -> torch.Tensor:
     return (hidden_of(policy) @ policy.head.weight_VH.T).detach()
 
 
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_embeddings_or_head_is_refused(random_model: Path, target: str) -> None:
+    with pytest.raises(UserError, match=rf"targets=\['q_proj', '{target}'\]: embeddings and the output head"):
+        load_policy(random_model, config_of(f"learner.lora.targets=[q_proj,{target}]"))
+
+
 @pytest.mark.parametrize("targets", ["[all-linear]", "[q_proj,v_proj]"])
 def test_trainable_parameters_are_those_of_the_formula(random_model: Path, targets: str) -> None:
     policy = load_policy(random_model, config_of(f"learner.lora.targets={targets}"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.learner.batching import Sample
 from grpo_gsm8k.learner.experience import prepare
-from grpo_gsm8k.learner.model import Policy
+from grpo_gsm8k.learner.model import Policy, load_policy
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.schedules import Rates
@@ -92,3 +94,55 @@ def test_nothing_to_learn_is_finite(policy: Policy) -> None:
     assert metrics["train/loss"] == 0.0
     assert metrics["train/grad_norm"] == 0.0
     assert all((before[name] == p).all() for name, p in policy.named_parameters())
+
+
+def gap_by_hand(policy: Policy, samples: list[Sample]) -> np.ndarray:
+    """|engine - learner| of the on-policy tokens, each completion computed alone by the plain model."""
+    gaps = []
+    for s in samples:
+        ids = torch.tensor([*s.prompt_ids, *s.completion_ids])[None]
+        with policy.inference():
+            logits = policy.model(ids, layout=None).logits[0].double()
+        rows = torch.log_softmax(logits, -1)[len(s.prompt_ids) - 1 : -1]
+        logprobs = rows.gather(1, torch.tensor(s.completion_ids, dtype=torch.long)[:, None])[:, 0].numpy()
+        gaps.append(np.abs(logprobs - s.behaviour_logprobs)[s.on_policy])
+    return np.concatenate(gaps)
+
+
+def test_the_gap_is_measured_where_no_completion_has_an_advantage(policy: Policy) -> None:
+    group = random_groups(size=4)[1]
+    mixed = [*group[:3], replace(group[3], on_policy=np.zeros_like(group[3].on_policy))]
+    metrics = update(policy, [mixed], small_config()).metrics()
+    expected = gap_by_hand(policy, mixed)  # nothing was learned, so these are still the weights from before
+    assert abs(metrics["sync/logprob_gap_mean"] - expected.mean()) < 1e-5
+    assert abs(metrics["sync/logprob_gap_max"] - expected.max()) < 1e-5
+    assert "train/entropy" not in metrics
+
+
+def test_the_gap_is_measured_with_the_weights_from_before_the_update(policy: Policy) -> None:
+    """The tokens with an advantage are stale, those sampled by the present version have none."""
+    groups = random_groups(4)
+    stale = [[replace(s, on_policy=np.zeros_like(s.on_policy)) for s in group] for group in groups]
+    stale[1] = groups[1]
+    expected = gap_by_hand(policy, groups[1])
+    metrics = update(policy, stale, small_config("policy_gradient.minibatches=4")).metrics()
+    assert abs(metrics["sync/logprob_gap_mean"] - expected.mean()) < 1e-5
+
+
+def test_no_gap_without_a_token_of_the_trained_version(policy: Policy) -> None:
+    stale = [[replace(s, on_policy=np.zeros_like(s.on_policy)) for s in group] for group in random_groups(3)]
+    assert "sync/logprob_gap_mean" not in update(policy, stale, small_config()).metrics()
+
+
+def test_measuring_the_gap_does_not_change_what_is_learned(random_model: Path) -> None:
+    """Bit by bit, with the gap measured by extra passes and without; LoRA dropout draws random numbers."""
+    config = small_config("learner=lora", "learner.lora.dropout=0.2")
+    stale = [[replace(s, on_policy=np.zeros_like(s.on_policy)) for s in group] for group in random_groups(3)]
+    found = []
+    for groups in (stale, [stale[0], random_groups(3)[1], stale[2]]):
+        torch.manual_seed(0)
+        policy = load_policy(random_model, config.learner)
+        gap = "sync/logprob_gap_mean" in update(policy, groups, config).metrics()
+        found.append((gap, [p.detach().clone() for _, p in policy.named_parameters()]))
+    assert [gap for gap, _ in found] == [False, True]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))

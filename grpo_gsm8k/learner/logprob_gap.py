@@ -1,0 +1,45 @@
+"""Gap between the log-probabilities of engine and learner, where an update's own passes do not show it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from grpo_gsm8k.learner.batching import collate, pack
+from grpo_gsm8k.learner.experience import is_active, policy_logprobs
+from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.learner.batching import Sample
+    from grpo_gsm8k.learner.model import Policy
+
+SEQUENCES = 4  # enough to see a wrong version, cheap next to an update
+
+
+def is_measured(samples: Sequence[Sample], config: Config) -> bool:
+    """Whether the passes of an optimizer step on `samples` hold a token that the present weights sampled."""
+    return any(is_active(s, config.policy_gradient) and s.on_policy[s.mask].any() for s in samples)
+
+
+def measure_gap(policy: Policy, samples: Sequence[Sample], config: Config, budget: TokenBudget) -> torch.Tensor:
+    """Compute |engine - learner| of the on-policy tokens of a few samples, [N]; empty if no sample has any."""
+    found = [s for s in samples if s.on_policy[s.mask].any()]
+    chosen = found[:: max(1, len(found) // SEQUENCES)][:SEQUENCES]
+    if not chosen:
+        return torch.empty(0)
+
+    def attempt(token_budget: int) -> torch.Tensor:
+        gaps = []
+        for indices in pack(chosen, token_budget):
+            part = [chosen[i] for i in indices]
+            micro = collate(part, [0.0] * len(part), policy.device)
+            with torch.no_grad():
+                logprobs_N, _ = policy_logprobs(policy, micro, config)
+            gaps.append((logprobs_N - micro.behaviour_logprobs_N)[micro.on_policy_N].abs())
+        return torch.cat(gaps)
+
+    return retry_on_oom(budget, (), chosen, attempt)
