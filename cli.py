@@ -16,7 +16,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from grpo_gsm8k.config import Config, parse_config
+from grpo_gsm8k.config_keys import dotted_keys, explain, keep_texts
 from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.files.writable import check_folder
 from grpo_gsm8k.orchestrator.overrides import compose_arguments
 from grpo_gsm8k.orchestrator.resume import resumed_values
 from grpo_gsm8k.tracking.saved_config import CONF
@@ -65,24 +67,38 @@ def main(arguments: list[str]) -> int:
 
 def run(config: Config, arguments: list[str]) -> int:
     """Import and run the command; `pipeline` also needs the arguments, to pass them on to its stages."""
+    check_folders(config)
     command = COMMANDS[config.command]
     function = getattr(importlib.import_module(command.module), command.function)
     code: int = function(config, arguments) if config.command == "pipeline" else function(config)
     return code
 
 
+def check_folders(config: Config) -> None:
+    """Raise UserError unless every folder that the command writes to can be written."""
+    check_folder("artifacts", config.artifacts)
+    for name in ("runs", "models", "reports"):
+        if (config.artifacts / name).exists():
+            check_folder("artifacts", config.artifacts / name)
+    if config.command in ("sft", "policy_gradient"):
+        check_folder("shm", config.shm)
+    if config.command == "report" and config.report.output is not None:
+        check_folder("report.output", config.report.output)
+    if config.command == "merge" and config.output is not None:
+        check_folder("output", config.output)
+
+
 def load_config(arguments: list[str]) -> Config:
     """Compose and check the configuration; a resumed run's own is the base. Raises UserError that names the key."""
+    keys, groups = dotted_keys(Config), [path.name for path in CONF.iterdir() if path.is_dir()]
     try:
-        return parse_config(resumed_values(arguments) or compose_arguments(arguments))
+        words = keep_texts(arguments, keys, groups)
+        values = resumed_values(words) or compose_arguments(words)
+        if values["artifacts"] == "":
+            raise UserError("artifacts is empty: set artifacts=FOLDER")
+        return parse_config(values)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(one_line(error)) from None
-
-
-def one_line(error: Exception) -> str:
-    """Return the first two lines of a message from Hydra or OmegaConf, which name the problem, as one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if lines else type(error).__name__
+        raise UserError(explain(error, keys, groups)) from None
 
 
 def usage() -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from grpo_gsm8k.config_keys import dotted_keys, unknown_key
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale
 
@@ -677,7 +678,7 @@ def _one_line(item: ErrorDetails) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "config"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key; remove it, or look up the name in conf/"
+        return unknown_key(key, dotted_keys(Config))
     if item["type"] == "missing":
         return f"{key}: missing; set {key}=..."
     return f"{key}: {message}"

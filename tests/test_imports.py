@@ -17,12 +17,12 @@ PACKAGE = REPO / "grpo_gsm8k"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up: a room may import those before it. A file in the package's root is a room, too.
 ROOMS = (
-    *("errors", "files", "grading", "config", "algorithms", "transport", "models", "data", "tiny"),
+    *("errors", "files", "grading", "config_keys", "config", "algorithms", "transport", "models", "data", "tiny"),
     *("tracking", "actor", "learner", "runtime", "start_model"),
     *("traces", "preflight", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
     *("orchestrator", "commands"),
 )
-ROOT_MODULES = {"__init__", "config", "errors", "models", "start_model"}
+ROOT_MODULES = {"__init__", "config", "config_keys", "errors", "models", "start_model"}
 
 
 def imported(path: Path, types_too: bool = True) -> set[str]:

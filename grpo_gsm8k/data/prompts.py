@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from grpo_gsm8k.data.chat_template import ChatTokenizer, render_chat
 from grpo_gsm8k.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,20 +15,13 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import PromptConfig
 
 
-class Tokenizer(Protocol):
+class Tokenizer(ChatTokenizer, Protocol):
     """The part of a Hugging Face tokenizer that this module uses."""
-
-    @property
-    def chat_template(self) -> Any: ...
 
     @property
     def bos_token_id(self) -> int | None: ...
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> Any: ...
 
 
 class Shot(NamedTuple):
@@ -46,7 +40,7 @@ def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Seq
     """Fill in the question and, with `chat`, apply the chat template; an empty system text adds no system message.
 
     Worked examples come first: as plain text separated by empty lines, or as earlier turns of the conversation.
-    Raises UserError if the tokenizer has no chat template.
+    Raises UserError if the tokenizer has no chat template, or if the template refuses the conversation.
     """
 
     # str.format would fail on other braces in templates and questions.
@@ -67,7 +61,7 @@ def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Seq
         for role, content in (("user", filled(shot.question)), ("assistant", shot.response))
     ]
     messages = [*system, *turns, {"role": "user", "content": filled(question)}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return render_chat(tokenizer, messages, f"set prompt=base instead of prompt={prompt.name}, or another model.path")
 
 
 def encode_prompt(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Sequence[Shot] = ()) -> np.ndarray:

@@ -118,6 +118,8 @@ def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
     locale = config.data.locale
     notation = Notation(locale or config.prompt.locale, given=locale is not None)
     problems = read_jsonl(path, path.stem, notation) if path else split
+    if path and not problems:
+        raise UserError(f"eval.data_path={path} has no problems: write lines of question and answer")
     if not problems:
         raise UserError(f"eval.split={config.eval.split} has no problems: set data.test_size or eval.split=val")
     return problems[: config.eval.limit]
