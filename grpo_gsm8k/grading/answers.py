@@ -23,7 +23,7 @@ from enum import StrEnum
 
 from grpo_gsm8k.grading.completion import after_reasoning, problems
 from grpo_gsm8k.grading.notation import latex_to_text, plain_text
-from grpo_gsm8k.grading.units import is_unit, scale_after
+from grpo_gsm8k.grading.units import is_unit, scale_after, words
 
 MAX_ANSWER_CHARS = 200  # longer is prose, not an answer
 MAX_DIGITS = 40
@@ -89,7 +89,9 @@ _SHAPES = {
 # Words that are a scale in one language only.
 _SCALES = {
     Locale.EN: frozenset[str](),
-    Locale.TR: frozenset(("bin", "bindir", "bini", "binlik", "binlerce", "yüz", "yüzdür", "yüzlük", "yuz")),
+    Locale.TR: words(
+        "bin bindir bini bine binde binden binin biner binlik binlerce yüz yüzdür yüzü yüze yüzden yüzlük yüzer yuz"
+    ),
 }
 
 
@@ -134,6 +136,8 @@ def parse_number(raw: str, locale: Locale) -> Decimal | None:
     currency = _CURRENCY.search(head) is not None or ("$" in head and "$" not in tail)  # "$5$" is LaTeX
     if not is_unit(tail, currency, _SCALES[locale]):
         return None
+    if currency and "(" in head and ")" in tail:
+        return None  # accountants write -5 as "($5)"
     number = _value(match, locale)
     negative = "-" in (match["sign"], match["inner_sign"])
     return number.copy_negate() if number and negative else number
@@ -227,7 +231,8 @@ def _last_number(text: str) -> str | None:
     if found is None:
         return None
     following = text[found.end() : found.end() + _SHOWN_AFTER].partition("\n")[0]
-    return found[0] + following if scale_after(following) else found[0]
+    currency = any(sign in found[0] for sign in "$€£₺")
+    return found[0] + following if scale_after(following, currency) else found[0]
 
 
 def _boxed(part: str, found: re.Match[str]) -> str:
@@ -241,7 +246,8 @@ def _boxed(part: str, found: re.Match[str]) -> str:
     if sign is not None and not bullet:
         inner = sign["sign"] + inner
     following = part[end : end + _SHOWN_AFTER].partition("\n")[0]
-    changed = _CHANGES_BOX.match(following) or scale_after(latex_to_text(following))
+    currency = any(sign in inner + line[-3:] for sign in ("\\$", "€", "£", "₺"))
+    changed = _CHANGES_BOX.match(following) or scale_after(latex_to_text(following), currency)
     return inner + following.rstrip() if changed else inner
 
 
