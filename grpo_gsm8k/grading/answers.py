@@ -68,9 +68,13 @@ _LAST_NUMBER = re.compile(
 _SHOWN_AFTER = 40  # characters after a number that explain why it was refused
 # What makes another number of a box: "\boxed{3}/4", "\boxed{5}x", "\boxed{2} \times 10^3", "\boxed{1},234".
 _CHANGES_BOX = re.compile(
-    r"[$)\]]*\w|(?:[\s$~)\]]|\\[,;:! )\]])*(?:[0-9/^_×·*]|[.,][0-9]|\\(?:times|cdot|[dtc]?frac|sqrt|pi)(?![A-Za-z]))"
+    r"[$)\]]*\w|(?:[\s$~)\]]|\\[,;:! )\]])*(?:[0-9/^_×·*]|[.,:][0-9]|[-+\u2212\u2013] ?[0-9]"
+    r"|\\(?:times|cdot|[dtc]?frac|sqrt|pi)(?![A-Za-z])|(?:\\text\{ *)?(?:or|veya)\b)"
 )
-_SIGN_OF_BOX = re.compile(r"(?P<bullet>^[ \t]*)?(?P<sign>[-\u2212\u2013/_]|\^\{?|_\{|frac ?\{)(?P<gap>[ $]*)$")
+_SIGN_OF_BOX = re.compile(
+    r"(?P<bullet>^[ \t]*)?(?P<sign>[-\u2212\u2013/_0-9]|\^\{?|_\{|frac ?\{|\\sqrt ?\{?|\b(?:or|veya)"
+    r"|\\(?:approx|sim|pm|neq?|leq?|geq?))(?P<gap>[ $]*)$"
+)
 
 # Relies on the single spaces of `plain_text`: several " *" would take polynomial time on a run of spaces.
 _NUMBER = re.compile(
@@ -244,7 +248,7 @@ def _boxed(part: str, found: re.Match[str]) -> str:
     sign = _SIGN_OF_BOX.search(line)
     bullet = sign is not None and sign["bullet"] is not None and sign["sign"] in "-\u2013" and sign["gap"]
     if sign is not None and not bullet:
-        inner = sign["sign"] + inner
+        inner = f"{sign['sign']} {inner}"
     following = part[end : end + _SHOWN_AFTER].partition("\n")[0]
     currency = any(sign in inner + line[-3:] for sign in ("\\$", "€", "£", "₺"))
     changed = _CHANGES_BOX.match(following) or scale_after(latex_to_text(following), currency)

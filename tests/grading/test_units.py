@@ -65,8 +65,22 @@ def test_a_scale_is_never_dropped(raw: str, locale: Locale) -> None:
 AFTER_THE_BOX = [" million", r"\text{ million}", " (million)", " (in thousands)", " thousand dollars", "$ million",
                  r"\$ million", r"\) million", "k", "M", " bn", " lakh", "/4", r"\frac{1}{2}", "^2", "x",
                  r"\times 10^3",
-                 r" \times 10^{3}", ",234", ".5", "e6", " dozen", "万"]  # fmt: skip
-BEFORE_THE_BOX = ["-", "$-", "x = -", "\u2212", "1/", "2^", r"\frac{"]
+                 r" \times 10^{3}", ",234", ".5", "e6", " dozen", "-3", " - 3",
+                 " + 3", ":19", " or 19", r"\text{ or }19", "万"]  # fmt: skip
+BEFORE_THE_BOX = [
+    "2",
+    "10",
+    r"\approx ",
+    r"\sqrt{",
+    r"\boxed{4} or ",
+    "-",
+    "$-",
+    "x = -",
+    "\u2212",
+    "1/",
+    "2^",
+    r"\frac{",
+]
 
 
 @pytest.mark.parametrize("after", AFTER_THE_BOX)
