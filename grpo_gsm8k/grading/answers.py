@@ -23,7 +23,7 @@ from enum import StrEnum
 
 from grpo_gsm8k.grading.completion import after_reasoning, problems
 from grpo_gsm8k.grading.notation import latex_to_text, plain_text
-from grpo_gsm8k.grading.units import is_unit, scale_after
+from grpo_gsm8k.grading.units import is_unit, scale_after, words
 
 MAX_ANSWER_CHARS = 200  # longer is prose, not an answer
 MAX_DIGITS = 40
@@ -68,9 +68,13 @@ _LAST_NUMBER = re.compile(
 _SHOWN_AFTER = 40  # characters after a number that explain why it was refused
 # What makes another number of a box: "\boxed{3}/4", "\boxed{5}x", "\boxed{2} \times 10^3", "\boxed{1},234".
 _CHANGES_BOX = re.compile(
-    r"[$)\]]*\w|(?:[\s$~)\]]|\\[,;:! )\]])*(?:[0-9/^_×·*]|[.,][0-9]|\\(?:times|cdot|[dtc]?frac|sqrt|pi)(?![A-Za-z]))"
+    r"[$)\]]*\w|(?:[\s$~)\]]|\\[,;:! )\]])*(?:[0-9/^_×·*]|[.,:][0-9]|[-+\u2212\u2013] ?[0-9]"
+    r"|\\(?:times|cdot|[dtc]?frac|sqrt|pi)(?![A-Za-z])|(?:\\text\{ *)?(?:or|veya)\b)"
 )
-_SIGN_OF_BOX = re.compile(r"(?P<bullet>^[ \t]*)?(?P<sign>[-\u2212\u2013/_]|\^\{?|_\{|frac ?\{)(?P<gap>[ $]*)$")
+_SIGN_OF_BOX = re.compile(
+    r"(?P<bullet>^[ \t]*)?(?P<sign>[-\u2212\u2013/_0-9]|\^\{?|_\{|frac ?\{|\\sqrt ?\{?|\b(?:or|veya)"
+    r"|\\(?:approx|sim|pm|neq?|leq?|geq?))(?P<gap>[ $]*)$"
+)
 
 # Relies on the single spaces of `plain_text`: several " *" would take polynomial time on a run of spaces.
 _NUMBER = re.compile(
@@ -89,7 +93,9 @@ _SHAPES = {
 # Words that are a scale in one language only.
 _SCALES = {
     Locale.EN: frozenset[str](),
-    Locale.TR: frozenset(("bin", "bindir", "bini", "binlik", "binlerce", "yüz", "yüzdür", "yüzlük", "yuz")),
+    Locale.TR: words(
+        "bin bindir bini bine binde binden binin biner binlik binlerce yüz yüzdür yüzü yüze yüzden yüzlük yüzer yuz"
+    ),
 }
 
 
@@ -134,6 +140,8 @@ def parse_number(raw: str, locale: Locale) -> Decimal | None:
     currency = _CURRENCY.search(head) is not None or ("$" in head and "$" not in tail)  # "$5$" is LaTeX
     if not is_unit(tail, currency, _SCALES[locale]):
         return None
+    if currency and "(" in head and ")" in tail:
+        return None  # accountants write -5 as "($5)"
     number = _value(match, locale)
     negative = "-" in (match["sign"], match["inner_sign"])
     return number.copy_negate() if number and negative else number
@@ -227,7 +235,8 @@ def _last_number(text: str) -> str | None:
     if found is None:
         return None
     following = text[found.end() : found.end() + _SHOWN_AFTER].partition("\n")[0]
-    return found[0] + following if scale_after(following) else found[0]
+    currency = any(sign in found[0] for sign in "$€£₺")
+    return found[0] + following if scale_after(following, currency) else found[0]
 
 
 def _boxed(part: str, found: re.Match[str]) -> str:
@@ -239,9 +248,10 @@ def _boxed(part: str, found: re.Match[str]) -> str:
     sign = _SIGN_OF_BOX.search(line)
     bullet = sign is not None and sign["bullet"] is not None and sign["sign"] in "-\u2013" and sign["gap"]
     if sign is not None and not bullet:
-        inner = sign["sign"] + inner
+        inner = f"{sign['sign']} {inner}"
     following = part[end : end + _SHOWN_AFTER].partition("\n")[0]
-    changed = _CHANGES_BOX.match(following) or scale_after(latex_to_text(following))
+    currency = any(sign in inner + line[-3:] for sign in ("\\$", "€", "£", "₺"))
+    changed = _CHANGES_BOX.match(following) or scale_after(latex_to_text(following), currency)
     return inner + following.rstrip() if changed else inner
 
 

@@ -10,7 +10,7 @@ REASONING_END = "</think>"
 # a line of its own: that is what remains of "<|im_start|>user" without its special token.
 NEW_PROBLEM = re.compile(
     r"^(?P<marks>[#>*_<\[|\-: \t]*(?:<[|a-z_]{1,24}>)?)"
-    r"(?:(?P<word>question|problem|exercise|q|soru|human|user|assistant|kullanıcı|asistan)"
+    r"(?:(?P<word>question|problem|exercise|instruction|q|soru|human|user|assistant|kullanıcı|asistan)"
     r"(?P<rest>(?: ?[0-9]{1,4})?[*_]{0,2}[ \t]?:)"
     r"|(?P<role>human|user|assistant|kullanıcı|asistan)(?P<end>[*_|>\] \t]{0,8}(?:<[|a-z_]{1,24}>)?\r?$))",
     re.IGNORECASE | re.MULTILINE,

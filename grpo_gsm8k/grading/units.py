@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Return the set of the words in a text."""
     return frozenset(text.split())
 
 
-_MARKS = frozenset(" .,;:!?'\"’()[]/%$€£₺₹¥°-。")
+_MARKS = frozenset(" .,;:!'\"’()[]/%$€£₺₹¥°-。")
 _CURRENCY = re.compile(
     r"[€£₺₹¥]|(?<![^\W\d_])(?:usd|eur|gbp|try|tl|dollars?|euros?|pounds?|lira|rupees?|rs)(?![^\W\d_])"
 )
@@ -24,30 +25,31 @@ _STEMS = re.compile(
     r"hundred|thousand|(?:m|b|tr)illion|milliard|milion|mill[oó]n|quadrillion|quintillion|zillion|dozen|lakh|crore"
     r"|mil[iy]ar|milyon|trilyon|d[uü]zine|bu[cç]uk|tausend|тыс|милл|млн|млрд"
 )
-_SCALES = _words(
+_SCALES = words(
     "k kk mn mln mil mio mlrd mrd mlr mlyr mly mille bn bln bil tn trn tln tril lac lacs cr crs thou thsd tsd "
-    "hund grand gross score mega giga tera myriad half halves quarter thirds fourths fifths sixths sevenths "
+    "hund tens grand gross score mega giga tera myriad half halves quarter thirds fourths fifths sixths sevenths "
     "eighths ninths tenths sixteenths yarim yarım ceyrek çeyrek"
 )
 _CJK_SCALES = frozenset("万萬亿億兆千百十만억천백")
-_ARITHMETIC = _words(
+_ARITHMETIC = words(
     "plus minus divided multiplied squared cubed factorial root sqrt mod modulo remainder power exponent base "
-    "binary octal hex hexadecimal negative below pi π tau infinity x y z n arti artı eksi carpi çarpı bolu bölü"
+    "binary octal hex hexadecimal neg negative below pi π tau infinity x y z n arti artı eksi carpi çarpı bolu bölü"
 )
-_DOUBTS = _words(
+_DOUBTS = words(
     "or veya about approx approximately roughly circa yaklasik yaklaşık not isn wrong incorrect never if unless "
-    "except degil değil yanlis yanlış"
+    "except ish something degil değil yanlis yanlış"
 )
 _OTHER_VALUES = _SCALES | _ARITHMETIC | _DOUBTS
-_NUMBER_WORDS = _words(
-    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+_NUMBER_WORDS = words(
+    "zero two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety iki üç dört beş yedi sekiz dokuz "
     "yirmi otuz kırk elli altmış yetmiş seksen doksan"
 )
-_BEFORE_COUNTS = _words("for per in of with every each from by at after the all these")  # "for two days"
-_LETTER_UNITS = _words("s h g l L")
-_SPACED_LETTER_UNITS = _words("m C F V W A N J")  # "5m" and "5M" may be millions
-_MONEY_SCALES = _words("mm l")
+_BEFORE_COUNTS = words("for per in of with every each from by at after the all these")  # "for two days"
+_LETTER_UNITS = words("s h g l L")
+_SPACED_LETTER_UNITS = words("m C F V W A N J")  # "5m" and "5M" may be millions
+_MONEY_SCALES = words("mm l")
+_LETTER_SCALES, _MONEY_LETTERS = words("k K M MM B T"), words("m mm b t l L")
 
 
 def is_unit(tail: str, currency: bool, scales: frozenset[str]) -> bool:
@@ -58,23 +60,27 @@ def is_unit(tail: str, currency: bool, scales: frozenset[str]) -> bool:
     """
     if tail[:1] == "!" or not all(c in _MARKS or (c.isalpha() and not c.isnumeric()) for c in tail):
         return False  # "5!" may be a factorial
-    words = [_folded(word) for word in _WORD.findall(tail)]
-    if any(_changes_value(word) or word in scales for word in words) or _CJK_SCALES & set(tail):
+    found = [_folded(word) for word in _WORD.findall(tail)]
+    if any(_changes_value(word) or word in scales for word in found) or _CJK_SCALES & set(tail):
         return False
     first = _FIRST_WORD.match(tail)
     money = currency or _CURRENCY.search(tail.lower()) is not None
-    if first is not None and not _is_unit_word(first[1], tail, money, len(words)):
+    if first is not None and not _is_unit_word(first[1], tail, money, len(found)):
         return False
     return not _has_second_number(tail)
 
 
-def scale_after(following: str) -> bool:
-    """Return whether a scale such as "million" or "(in thousands)" follows a number within the same sentence."""
+def scale_after(following: str, currency: bool) -> bool:
+    """Return whether a scale such as "million" or "(in thousands)" follows a number within the same sentence.
+
+    `currency`: a currency sign precedes the number, after which "5 m" is not a length.
+    """
     sentence = re.split(r"[.;!?,\n]", following[:100], maxsplit=1)[0]
-    words = [_folded(word) for word in _WORD.findall(sentence)[:4]]
+    found = [_folded(word) for word in _WORD.findall(sentence)[:4]]
     first = _FIRST_WORD.match(sentence)
-    letter = first is not None and first[1] in tuple("kKMBT")
-    return letter or bool(_CJK_SCALES & set(sentence[:2])) or any(w in _SCALES or _STEMS.match(w) for w in words)
+    doubtful = currency or sentence[:1].isalpha()  # "5m" may be millions
+    letter = first is not None and (first[1] in _LETTER_SCALES or (doubtful and first[1] in _MONEY_LETTERS))
+    return letter or bool(_CJK_SCALES & set(sentence[:2])) or any(w in _SCALES or _STEMS.match(w) for w in found)
 
 
 def _is_unit_word(word: str, tail: str, money: bool, count: int) -> bool:

@@ -433,7 +433,10 @@ def test_all_gsm8k_golds_parse(name: str, count: int) -> None:
 
 
 @pytest.mark.skipif(not GSM8K.is_dir(), reason="needs shared/data/gsm8k")
-@pytest.mark.parametrize(("name", "count"), [("train", 7473), ("test", 1319), ("test_socratic", 1319)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [pytest.param("train", 7473, marks=pytest.mark.slow), ("test", 1319), ("test_socratic", 1319)],
+)
 def test_all_gsm8k_solutions_are_right_for_their_own_gold_only(name: str, count: int) -> None:
     rows = [json.loads(line) for line in (GSM8K / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == count

@@ -65,8 +65,22 @@ def test_a_scale_is_never_dropped(raw: str, locale: Locale) -> None:
 AFTER_THE_BOX = [" million", r"\text{ million}", " (million)", " (in thousands)", " thousand dollars", "$ million",
                  r"\$ million", r"\) million", "k", "M", " bn", " lakh", "/4", r"\frac{1}{2}", "^2", "x",
                  r"\times 10^3",
-                 r" \times 10^{3}", ",234", ".5", "e6", " dozen", "万"]  # fmt: skip
-BEFORE_THE_BOX = ["-", "$-", "x = -", "\u2212", "1/", "2^", r"\frac{"]
+                 r" \times 10^{3}", ",234", ".5", "e6", " dozen", "-3", " - 3",
+                 " + 3", ":19", " or 19", r"\text{ or }19", "万"]  # fmt: skip
+BEFORE_THE_BOX = [
+    "2",
+    "10",
+    r"\approx ",
+    r"\sqrt{",
+    r"\boxed{4} or ",
+    "-",
+    "$-",
+    "x = -",
+    "\u2212",
+    "1/",
+    "2^",
+    r"\frac{",
+]
 
 
 @pytest.mark.parametrize("after", AFTER_THE_BOX)
@@ -96,7 +110,20 @@ def test_signs_and_fractions_around_a_box_are_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["It is 5 million.", "It is $5M", "It is 5k.", "5 (in thousands)", "10^5", "2^{5}", "5²", "5½", "1/2/5"],
+    [
+        "It is 5 million.",
+        "It is $5M",
+        "It is 5k.",
+        "5 (in thousands)",
+        "10^5",
+        "2^{5}",
+        "5²",
+        "5½",
+        "1/2/5",
+        "$5m",
+        "5m",
+        "$5 m.",
+    ],
 )
 def test_the_last_number_keeps_its_scale(text: str) -> None:
     assert not grade(text, "5", AnswerFormat.LAST_NUMBER, EN).well_formed
@@ -109,7 +136,8 @@ x=5 or x=-5
 5 point two|about 18|~18|≈18|18 approx|around 18|18 roughly|<18|>18|≥18|≤18|±18|18±1|18+|18+1|18 = x|18 = 18|2x = 18
 18x|18 x|18n|18y|18a|18b|18 plus x|18 minus tax|18 squared|18 factorial|18!|18 remainder|18 if sold
 18 or more|18 or so
-18 not 19|18 (not nineteen)|18 is wrong|18 hex|101 base two|0x12|1_800|#18|No. 18|18th of 20|18/x|18 / 2
+18?|($18)|$(18)|18ish|18-something|18 neg|18 zero|18 not 19|18 (not nineteen)|18 is wrong|18 hex|101 base two
+0x12|1_800|#18|No. 18|18th of 20|18/x|18 / 2
 -x = 18|1,2|1,23
 12,34|1,2345|0,5|1,234,56|,5|18,,|18..|5 below zero|5 negative|18e|18i|18pi|18π|18 over x|none|NaN|inf|eighteen"""
 
