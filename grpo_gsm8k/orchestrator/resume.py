@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.config import DataConfig, PromptConfig
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.orchestrator import overrides
 from grpo_gsm8k.tracking import manifest, run_folder, saved_config
 from grpo_gsm8k.tracking.redaction import HIDDEN, plain, redact
@@ -171,7 +172,7 @@ def _refuse(changes: Sequence[SettingChange], run: RunFolder, config: Config) ->
 
 def _listed_files(file: Path) -> str:
     """Return a digest of the files that a manifest lists with their own digests."""
-    return _digest(json.loads(file.read_bytes())["files"])
+    return _digest(read_json(file)["files"])
 
 
 def _digest(value: object) -> str:
