@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.config import Config, ModelSection
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.models import resolve_model
 from grpo_gsm8k.tracking import run_folder
 from grpo_gsm8k.tracking.saved_config import read_config
@@ -50,10 +51,7 @@ def best_step(run: RunFolder) -> int:
     if not steps:
         raise UserError(f"{run.path} has no complete checkpoint")
     if run.summary_json.is_file():
-        try:
-            best = json.loads(run.summary_json.read_bytes()).get("best_validation")
-        except (ValueError, AttributeError):
-            raise UserError(f"{run.summary_json} is cut short or damaged: restore or delete the file") from None
+        best = read_json(run.summary_json).get("best_validation")
         if best and best["version"] in steps:
             return int(best["version"])
     return max(steps)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from grpo_gsm8k.files.json_lines import read_lines
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -35,8 +36,7 @@ def model_card(run: RunFolder, step: int, config: Config) -> str:
 
 
 def _validation_rows(run: RunFolder) -> list[str]:
-    lines = run.metrics_jsonl.read_text(encoding="utf-8").splitlines()
-    records = [record for record in map(json.loads, lines) if "val/accuracy" in record]
+    records = [record for record in read_lines(run.metrics_jsonl) if "val/accuracy" in record]
     return [
         f"| {record['val/version']} | {100 * record['val/accuracy']:.1f} % "
         f"| {100 * record['val/accuracy_ci_low']:.1f} to {100 * record['val/accuracy_ci_high']:.1f} % "

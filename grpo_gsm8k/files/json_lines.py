@@ -1,4 +1,4 @@
-"""Append-only files of JSON objects, one per line."""
+"""Append-only files of JSON objects, one per line, and the reading of files with one object."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.errors import IntegrityError
+from grpo_gsm8k.errors import IntegrityError, UserError
 from grpo_gsm8k.files.aside import disk_full_named, write_atomically
 
 if TYPE_CHECKING:
@@ -71,15 +71,38 @@ class JsonLines:
     def _repair(self) -> int:
         content = self.path.read_bytes()
         good = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:good].splitlines(), start=1):
-            if not _is_object(line):
-                raise IntegrityError(f"{self.path}: line {number} is damaged: restore the file or delete that line")
+        _check_lines(self.path, content[:good].splitlines())
         torn = content[good:]
         if torn and _is_object(torn):  # only the newline is missing
             os.write(self._fd, b"\n")
             return 0
         os.ftruncate(self._fd, good)
         return len(torn)
+
+
+def read_json(path: Path) -> Any:
+    """Return the object or list in a file. Raises UserError that names a file that is cut short or damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict | list):
+        raise UserError(f"{path} is cut short or damaged: restore or delete the file")
+    return found
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects in a file without repairing it, and without a torn last line. Raises IntegrityError."""
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    _check_lines(path, lines)
+    return [json.loads(line) for line in lines]
+
+
+def _check_lines(path: Path, lines: list[bytes]) -> None:
+    for number, line in enumerate(lines, start=1):
+        if not _is_object(line):
+            raise IntegrityError(f"{path}: line {number} is damaged: restore the file or delete that line")
 
 
 def _is_object(line: bytes) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.learner.batching import Sample, rollout_sample
 from grpo_gsm8k.learner.schedules import Rates
 
@@ -94,7 +95,7 @@ def load(run: Path, step: int) -> tuple[UpdateRecord, Path]:
             f"step={step}: {run} has no record of it (recorded: {known or 'none'}): train with "
             "policy_gradient.record=true"
         )
-    values = json.loads((folder / "result.json").read_text())
+    values = read_json(folder / "result.json")
     samples, rewards_GN = load_batch(folder)
     record = UpdateRecord(
         values["version"], samples, rewards_GN, Rates(**values["rates"]), UpdateResult(**values["result"])

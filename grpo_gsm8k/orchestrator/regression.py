@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes_from_baseline
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.runtime.program import end_program, start_program
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class RegressionSuite:
             self._tracker.event("regression_suite_failed", version=job.version, exit_code=code, reason=reason)
             self._tracker.note(f"the regression suite of version {job.version} failed: {reason}")
             return
-        found = [Score(**line) for line in json.loads((job.folder / "scores.json").read_text(encoding="utf-8"))]
+        found = [Score(**line) for line in read_json(job.folder / "scores.json")]
         self._scores = [score for score in self._scores if score.model != _name(job.version)] + found
         compared = changes_from_baseline(self._scores, _name(0), self._settings.threshold)
         self._write(compared)
@@ -159,7 +160,7 @@ def _name(version: int) -> str:
 def _read(file: Path) -> list[Score]:
     if not file.is_file():
         return []
-    return [Score(**line) for line in json.loads(file.read_text(encoding="utf-8"))["scores"]]
+    return [Score(**line) for line in read_json(file)["scores"]]
 
 
 def _link(source: str, target: str) -> None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.config import DataConfig, PromptConfig
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.orchestrator import overrides
 from grpo_gsm8k.tracking import manifest, run_folder, saved_config
 from grpo_gsm8k.tracking.redaction import HIDDEN, plain, redact
+from grpo_gsm8k.tracking.tracker import OVER_BUDGET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +76,8 @@ def resumed_values(arguments: Sequence[str]) -> Values | None:
     """Return the values to resume a run with: its own, and what the arguments set explicitly; None for a new run.
 
     A group (`policy_gradient=ppo`) sets the keys in which its option differs from the one that the run was started
-    with. Raises UserError for a run that cannot be found or read.
+    with. After a stop by the budget, the budget is that of the arguments. Raises UserError for a run that cannot be
+    found or read.
     """
     if not any(f"{command}.resume_from" in overrides.keys_set(arguments) for command in TRAINING):
         return None
@@ -95,6 +98,8 @@ def resumed_values(arguments: Sequence[str]) -> Values | None:
     values = saved_config.complete(run, saved)
     given, keys = _explicit(arguments, manifest.earlier_arguments(run), command)
     hidden = [key for key in overrides.differing(given, values) if HIDDEN in str(overrides.value_at(values, key))]
+    if run.summary_json.is_file() and read_json(run.summary_json).get("status") == OVER_BUDGET:
+        keys += [key for key in overrides.all_keys() if key.startswith("budget.")]  # a spent budget would stop it again
     for key in (*hidden, *keys, *OF_THIS_START):
         overrides.set_value(values, key, overrides.value_at(given, key))
     folder = str(run.path) if spec == "latest" else spec  # `latest` may be another run by the time of the next lookup
@@ -171,7 +176,7 @@ def _refuse(changes: Sequence[SettingChange], run: RunFolder, config: Config) ->
 
 def _listed_files(file: Path) -> str:
     """Return a digest of the files that a manifest lists with their own digests."""
-    return _digest(json.loads(file.read_bytes())["files"])
+    return _digest(read_json(file)["files"])
 
 
 def _digest(value: object) -> str:

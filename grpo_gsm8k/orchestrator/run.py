@@ -86,7 +86,8 @@ def _exit_code(config: Config, run: RunFolder, outcome: Outcome) -> int:
 
     print(f"{'report':<18} {report_of_run(run.path)}")
     if outcome.over_budget:
-        print(f"{OVER_BUDGET}, after a checkpoint: continue with {config.command}.resume_from=latest", file=sys.stderr)
+        fix = f"continue with {config.command}.resume_from=latest and a new budget, or without one"
+        print(f"{OVER_BUDGET}, after a checkpoint: {fix}", file=sys.stderr)
         return EXIT_OVER_BUDGET
     return EXIT_REGRESSION if outcome.regressed else 0
 

@@ -14,6 +14,7 @@ import yaml
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.tracking.hardware import machine_facts, package_version, program_output
 from grpo_gsm8k.tracking.redaction import plain, redact, redact_arguments
 
@@ -34,14 +35,11 @@ def write_config(run: RunFolder, config: Mapping[str, Any]) -> None:
 
 def read_manifest(run: RunFolder) -> dict[str, Any] | None:
     """Return the manifest; None for a run without one. Raises UserError for a damaged file."""
-    try:
-        found = json.loads(run.manifest.read_bytes())
-    except FileNotFoundError:
+    if not run.manifest.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run.manifest} is cut short or damaged ({error}): restore or delete the file") from None
+    found = read_json(run.manifest)
     if not isinstance(found, dict) or not isinstance(found.get("resumes", []), list):
-        raise UserError(f"{run.manifest} is damaged: restore or delete the file")
+        raise UserError(f"{run.manifest} is cut short or damaged: restore or delete the file")
     return found
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from grpo_gsm8k.errors import DiskFullError, IntegrityError
-from grpo_gsm8k.files.json_lines import JsonLines
+from grpo_gsm8k.errors import DiskFullError, IntegrityError, UserError
+from grpo_gsm8k.files.json_lines import JsonLines, read_json, read_lines
 
 
 def test_json_lines_append_and_keep(tmp_path: Path) -> None:
@@ -63,3 +63,23 @@ def test_json_lines_without_space_stay_whole(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         signal.signal(signal.SIGXFSZ, previous)
     assert lines.path.read_bytes() == before
+
+
+def test_read_json_names_a_file_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    path.write_text('{"a": [1, 2]}\n')
+    assert read_json(path) == {"a": [1, 2]}
+    for size in range(13):
+        path.write_text('{"a": [1, 2]}'[:size])
+        with pytest.raises(UserError, match=r"summary\.json is cut short or damaged: restore"):
+            read_json(path)
+
+
+def test_read_lines_leaves_a_torn_last_line_out_and_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2')
+    assert read_lines(path) == [{"a": 1}]
+    assert path.read_text() == '{"a": 1}\n{"a": 2'
+    path.write_text('{"a"\n{"a": 2}\n')
+    with pytest.raises(IntegrityError, match="line 1 is damaged"):
+        read_lines(path)

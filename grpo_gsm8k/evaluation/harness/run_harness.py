@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_gsm8k.evaluation.harness.scores import Score, scores_of
 from grpo_gsm8k.evaluation.harness.server import served
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.runtime.engines import Engines
 
@@ -42,7 +43,7 @@ def run_harness(
             with _language_model(config, model_folder, run.logs) as lm:
                 for task in missing:
                     _run_task(config, model, task, lm, manager, files[model, task])
-    return [Score(**line) for file in files.values() for line in json.loads(file.read_text(encoding="utf-8"))]
+    return [Score(**line) for file in files.values() for line in read_json(file)]
 
 
 @contextlib.contextmanager
