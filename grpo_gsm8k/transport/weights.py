@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from grpo_gsm8k.errors import IntegrityError, WeightsError
+from grpo_gsm8k.errors import DiskFullError, IntegrityError, WeightsError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.transport.protocol import WeightsRef
@@ -63,7 +63,7 @@ def publish(
         with written_aside(final, private=True, sole_writer=True) as aside:
             write(aside)
             checksums.write_manifest(aside, {"version": version, "kind": kind, "canary": canary_fields})
-    except OSError as error:
+    except (OSError, DiskFullError) as error:
         raise WeightsError(f"weights version {version} could not be written to {root}: {error}") from error
     return WeightsRef(version, str(final))
 

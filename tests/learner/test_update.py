@@ -101,8 +101,8 @@ def gap_by_hand(policy: Policy, samples: list[Sample]) -> np.ndarray:
     gaps = []
     for s in samples:
         ids = torch.tensor([*s.prompt_ids, *s.completion_ids])[None]
-        with policy.inference():
-            logits = policy.model(ids, layout=None).logits[0].double()
+        with policy.inference(), policy.plain_attention() as model:
+            logits = model(ids).logits[0].double()
         rows = torch.log_softmax(logits, -1)[len(s.prompt_ids) - 1 : -1]
         logprobs = rows.gather(1, torch.tensor(s.completion_ids, dtype=torch.long)[:, None])[:, 0].numpy()
         gaps.append(np.abs(logprobs - s.behaviour_logprobs)[s.on_policy])
