@@ -15,8 +15,8 @@ from tests.learner.golden import GOLDEN, INSTRUCTIONS, SETTINGS, UPDATES
 REPO = Path(__file__).parent.parent.parent
 
 pytestmark = pytest.mark.slow
-# PPO's eight optimizer steps per update amplify the last bits, in which the vector math of an AMD processor differs from
-# that of the Intel one that recorded the curves, until a sampled token differs (update 7); then the data are others.
+# PPO's eight optimizer steps per update amplify the last bits, in which the vector math of an AMD processor differs
+# from that of the Intel one that recorded the curves, until a sampled token differs (update 7): other data from there.
 COMPARED = {"ppo": 6}
 
 
