@@ -9,7 +9,7 @@ engine runs, so the run stops.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,10 +89,12 @@ def probe_learner(policy: Policy, items: Sequence[Item], config: Config) -> Prob
 class EngineProbe:
     """Scores the sequences of the probe with the engine, and compares them when the answers arrive."""
 
-    def __init__(self, batch: ProbeBatch, client: Client, config: Config) -> None:
+    def __init__(self, policy: Policy, batch: ProbeBatch, client: Client, config: Config) -> None:
         """Nothing is sent yet."""
+        self._policy = policy
         self._batch = batch
         self._client = client
+        self._chunk = config.learner.logprob_chunk
         self._exact = config.actor.dtype == "float32" and config.learner.dtype == "float32"
         self._waiting: list[str] = []
         self._scores: list[np.ndarray] = []
@@ -104,8 +106,10 @@ class EngineProbe:
         return bool(self._waiting)
 
     def submit(self, version: int) -> None:
-        """Queue the sequences, pinned to `version`."""
+        """Queue the sequences, pinned to `version`, which the policy has now."""
         self._submitted = time.monotonic()
+        logprobs = _packed_logprobs(self._policy, self._batch.sequences, self._chunk)
+        self._batch = replace(self._batch, logprobs=logprobs)
         for index, sequence in enumerate(self._batch.sequences):
             request = _request(f"{self._client.incarnation}/probe/{index}", sequence, version)
             self._waiting.append(request.request_id)

@@ -147,7 +147,7 @@ def probe(policy: Policy, items: Sequence[Item], config: Config, client: Client)
         return None
     batch = probe_learner(policy, items, config)
     adapter = config.learner.lora.enabled and config.actor.lora == "adapter"
-    return None if adapter or config.actor.engine == "scripted" else EngineProbe(batch, client, config)
+    return None if adapter or config.actor.engine == "scripted" else EngineProbe(policy, batch, client, config)
 
 
 def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerSpec) -> None:

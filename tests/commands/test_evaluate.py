@@ -114,7 +114,7 @@ def test_two_models_are_compared_on_the_same_problems(prepared: Cli) -> None:
         ("eval.max_new_tokens=390", "actor.max_model_len"),
         ("eval.shots=100", "eval.shots=100"),
         ("eval.model_path=[embedded:tiny,embedded:tiny]", "eval.model_path"),
-        ("eval.temperatures=[-1.0]", "temperatures=[-1.0]"),
+        ("eval.temperatures=[-1.0]", "eval.temperatures.0: Input should be greater than or equal to 0"),
         ("eval.model_path=run:nothing", "run"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from grpo_gsm8k.algorithms.logprobs import OutputHead
 from grpo_gsm8k.errors import ModelMismatchError
@@ -92,7 +93,7 @@ class Engine:
 def test_the_engine_is_compared(mistral: Policy, error: float, stops: bool) -> None:
     batch = probe_learner(mistral, ITEMS, small_config())
     client: Any = Engine(batch.logprobs, error)
-    probe = EngineProbe(batch, client, small_config())
+    probe = EngineProbe(mistral, batch, client, small_config())
     probe.submit(0)
     assert all(request.pinned and request.score_prompt for request in client.queued)
     if stops:
@@ -101,3 +102,15 @@ def test_the_engine_is_compared(mistral: Policy, error: float, stops: bool) -> N
     else:
         probe.poll(wait=False)
         assert not probe.pending
+
+
+def test_the_engine_is_compared_with_the_weights_of_its_version(mistral: Policy) -> None:
+    """A resumed fine-tuning run publishes its first weights some updates after the probe of the learner."""
+    batch = probe_learner(mistral, ITEMS, small_config())
+    probe_of_start: Any = Engine(batch.logprobs, 0.0)
+    probe = EngineProbe(mistral, batch, probe_of_start, small_config())
+    with torch.no_grad():
+        mistral.model.model.embed_tokens.weight.mul_(1.1)
+    probe.submit(3)
+    with pytest.raises(ModelMismatchError):  # this engine still has the weights of the start
+        probe.poll(wait=True)
