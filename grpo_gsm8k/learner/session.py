@@ -117,8 +117,10 @@ class Session:
         checkpoint.prune(checkpoints, keep_last, self.validation.accuracy, self.validation.pending)
 
     def end(self, version: int) -> None:
-        """Finish the validations unless the run has to stop, and leave a checkpoint of `version`."""
+        """Finish parity probe and validations unless the run has to stop, and leave a checkpoint of `version`."""
         if not self.stop_requested:
+            if self.engine_probe is not None:
+                self.engine_probe.poll(wait=True)
             self.validation.wait()
         self.save(version)
         self.prune()

@@ -151,3 +151,8 @@ def test_refusals(prepared: Cli) -> None:
     missing = prepared.run(*SFT, "preprocess.folder=nothing")
     assert missing.returncode == 2
     assert missing.stderr.strip().endswith("run command=preprocess with the same settings first")
+
+
+def test_the_engine_was_compared_with_the_learner(whole_run: Path) -> None:
+    """Fine-tuning does not wait for the answers of the parity probe, but it does not end without them."""
+    assert "parity probe of the engine" in (whole_run / "logs" / "learner.log").read_text()
