@@ -126,7 +126,7 @@ def training(folder: Path, name: str, right: int) -> Path:
             {
                 "prompt_id": f"q{i:04d}",
                 "question": f"What is {i} + 1? " * 10,
-                "gold_number": str(i + 1),
+                "gold": str(i + 1),
                 "text": f"It is {i + 1}, and that is what was asked for. " * 10,
                 "extracted": str(i + 1),
                 "kind": "correct" if (i * 7 + right) % ITEMS < known else made.KINDS[i % 3],

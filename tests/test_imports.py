@@ -17,8 +17,8 @@ PACKAGE = REPO / "grpo_gsm8k"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up: a room may import those before it. A file in the package's root is a room, too.
 ROOMS = (
-    *("errors", "files", "grading", "config_keys", "config", "algorithms", "transport", "models", "data", "tiny"),
-    *("tracking", "actor", "learner", "runtime", "start_model"),
+    *("errors", "files", "children", "grading", "config_keys", "config", "algorithms", "transport", "models", "data"),
+    *("tiny", "tracking", "actor", "learner", "runtime", "start_model"),
     *("traces", "preflight", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
     *("orchestrator", "commands"),
 )

@@ -33,21 +33,21 @@ def check_stored(gold: str) -> None:
     """Raise ValueError unless a gold number has the form that prepared data contain: "1080", "-0.5"."""
     number = parse_number(gold, Locale.EN) if _STORED.fullmatch(gold) else None
     if number is None or canonical(number) != gold:
-        raise ValueError(f"gold_number {gold[:_SHOWN]!r} is not a canonical number such as 1080 or -0.5")
+        raise ValueError(f"gold {gold[:_SHOWN]!r} is not a canonical number such as 1080 or -0.5")
 
 
 def gold_of(row: Mapping[object, object], answer: str, notation: Notation | None) -> str:
-    """Return the stored form of a row's gold number: `gold_number`, or what follows `####` in the answer.
+    """Return the stored form of a row's gold number: `gold`, or what follows `####` in the answer.
 
     `notation`: None for a row of prepared data, whose gold number was compared with the answer before it was written.
     Raises ValueError with the reason.
     """
     if notation is None:
-        gold = row.get("gold_number")
+        gold = row.get("gold")
         check_stored(gold if isinstance(gold, str) else repr(gold))
         return str(gold)
-    if "gold_number" in row:
-        return gold_of_row(row["gold_number"], answer, notation)
+    if "gold" in row:
+        return gold_of_row(row["gold"], answer, notation)
     return gold_of_answer(answer, notation)
 
 
@@ -65,12 +65,12 @@ def gold_of_answer(answer: str, notation: Notation) -> str:
 
 
 def gold_of_row(value: object, answer: str, notation: Notation) -> str:
-    """Return the stored form of a row's `gold_number`. Raises ValueError if it contradicts the answer's `####`.
+    """Return the stored form of a row's `gold`. Raises ValueError if it contradicts the answer's `####`.
 
     A JSON number is exact. A text in the notation of the data or in the stored form is accepted; if these differ, the
     answer decides.
     """
-    what = f"gold_number {str(value)[:_SHOWN]!r}"
+    what = f"gold {str(value)[:_SHOWN]!r}"
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise ValueError(f"{what} is not a number")
     readings = _readings(value, notation)

@@ -1,15 +1,15 @@
-"""Problems, and JSONL files of them: one object `{"id", "question", "answer", "gold_number"}` per line."""
+"""Problems, and JSONL files of them: one object `{"id", "question", "answer", "gold", "extra"}` per line."""
 
 from __future__ import annotations
 
 import codecs
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.data.gold import ENGLISH, Notation, check_stored, gold_of
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.problem import Problem
+from grpo_gsm8k.grading.problem import Problem, with_current_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 def parse_problem(row: object, default_id: str, where: str, notation: Notation | None = ENGLISH) -> Problem:
-    """Validate one row. `id` and `gold_number` are optional; the default gold number follows `####` in the answer.
+    """Validate one row. `id` and `gold` are optional; the default gold number follows `####` in the answer.
 
     `notation` is that of the gold numbers; None for a row of `write_jsonl`, which has them in their stored form.
     Raises UserError that starts with `where` (file and line, or the source of the row).
     """
     if not isinstance(row, dict):
         raise UserError(f"{where}: a row must be an object with question and answer")
+    row = with_current_names(row)
     question, answer = text_of(row, "question", where), text_of(row, "answer", where)
     row_id = row.get("id", default_id)
     if not isinstance(row_id, str | int) or isinstance(row_id, bool) or not str(row_id).strip():
@@ -32,7 +33,7 @@ def parse_problem(row: object, default_id: str, where: str, notation: Notation |
         gold = gold_of(row, answer, notation)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
-    return Problem(str(row_id), question, answer, gold)
+    return Problem(str(row_id), question, answer, gold, row.get("extra") or {})
 
 
 def read_jsonl(path: Path, id_prefix: str, notation: Notation | None = ENGLISH) -> list[Problem]:
@@ -60,11 +61,16 @@ def write_jsonl(path: Path, problems: Iterable[Problem]) -> None:
     problems = list(problems)
     for problem in problems:
         try:
-            check_stored(problem.gold_number)
+            check_stored(problem.gold)
         except ValueError as error:
             raise UserError(f"problem {problem.id}: {error}") from None
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
+        file.writelines(json.dumps(_row(problem), ensure_ascii=False) + "\n" for problem in problems)
+
+
+def _row(problem: Problem) -> dict[str, Any]:
+    row = asdict(problem)
+    return row if row["extra"] else {key: value for key, value in row.items() if key != "extra"}
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[object, object]]]:

@@ -64,7 +64,7 @@ def worked_answer(problem: Problem, fmt: AnswerFormat, locale: Locale, calculato
     steps = (steps if marker else problem.answer).rstrip()
     if not calculator:
         steps = _CALCULATOR.sub("", steps)
-    return "\n".join(part for part in (steps, marked(problem.gold_number, fmt, locale)) if part)
+    return "\n".join(part for part in (steps, marked(problem.gold, fmt, locale)) if part)
 
 
 def read_texts(path: Path) -> list[TrainingText]:

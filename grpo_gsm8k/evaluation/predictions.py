@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.grading import answers, scoring
+from grpo_gsm8k.grading.problem import with_current_names
 from grpo_gsm8k.grading.punctuation import right_without_punctuation
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Prediction:
     item_id: str
     sample: int
     question: str
-    gold_number: str
+    gold: str
     text: str
     extracted: str | None
     number: str | None  # canonical
@@ -55,13 +56,11 @@ class Prediction:
 
 def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: PromptConfig) -> list[Prediction]:
     """Grade the completions of one question."""
-    gold = Decimal(question.problem.gold_number)
+    gold = Decimal(question.problem.gold)
     lines = []
     for sample, completion in enumerate(result.completions):
         text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-        grade = answers.grade(
-            text, question.problem.gold_number, prompt.answer_format, prompt.locale, prompt.reasoning_end
-        )
+        grade = answers.grade(text, question.problem.gold, prompt.answer_format, prompt.locale, prompt.reasoning_end)
         kind = scoring.classify(grade, completion.finish_reason == "length")
         wrong = kind in (scoring.ErrorKind.FORMAT, scoring.ErrorKind.LOGIC)
         unpunctuated = wrong and right_without_punctuation(grade.extracted, gold, prompt.locale)
@@ -108,7 +107,7 @@ def _question_fields(question: Question, sample: int) -> dict[str, Any]:
         "item_id": question.problem.id,
         "sample": sample,
         "question": question.problem.question,
-        "gold_number": question.problem.gold_number,
+        "gold": question.problem.gold,
     }
 
 
@@ -130,7 +129,7 @@ class PredictionFile:
 
     def predictions(self) -> list[Prediction]:
         """Return all lines so far."""
-        return [Prediction(**line) for line in self._file.records()]
+        return [Prediction(**with_current_names(line)) for line in self._file.records()]
 
     def finish(self, order: Mapping[Key, int]) -> list[Prediction]:
         """Sort the lines in the order of the questions, and close the file."""

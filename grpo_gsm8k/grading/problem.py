@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question and its worked answer. `gold_number` is canonical, in English notation: `1080`, `-0.5`."""
+    """A question and its worked answer.
+
+    `gold` is the gold answer in its stored form; a number is canonical, in English notation: `1080`, `-0.5`. `extra`
+    holds the other columns of the row, as JSON values.
+    """
 
     id: str
     question: str
     answer: str
-    gold_number: str
+    gold: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def with_current_names(record: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a record with the key `gold`, which files written before 2026-11-25 call `gold_number`."""
+    return {"gold" if key == "gold_number" else key: value for key, value in record.items()}

@@ -39,7 +39,7 @@ def _row(graded: GradedCompletion) -> dict[str, Any]:
     return {
         "prompt_id": graded.item.problem.id,
         "question": graded.item.problem.question,
-        "gold_number": graded.item.problem.gold_number,
+        "gold": graded.item.problem.gold,
         "text": graded.text,
         "extracted": graded.grade.extracted,
         "kind": str(graded.kind),

@@ -14,6 +14,7 @@ from grpo_gsm8k.transport.protocol import GenerateGroup, PromptUse, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.batching import Sample
@@ -81,6 +82,7 @@ class Rollouts:
         self._cursor = plan.cursor
         self._planned = {step: list(positions) for step, positions in plan.positions.items() if step >= start}
         self._kept: dict[int, list[int]] = {}  # positions that an update trains on
+        self._gradings: dict[int, Future[tuple[GradedCompletion, ...]]] = {}  # in progress, by position
 
     @property
     def plan(self) -> PromptPlan:
@@ -106,11 +108,10 @@ class Rollouts:
         wanted = self._pg.prompts_per_update
         groups: list[tuple[int, RolloutGroup]] = []
         while True:
-            for position in self._planned[step][len(groups) :]:
-                group = self._collect(step, position)
-                if group is None:
-                    return None
-                groups.append((position, group))
+            positions = self._planned[step][len(groups) :]
+            if not all(self._collect(step, position) for position in positions):
+                return None
+            groups += [(position, self._graded(position)) for position in positions]
             useful = [g for g in groups if not self._pg.active_sampling or not g[1].tied]
             missing = min(wanted - len(useful), self._pg.active_sampling - (len(groups) - wanted))
             if missing <= 0:
@@ -141,12 +142,16 @@ class Rollouts:
         """Number of extra prompts requested for update `step` so far."""
         return len(self._planned[step]) - self._pg.prompts_per_update
 
-    def _collect(self, step: int, position: int) -> RolloutGroup | None:
+    def _collect(self, step: int, position: int) -> bool:
+        """Wait for the completions of a prompt and start to grade them; False if the run has to stop."""
         result = self._client.take(self._request_id(step, position))
-        if result is None:
-            return None
+        if result is not None:
+            self._gradings[position] = self._task.start_grading(self._at(position)[1], result.completions)
+        return result is not None
+
+    def _graded(self, position: int) -> RolloutGroup:
         epoch, item = self._at(position)
-        return RolloutGroup(epoch, item, self._task.grade(item, result.completions))
+        return RolloutGroup(epoch, item, self._gradings.pop(position).result())
 
     def _advance(self, count: int) -> list[int]:
         positions = list(range(self._cursor, self._cursor + count))

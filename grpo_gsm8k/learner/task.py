@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,16 +87,19 @@ class Task:
             )
         return fitting
 
-    def grade(self, item: Item, completions: Sequence[Completion]) -> tuple[GradedCompletion, ...]:
-        """Decode, grade and score the completions of one prompt."""
+    def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
+        """Decode the completions of one prompt, and grade and score them; child processes may still be at it."""
         prompt = self._tokenizer.decode(item.prompt_ids.tolist(), skip_special_tokens=False)
-        return tuple(self._grade_one(item, prompt, completion) for completion in completions)
+        texts = [self._tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in completions]
+        done: Future[tuple[GradedCompletion, ...]] = Future()
+        graded = zip(completions, texts, strict=True)
+        done.set_result(tuple(self._grade_one(item, prompt, completion, text) for completion, text in graded))
+        return done
 
-    def _grade_one(self, item: Item, prompt: str, completion: Completion) -> GradedCompletion:
-        text = self._tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
+    def _grade_one(self, item: Item, prompt: str, completion: Completion, text: str) -> GradedCompletion:
         grade = answers.grade(
             text,
-            item.problem.gold_number,
+            item.problem.gold,
             self._prompt.answer_format,
             self._prompt.locale,
             self._prompt.reasoning_end,

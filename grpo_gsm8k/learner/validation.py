@@ -12,6 +12,7 @@ from grpo_gsm8k.transport.protocol import GenerateGroup, SamplingSpec, Validatio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Pending:
-    """One validation in progress: graded completions by item index."""
+    """One validation in progress: completions whose grading has started, by item index."""
 
     started: float
-    graded: dict[int, GradedCompletion] = field(default_factory=dict)
+    gradings: dict[int, Future[tuple[GradedCompletion, ...]]] = field(default_factory=dict)
 
 
 class Validation:
@@ -63,27 +64,27 @@ class Validation:
         for version in list(self._pending):
             pending = self._pending[version]
             for index, item in enumerate(self._items):
-                if index not in pending.graded:
+                if index not in pending.gradings:
                     result = self._client.take_ready(self._request_id(version, index))
                     if result is not None:
-                        (pending.graded[index],) = self._task.grade(item, result.completions)
-            if len(pending.graded) == len(self._items):
+                        pending.gradings[index] = self._task.start_grading(item, result.completions)
+            if len(pending.gradings) == len(self._items) and all(g.done() for g in pending.gradings.values()):
                 self._finish(version)
 
     def wait(self, at_most: int = 0) -> None:
         """Wait until at most `at_most` validations are in progress, or the run has to stop."""
         for version in list(self._pending)[: len(self._pending) - at_most]:
             for index, item in enumerate(self._items):
-                if index not in self._pending[version].graded:
+                if index not in self._pending[version].gradings:
                     result = self._client.take(self._request_id(version, index))
                     if result is None:
                         return
-                    (self._pending[version].graded[index],) = self._task.grade(item, result.completions)
+                    self._pending[version].gradings[index] = self._task.start_grading(item, result.completions)
             self._finish(version)
 
     def _finish(self, version: int) -> None:
         pending = self._pending.pop(version)
-        graded = [pending.graded[index] for index in range(len(self._items))]
+        graded = [g for index in range(len(self._items)) for g in pending.gradings[index].result()]
         versions = {span.version for g in graded for span in g.completion.version_spans}
         assert versions == {version}, f"validation of version {version} was generated with {sorted(versions)}"
         summary = scoring.summarize([g.graded for g in graded], self._config.seed)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.problem import with_current_names
 from grpo_gsm8k.report.material import Answer, AnswerSet, Key, Material, Pair, Run
 from grpo_gsm8k.report.pairs import compare_answers, correct_for_many
 from grpo_gsm8k.tracking import run_folder
@@ -21,8 +22,8 @@ from grpo_gsm8k.tracking.run_folder import RunFolder
 from grpo_gsm8k.tracking.summary import seconds_of_sessions, validations_of
 
 COMMANDS = ("policy_gradient", "sft", "eval")
-COLUMNS = ["prompt_id", "question", "gold_number", "text", "extracted", "kind"]
-PREDICTION_KEYS = {"model", "prompting", "temperature", "item_id", "question", "gold_number", "text", "kind"}
+COLUMNS = ["prompt_id", "question", "gold", "text", "extracted", "kind"]
+PREDICTION_KEYS = {"model", "prompting", "temperature", "item_id", "question", "gold", "text", "kind"}
 MAX_SHOWN = 12  # rows of the heat map, and bars of the kinds of answers
 MAX_PAIRS = 12
 START, BASELINE, MODELS = "start to end", "to the baseline", "models of one evaluation"
@@ -115,14 +116,19 @@ def read_run(folder: Path, name: str) -> Run:
 def validation_answers(run: Run, version: int, notes: list[str]) -> AnswerSet | None:
     """Return the answers of one validation; None, with a note, if they are unreadable."""
     try:
-        rows = pq.read_table(run.answers_path(version), columns=COLUMNS).to_pylist()
+        rows = [with_current_names(row) for row in _answer_rows(run.answers_path(version))]
     except (OSError, pa.ArrowException, KeyError) as error:
         notes.append(f"{run.name}: answers of version {version} are unreadable ({type(error).__name__})")
         return None
-    answers = [
-        Answer(r["prompt_id"], r["question"], r["gold_number"], r["text"], r["extracted"], r["kind"]) for r in rows
-    ]
+    answers = [Answer(r["prompt_id"], r["question"], r["gold"], r["text"], r["extracted"], r["kind"]) for r in rows]
     return _answer_set(label := f"{run.name}, update {version}", label, run, version, answers)
+
+
+def _answer_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the columns of COLUMNS, also under their older names; the token columns are larger by far."""
+    columns = [name for name in pq.read_schema(path).names if with_current_names({name: 0}).keys() <= set(COLUMNS)]
+    rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
+    return rows
 
 
 def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
@@ -130,7 +136,7 @@ def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
     groups: dict[tuple[str, str, float], list[Answer]] = {}
     for line in sorted(predictions(run, notes), key=lambda line: int(line.get("sample", 0))):
         setting = (str(line["model"]), str(line["prompting"]), float(line["temperature"]))
-        item_id, question, gold, text = (str(line[name]) for name in ("item_id", "question", "gold_number", "text"))
+        item_id, question, gold, text = (str(line[name]) for name in ("item_id", "question", "gold", "text"))
         answer = Answer(item_id, question, gold, text, line.get("extracted"), str(line["kind"]))
         groups.setdefault(setting, []).append(answer)
     order = [(str(r["model"]), str(r["prompting"]), float(r["temperature"])) for r in run.summary.get("results", [])]
@@ -144,7 +150,7 @@ def eval_answers(run: Run, notes: list[str]) -> list[AnswerSet]:
 
 def predictions(run: Run, notes: list[str]) -> list[dict[str, Any]]:
     """Return the complete lines of predictions.jsonl."""
-    lines = _json_lines(run.folder / "predictions.jsonl", notes)
+    lines = [with_current_names(line) for line in _json_lines(run.folder / "predictions.jsonl", notes)]
     complete = [line for line in lines if line.keys() >= PREDICTION_KEYS]
     if len(complete) < len(lines):
         notes.append(f"{run.name}: {len(lines) - len(complete)} incomplete lines of predictions.jsonl skipped")

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.runtime.parent_death import die_with
+from grpo_gsm8k.children.parent_death import die_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np  # noqa: F401 - before the channel opens: its thread unpickles arrays while this one imports
 
+from grpo_gsm8k.children.parent_death import die_with
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import refuse_link
-from grpo_gsm8k.runtime.parent_death import die_with
 from grpo_gsm8k.transport.channel import Channel
 from grpo_gsm8k.transport.protocol import Crashed
 

@@ -112,7 +112,7 @@ def _response(record: RawRecord, traces: TracesConfig, prompt: PromptConfig, rep
         if not body and traces.drop_empty:
             dropped.empty += 1
         elif (
-            not (graded := grade(response, record.gold_number, fmt, locale, prompt.reasoning_end)).well_formed
+            not (graded := grade(response, record.gold, fmt, locale, prompt.reasoning_end)).well_formed
             or graded.correct != record.correct
         ):
             dropped.unreadable += 1

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.grading.answers import canonical, grade
+from grpo_gsm8k.grading.problem import with_current_names
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import PromptConfig
@@ -50,7 +51,7 @@ class RawRecord:
     problem_id: str
     sample: int
     question: str
-    gold_number: str
+    gold: str
     reasoning: str | None
     text: str
     number: str | None  # canonical; None: no readable number at the configured marker
@@ -88,13 +89,13 @@ Producer = Callable[[Sequence[TraceSample], Deliver], str | None]
 def make_record(sample: TraceSample, answered: Answered, prompt: PromptConfig) -> RawRecord:
     """Grade an answer in the prompt's format, and combine it with its problem."""
     problem = sample.problem
-    graded = grade(answered.text, problem.gold_number, prompt.answer_format, prompt.locale, prompt.reasoning_end)
+    graded = grade(answered.text, problem.gold, prompt.answer_format, prompt.locale, prompt.reasoning_end)
     return RawRecord(
         id=sample.id,
         problem_id=problem.id,
         sample=sample.number,
         question=problem.question,
-        gold_number=problem.gold_number,
+        gold=problem.gold,
         reasoning=answered.reasoning,
         text=answered.text,
         number=None if graded.number is None else canonical(graded.number),
@@ -121,7 +122,7 @@ _ADAPTER = TypeAdapter(RawRecord)
 def from_json(line: dict[str, Any], where: str) -> RawRecord:
     """Convert a line to its record. Raises LabError that starts with `where`."""
     try:
-        return _ADAPTER.validate_python(line)
+        return _ADAPTER.validate_python(with_current_names(line))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

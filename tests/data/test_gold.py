@@ -43,16 +43,16 @@ def test_answers(answer, notation, gold):
 @pytest.mark.parametrize(
     ("row", "answer", "notation", "gold"),
     [
-        ({"gold_number": 13.2}, "x", TR, "13.2"),
-        ({"gold_number": 13200}, "#### 13.200", TR, "13200"),
-        ({"gold_number": "13200"}, "#### 13.200", TR, "13200"),
-        ({"gold_number": "13.200"}, "#### 13.200", TR, "13200"),
-        ({"gold_number": "13.2"}, "#### 13,2", TR, "13.2"),  # a prepared file as a source
-        ({"gold_number": "13,2"}, "#### 13,2", TR, "13.2"),
-        ({"gold_number": "13.200"}, "#### 13.200", EN_GIVEN, "13.2"),
-        ({"gold_number": "$1,080"}, "x", EN, "1080"),
-        ({"gold_number": 5000000}, "#### 5 million", EN, "5000000"),
-        ({"gold_number": 10**30}, "x", EN, "1" + "0" * 30),
+        ({"gold": 13.2}, "x", TR, "13.2"),
+        ({"gold": 13200}, "#### 13.200", TR, "13200"),
+        ({"gold": "13200"}, "#### 13.200", TR, "13200"),
+        ({"gold": "13.200"}, "#### 13.200", TR, "13200"),
+        ({"gold": "13.2"}, "#### 13,2", TR, "13.2"),  # a prepared file as a source
+        ({"gold": "13,2"}, "#### 13,2", TR, "13.2"),
+        ({"gold": "13.200"}, "#### 13.200", EN_GIVEN, "13.2"),
+        ({"gold": "$1,080"}, "x", EN, "1080"),
+        ({"gold": 5000000}, "#### 5 million", EN, "5000000"),
+        ({"gold": 10**30}, "x", EN, "1" + "0" * 30),
     ],
 )
 def test_rows(row, answer, notation, gold):
@@ -68,26 +68,26 @@ def test_rows(row, answer, notation, gold):
         ({}, "#### 1.8", TR, "but one in en: set data.locale=en"),
         ({}, "#### 5 million", EN, "is not one number"),
         ({}, "#### 5 bin", TR, "is not one number"),
-        ({"gold_number": "13.200"}, "x", EN, "set data.locale"),
-        ({"gold_number": "13.200"}, "x", TR, "write it as a JSON number"),
-        ({"gold_number": "13.200"}, "x", TR_GIVEN, "write it as a JSON number"),
-        ({"gold_number": "13.200"}, "#### 13.200", EN, "set data.locale"),
-        ({"gold_number": 7}, "#### 8", EN, "gold_number '7' contradicts the answer, which ends in '#### 8'"),
-        ({"gold_number": "13200"}, "#### 13.200", EN, "contradicts the answer, which ends in '#### 13.2'"),
-        ({"gold_number": "1/3"}, "x", EN, "no decimal form"),
-        ({"gold_number": "1/3"}, "#### 1/3", EN, "no decimal form"),
-        ({"gold_number": "9" * 41}, "x", EN, "is not one number"),
-        ({"gold_number": 1e300}, "x", EN, "is not one number"),
-        ({"gold_number": float("nan")}, "x", EN, "is not one number"),
-        ({"gold_number": True}, "x", EN, "is not a number"),
-        ({"gold_number": None}, "#### 1", EN, "is not a number"),
-        ({"gold_number": [1]}, "#### 1", EN, "is not a number"),
-        ({"gold_number": "1.50"}, "#### 1.5", None, "canonical"),
+        ({"gold": "13.200"}, "x", EN, "set data.locale"),
+        ({"gold": "13.200"}, "x", TR, "write it as a JSON number"),
+        ({"gold": "13.200"}, "x", TR_GIVEN, "write it as a JSON number"),
+        ({"gold": "13.200"}, "#### 13.200", EN, "set data.locale"),
+        ({"gold": 7}, "#### 8", EN, "gold '7' contradicts the answer, which ends in '#### 8'"),
+        ({"gold": "13200"}, "#### 13.200", EN, "contradicts the answer, which ends in '#### 13.2'"),
+        ({"gold": "1/3"}, "x", EN, "no decimal form"),
+        ({"gold": "1/3"}, "#### 1/3", EN, "no decimal form"),
+        ({"gold": "9" * 41}, "x", EN, "is not one number"),
+        ({"gold": 1e300}, "x", EN, "is not one number"),
+        ({"gold": float("nan")}, "x", EN, "is not one number"),
+        ({"gold": True}, "x", EN, "is not a number"),
+        ({"gold": None}, "#### 1", EN, "is not a number"),
+        ({"gold": [1]}, "#### 1", EN, "is not a number"),
+        ({"gold": "1.50"}, "#### 1.5", None, "canonical"),
         ({}, "#### 1.5", None, "canonical"),
     ],
 )
 def test_refused(row, answer, notation, reason):
-    with pytest.raises(ValueError, match=r"gold_number|####") as caught:
+    with pytest.raises(ValueError, match=r"gold|####") as caught:
         gold_of(row, answer, notation)
     assert reason in str(caught.value)
 
@@ -115,12 +115,12 @@ def test_whatever_is_accepted_is_stored_and_read_back(tmp_path: Path, notation: 
     write_jsonl(tmp_path / "a.jsonl", problems)
     assert read_jsonl(tmp_path / "a.jsonl", "x", notation=None) == problems
     assert read_jsonl(tmp_path / "a.jsonl", "x", notation) == problems
-    assert [Decimal(p.gold_number) for p in problems[:304]] == numbers()
+    assert [Decimal(p.gold) for p in problems[:304]] == numbers()
 
 
 @pytest.mark.parametrize("gold", ["1/3", "1.50", "1,080", "", "nan", "1e5", "+1", "-0", "9" * 41, " 1"])
 def test_what_cannot_be_read_is_not_written(tmp_path: Path, gold: str) -> None:
-    with pytest.raises(UserError, match=r"problem a: gold_number .* is not a canonical number"):
+    with pytest.raises(UserError, match=r"problem a: gold .* is not a canonical number"):
         write_jsonl(tmp_path / "a.jsonl", [Problem("a", "?", "x", gold)])
     assert not (tmp_path / "a.jsonl").exists()
     assert gold != canonical(Decimal(1))
@@ -138,13 +138,13 @@ def turkish(tmp_path, rows, data_config):
 def test_the_notation_of_the_data_is_that_of_the_prompt_or_its_own(turkish, tmp_path):
     folder = ensure(turkish, tmp_path / "a", Locale.TR)
     (problem,) = load_split(folder, "test")
-    assert problem.gold_number == "13200"
-    assert grade("#### 13.200", problem.gold_number, AnswerFormat.HASH, Locale.TR).correct
+    assert problem.gold == "13200"
+    assert grade("#### 13.200", problem.gold, AnswerFormat.HASH, Locale.TR).correct
     with pytest.raises(UserError, match=r"train\.jsonl:1: '1\.200' after '####' is 1\.2 in notation en and 1200 in tr"):
         ensure(turkish, tmp_path / "b", Locale.EN)
     english = turkish.model_copy(update={"locale": Locale.EN})
     (problem,) = load_split(ensure(english, tmp_path / "b", Locale.TR), "test")
-    assert problem.gold_number == "13.2"
+    assert problem.gold == "13.2"
 
 
 def test_another_notation_is_noticed(turkish, tmp_path):

@@ -61,7 +61,7 @@ def test_hub(snapshot, data_config, name):
     source = load_source(data_config(source="hub", name=name))
     assert [problem.id for problem in source.train] == ["train-00000", "train-00001", "train-00002"]
     assert source.test[1].question == f"{name} test 1?"
-    assert source.test[1].gold_number == "2000"
+    assert source.test[1].gold == "2000"
     [(repo_id, options)] = snapshot
     assert (repo_id, options["repo_type"]) == ("openai/gsm8k", "dataset")
     assert options["revision"] == "e53f048856ff4f594e959d75785d2c2d37b678ee"
@@ -114,10 +114,10 @@ def test_reasoning_gym_gold_is_right(data_config):
     source = load_source(data_config(**DEMO, params=PARAMS, train_size=200))
     for problem in source.train:
         terms = problem.question.removesuffix("=").partition(":")[2].replace("- ", "-").replace("+ ", "").split()
-        assert int(problem.gold_number) == sum(int(term) for term in terms)
+        assert int(problem.gold) == sum(int(term) for term in terms)
         *steps, last = problem.answer.split("\n")
-        assert last == f"#### {problem.gold_number}"
-        assert steps[-1].endswith(f"={problem.gold_number}")
+        assert last == f"#### {problem.gold}"
+        assert steps[-1].endswith(f"={problem.gold}")
         for step in steps:
             left, right = step.split("=")
             total = int(re.match(r"-?\d+", left)[0])

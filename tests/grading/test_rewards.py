@@ -48,7 +48,7 @@ def test_no_length_penalty() -> None:
 
 def test_a_part_sees_the_problem_and_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     def shows_the_question(item: RewardInput) -> float:
-        return float(item.problem.question in item.prompt and item.problem.gold_number == "18")
+        return float(item.problem.question in item.prompt and item.problem.gold == "18")
 
     monkeypatch.setitem(rewards.REWARD_PARTS, "question", shows_the_question)
     assert score(_item("#### 18"), {"question": 1.0}).total == 1.0

@@ -95,7 +95,7 @@ def rollout(model: Any, task: Task, items: list[Item], version: int, limit: int)
     ids_SR, logprobs_SR = torch.stack(tokens, 1).numpy(), torch.stack(logprobs, 1).numpy()
     completions = [_completion(*row, task.stop_token_ids, version) for row in zip(ids_SR, logprobs_SR, strict=True)]
     return [
-        RolloutGroup(0, item, task.grade(item, completions[i * GROUP : (i + 1) * GROUP]))
+        RolloutGroup(0, item, task.start_grading(item, completions[i * GROUP : (i + 1) * GROUP]).result())
         for i, item in enumerate(items)
     ]
 

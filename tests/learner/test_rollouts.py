@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,10 @@ class Net:
     def record_span(self, name: str, version: int) -> float:
         return 0.0
 
-    def grade(self, item: Item, completions: Sequence[Completion]) -> tuple[GradedCompletion, ...]:
-        return tuple(self._graded(item, completion, float(i % 2)) for i, completion in enumerate(completions))
+    def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
+        done: Future[tuple[GradedCompletion, ...]] = Future()
+        done.set_result(tuple(self._graded(item, c, float(i % 2)) for i, c in enumerate(completions)))
+        return done
 
     def _graded(self, item: Item, completion: Completion, reward: float) -> GradedCompletion:
         total = 1.0 if item.problem.id in self.tied else reward

@@ -64,7 +64,7 @@ def answers(path: Path, right: int) -> None:
         {
             "prompt_id": f"q{i:02d}",
             "question": f"What is {i} + 1?",
-            "gold_number": str(i + 1),
+            "gold": str(i + 1),
             "text": f"It is {i + 1}. #### {i + 1}" if i < right else f"apples {EVIL[:-1]}",
             "extracted": str(i + 1) if i < right else None,
             "kind": "correct" if i < right else KINDS[i % 3],
@@ -89,7 +89,7 @@ def evaluation(runs: Path, name: str = "eval", samples: int = 1) -> Path:
             )
             for i in range(20):
                 answered = {"text": EVIL, "extracted": None, "kind": "correct" if i < right else "format", "tokens": 5}
-                item = {"item_id": f"q{i:02d}", "question": f"What is {i} + 1?", "gold_number": str(i + 1)}
+                item = {"item_id": f"q{i:02d}", "question": f"What is {i} + 1?", "gold": str(i + 1)}
                 lines += [{**asked, **item, **answered, "sample": sample} for sample in range(samples)]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"model": "tor')
     compared = {"a": "owner/small", "b": "big", "difference": 0.6, "ci_low": 0.4, "ci_high": 0.8, "p": 1e-5}
