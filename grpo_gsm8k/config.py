@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from grpo_gsm8k.config_keys import dotted_keys, unknown_key
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale
+from grpo_gsm8k.grading.answers import AnswerFormat, AnswerKind, Locale
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -90,6 +90,9 @@ class PromptConfig(Section):
     text: str
     chat: bool
     answer_format: AnswerFormat
+    answer_kind: AnswerKind = AnswerKind.NUMBER
+    answer_tag: str | None = None
+    answer_pattern: str | None = None
     locale: Locale
     reasoning_end: Annotated[str, Field(min_length=1)] | None = None
 

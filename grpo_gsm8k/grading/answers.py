@@ -39,6 +39,15 @@ class AnswerFormat(StrEnum):
     LAST_NUMBER = "last_number"
 
 
+class AnswerKind(StrEnum):
+    """What a final answer is: a number, a mathematical expression, the letter of a choice, or a text."""
+
+    NUMBER = "number"
+    EXPRESSION = "expression"
+    CHOICE = "choice"
+    TEXT = "text"
+
+
 class Locale(StrEnum):
     """Notation of numbers: `1,234.5` in English, `1.234,5` in Turkish."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.transport.protocol import Completion
+
+
+GRADING_THREADS = 4  # they wait for child processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Task:
         self._limit = config.training.max_new_tokens
         self._penalty_buffer = max(1, round(pg.overlong_buffer * self._limit)) if pg.overlong == "penalty" else 0
         self._room = config.actor.max_model_len - self._limit
+        self._threads = ThreadPoolExecutor(GRADING_THREADS) if _needs_children(config) else None
 
     def items(self, problems: Sequence[Problem]) -> tuple[list[Item], list[Item]]:
         """Encode all prompts; returns those that leave room for a completion, and those that are too long for it."""
@@ -91,26 +95,50 @@ class Task:
         """Decode the completions of one prompt, and grade and score them; child processes may still be at it."""
         prompt = self._tokenizer.decode(item.prompt_ids.tolist(), skip_special_tokens=False)
         texts = [self._tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in completions]
+        if self._threads is not None:
+            return self._threads.submit(self._grade_group, item, prompt, completions, texts)
         done: Future[tuple[GradedCompletion, ...]] = Future()
-        graded = zip(completions, texts, strict=True)
-        done.set_result(tuple(self._grade_one(item, prompt, completion, text) for completion, text in graded))
+        done.set_result(self._grade_group(item, prompt, completions, texts))
         return done
 
-    def _grade_one(self, item: Item, prompt: str, completion: Completion, text: str) -> GradedCompletion:
-        grade = answers.grade(
-            text,
-            item.problem.gold,
-            self._prompt.answer_format,
-            self._prompt.locale,
-            self._prompt.reasoning_end,
+    def _grade_group(
+        self, item: Item, prompt: str, completions: Sequence[Completion], texts: Sequence[str]
+    ) -> tuple[GradedCompletion, ...]:
+        grades = self._grades(item, texts)
+        scores = self._scores(item, prompt, completions, texts, grades)
+        return tuple(
+            GradedCompletion(item, c, text, grade, score, scoring.classify(grade, c.finish_reason == "length"))
+            for c, text, grade, score in zip(completions, texts, grades, scores, strict=True)
         )
-        truncated = completion.finish_reason == "length"
-        reward = rewards.score(rewards.RewardInput(item.problem, prompt, text, grade, truncated), self._weights)
-        if self._penalty_buffer:
-            penalty = overlong_penalty(len(completion.token_ids), self._limit, self._penalty_buffer)
-            reward = reward.plus("overlong", penalty)
-        return GradedCompletion(item, completion, text, grade, reward, scoring.classify(grade, truncated))
+
+    def _grades(self, item: Item, texts: Sequence[str]) -> list[answers.Grade]:
+        prompt = self._prompt
+        fmt, locale, end = prompt.answer_format, prompt.locale, prompt.reasoning_end
+        return [answers.grade(text, item.problem.gold, fmt, locale, end) for text in texts]
+
+    def _scores(
+        self,
+        item: Item,
+        prompt: str,
+        completions: Sequence[Completion],
+        texts: Sequence[str],
+        grades: Sequence[answers.Grade],
+    ) -> list[rewards.RewardScore]:
+        scores = []
+        for completion, text, grade in zip(completions, texts, grades, strict=True):
+            truncated = completion.finish_reason == "length"
+            reward = rewards.score(rewards.RewardInput(item.problem, prompt, text, grade, truncated), self._weights)
+            if self._penalty_buffer:
+                penalty = overlong_penalty(len(completion.token_ids), self._limit, self._penalty_buffer)
+                reward = reward.plus("overlong", penalty)
+            scores.append(reward)
+        return scores
 
     @property
     def _fix(self) -> str:
         return f"raise actor.max_model_len or lower {self._command}.max_new_tokens"
+
+
+def _needs_children(config: Config) -> bool:
+    """Whether grading waits for child processes, so that it belongs in threads."""
+    return config.prompt.answer_kind is answers.AnswerKind.EXPRESSION
