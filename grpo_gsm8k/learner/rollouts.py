@@ -151,7 +151,7 @@ class Rollouts:
 
     def _graded(self, position: int) -> RolloutGroup:
         epoch, item = self._at(position)
-        return RolloutGroup(epoch, item, self._gradings.pop(position).result())
+        return RolloutGroup(epoch, item, self._client.wait_for(self._gradings.pop(position)))
 
     def _advance(self, count: int) -> list[int]:
         positions = list(range(self._cursor, self._cursor + count))
