@@ -30,8 +30,9 @@ class RewardsFiles:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each file, for the manifest."""
-        return {f"rewards file {name}": hashlib.sha256(data).hexdigest() for name, data in self.contents.items()}
+        """Names and SHA-256 of the files, for the manifest; one entry, so that a renamed file is a change, too."""
+        hashes = [f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in self.contents.items()]
+        return {"rewards files": ", ".join(hashes)} if hashes else {}
 
     def copy_to(self, run: RunFolder) -> None:
         """Write the copies that the run uses."""
