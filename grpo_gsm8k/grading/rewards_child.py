@@ -57,8 +57,8 @@ def _encode_grade(grade: Grade) -> dict[str, Any]:
 
 
 def _decode_grade(fields: dict[str, Any]) -> Grade:
-    number = fields["number"]
-    return Grade(**{**fields, "number": None if number is None else Decimal(number)})
+    number = fields.get("number")
+    return Grade(**fields if number is None else {**fields, "number": Decimal(number)})
 
 
 @dataclass(frozen=True)

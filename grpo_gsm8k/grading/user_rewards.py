@@ -124,7 +124,8 @@ class UserRewards:
             result.values.update(answer["values"])
         return result
 
-    def _call(self, parts: Sequence[str], items: Sequence[RewardInput]) -> Any:
+    def _call(self, parts: Sequence[str], items: Sequence[RewardInput], again: bool = True) -> Any:
+        """Return the child's answer. `again`: try once more if the child had ended while it was idle."""
         with tempfile.NamedTemporaryFile(prefix="rewards_progress_") as progress:
             request = encode_group(parts, items, progress.name, stop=self._limits.on_error == "stop")
             try:
@@ -133,6 +134,8 @@ class UserRewards:
                 at = progress.read().split()
                 if error.kind == "start":
                     raise _not_loaded(error) from None
+                if not at and again and error.kind == "exit":
+                    return self._call(parts, items, again=False)
                 if not at:
                     raise UserError(f"{_KEY}: {_reason(error)} before any function was called") from None
                 raise _Killed(int(at[0]), int(at[1]), _reason(error)) from None

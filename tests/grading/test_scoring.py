@@ -42,7 +42,8 @@ def test_classify(text: str, truncated: bool, kind: ErrorKind) -> None:
 @pytest.mark.parametrize(("text", "truncated"), list(product(TEXTS, [False, True])))
 def test_correct_reward_and_accuracy_agree(text: str, truncated: bool) -> None:
     verdict = grade(text, "18", AnswerFormat.HASH, Locale.EN)
-    paid = correct_reward(RewardInput(Problem("1", "q", "#### 18", "18"), "q", text, verdict, truncated))
+    reason = "length" if truncated else "stop"
+    paid = correct_reward(RewardInput(Problem("1", "q", "#### 18", "18"), "q", text, (), reason, verdict))
     assert paid == float(classify(verdict, truncated) == ErrorKind.CORRECT)
 
 

@@ -166,6 +166,12 @@ def test_failures_that_count_as_zero(opened: Open) -> None:
     assert rewards.score(["hides_memory_errors"], inputs("a")).values == {"hides_memory_errors": [0.5]}
 
 
+def test_a_child_that_ended_while_idle_is_replaced(opened: Open) -> None:
+    rewards = opened()
+    psutil.Process(int(rewards.score(["pid"], inputs("a")).values["pid"][0])).kill()
+    assert rewards.score(["good"], inputs("abc")).values == {"good": [3.0]}
+
+
 def test_chance_depends_on_the_group_alone(opened: Open) -> None:
     one, other = opened(), opened()
     first = [one.score(["chance"], inputs(*texts)).values["chance"] for texts in ("ab", "cd")]
