@@ -5,10 +5,20 @@ The docstring of a section and the bounds of its fields appear in docs/configura
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from grpo_gsm8k.config_keys import dotted_keys, unknown_key
 from grpo_gsm8k.errors import UserError
@@ -16,6 +26,16 @@ from grpo_gsm8k.grading.answers import AnswerFormat, AnswerKind, Locale
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+RANDOM = re.compile(r"random:([1-9]\d*)")
+
+
+def _item_limit(value: object) -> object:
+    """Refuse other texts with one message instead of one per alternative."""
+    if isinstance(value, bool) or (isinstance(value, str) and not RANDOM.fullmatch(value)):
+        raise ValueError(f"{value!r}: give a number N for the first N, or random:N for N drawn by the seed")
+    return value
+
 
 MIN_TEMPERATURE = 0.01  # vLLM replaces lower temperatures above 0 by this one
 Dtype = Literal["float32", "bfloat16"]
@@ -25,6 +45,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**23)]
 Cores = list[Annotated[int, Field(ge=0)]]
 Temperature = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+ItemLimit = Annotated[  # the first N items, or N drawn by the seed
+    Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^random:[1-9]\d*$")],
+    BeforeValidator(_item_limit),
+]
+Prompting = Literal["zero_shot", "zero_shot_bare", "one_shot", "one_shot_bare", "few_shot", "few_shot_bare"]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # cannot leave its parent folder
 
 
@@ -95,6 +120,7 @@ class PromptConfig(Section):
     answer_pattern: str | None = None
     locale: Locale
     reasoning_end: Annotated[str, Field(min_length=1)] | None = None
+    instruction: str = ""
 
     @model_validator(mode="after")
     def _check_question(self) -> Self:
@@ -244,7 +270,7 @@ class SftConfig(Section):
     warmup_updates: int = Field(ge=0)
     max_new_tokens: int = Field(ge=1)
     eval_every: int = Field(ge=1)
-    eval_limit: int | None = Field(ge=1)
+    eval_limit: ItemLimit | None
     patience: int | None = Field(ge=1)
     save_every: int = Field(ge=1)
     keep_last: int = Field(ge=1)
@@ -377,7 +403,7 @@ class PolicyGradientConfig(Section):
     max_staleness: int = Field(ge=0)
     rewards: dict[str, float]
     eval_every: int = Field(ge=1)
-    eval_limit: int | None = Field(ge=1)
+    eval_limit: ItemLimit | None
     regression_suite: RegressionSuiteConfig
     save_every: int = Field(ge=1)
     keep_last: int = Field(ge=1)
@@ -479,11 +505,10 @@ class EvalConfig(Section):
     fail_on_regression: bool
     data_path: Path | None
     split: Literal["val", "test"]
-    limit: int | None = Field(ge=1)
-    prompting: list[Literal["zero_shot", "zero_shot_bare", "one_shot", "one_shot_bare", "few_shot"]] = Field(
-        min_length=1
-    )
+    limit: ItemLimit | None
+    prompting: list[Prompting] = Field(min_length=1)
     shots: int = Field(ge=1)
+    examples_file: Path | None = None
     temperatures: list[Temperature] = Field(min_length=1)
     samples: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
@@ -516,6 +541,19 @@ class EvalConfig(Section):
             raise ValueError(
                 f"temperatures={self.temperatures}: eval.suite=generate takes one, such as eval.temperatures=[0.7]"
             )
+        if self.suite == "generate" and isinstance(self.limit, str):
+            raise ValueError(f"limit={self.limit}: eval.suite=generate takes the first lines only: set eval.limit=N")
+        return self
+
+    @model_validator(mode="after")
+    def _check_examples(self) -> Self:
+        """Refuse repeated ways of prompting, and examples that no way uses."""
+        if len(set(self.prompting)) < len(self.prompting):
+            raise ValueError(f"prompting={self.prompting}: give distinct ways")
+        unused = self.suite == "generate" or all(way.startswith("zero_shot") for way in self.prompting)
+        if self.examples_file is not None and unused:
+            ways = "eval.suite=generate" if self.suite == "generate" else f"eval.prompting={self.prompting}"
+            raise ValueError(f"examples_file has no effect with {ways}: add one_shot or few_shot, or set it to null")
         return self
 
 

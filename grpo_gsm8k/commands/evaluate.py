@@ -7,10 +7,11 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.errors import EXIT_REGRESSION
+from grpo_gsm8k.errors import EXIT_REGRESSION, UserError
 from grpo_gsm8k.evaluation import accuracy
 from grpo_gsm8k.evaluation.harness import scores
 from grpo_gsm8k.evaluation.harness.tasks import task_list, task_manager, wants_gsm8k
+from grpo_gsm8k.evaluation.predictions import FILE
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run
 from grpo_gsm8k.files.aside import write_atomically
 
@@ -36,9 +37,10 @@ def evaluate_models(config: Config) -> int:
 
     folders = {name: model_folder(config, path) for name, path in named_models(config).items()}
     tasks = task_list(config.eval)
+    _check_settings_of_suites(config, bool(tasks.names))
     manager = task_manager(tasks) if tasks.names else None  # unknown names fail before an engine starts
     plan = accuracy.plan_evaluation(config, folders) if wants_gsm8k(config.eval) else None
-    with open_run(config, accuracy.FILE if plan else LM_EVAL) as run:
+    with open_run(config, FILE if plan else LM_EVAL) as run:
         started = time.monotonic()
         measured = accuracy.measure(config, plan, folders, run) if plan else None
         found = run_harness(config, tasks, manager, folders, run) if tasks.names else []
@@ -46,6 +48,14 @@ def evaluate_models(config: Config) -> int:
         regressions = write_results(config, run, measured, found, seconds)
         print(f"report      {report_of_run(run.path)}")
     return EXIT_REGRESSION if regressions and config.eval.fail_on_regression else 0
+
+
+def _check_settings_of_suites(config: Config, lm_eval: bool) -> None:
+    """Raise UserError for settings that lm-eval tasks cannot follow."""
+    if lm_eval and isinstance(config.eval.limit, str):
+        raise UserError(f"eval.limit={config.eval.limit}: lm-eval tasks take the first problems only: set eval.limit=N")
+    if config.eval.examples_file is not None and not wants_gsm8k(config.eval):
+        raise UserError(f"eval.examples_file has no effect with eval.eval_suites={config.eval.eval_suites}: drop it")
 
 
 def write_results(

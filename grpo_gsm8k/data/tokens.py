@@ -103,7 +103,9 @@ def check_made_for(folder: Path, manifest: Mapping[str, Any], tokenizer: Any, pr
             f"{folder} was made with a tokenizer other than that of model.path: run command=preprocess with this model"
         )
     wanted = prompt.model_dump(mode="json")
-    for key, value in manifest["prompt"].items():
+    # An older folder has no value for a newer key; it was made with that key's default.
+    defaults = {key: field.default for key, field in type(prompt).model_fields.items() if not field.is_required()}
+    for key, value in (defaults | manifest["prompt"]).items():
         if wanted.get(key) != value:
             raise UserError(
                 f"{folder} was made with prompt.{key}={value!r}, now prompt.{key}={wanted.get(key)!r}: run "

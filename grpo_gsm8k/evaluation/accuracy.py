@@ -10,9 +10,10 @@ from grpo_gsm8k.data.gold import Notation
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.chosen_items import chosen, save
 from grpo_gsm8k.evaluation.diagnostics import diagnose_completions, find_contamination
-from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
-from grpo_gsm8k.evaluation.prompting import BARE, repeats
+from grpo_gsm8k.evaluation.predictions import FILE, PredictionFile, graded, refused
+from grpo_gsm8k.evaluation.prompting import BARE, repeats, worked_examples
 from grpo_gsm8k.evaluation.requests import Question, questions
 from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, compare_models, results_table, summarize_setting
 from grpo_gsm8k.evaluation.runner import run_requests
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import GroupResult
-
-FILE = "predictions.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +59,17 @@ def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPl
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
     for way in repeats(config.eval.prompting, config.prompt):
-        print(f"note: prompt={config.prompt.name} has no system prompt: {way} equals {way.removesuffix(BARE)}")
+        same = f"{way} equals {way.removesuffix(BARE)}"
+        print(f"note: prompt={config.prompt.name} has neither prompt.system nor prompt.instruction: {same}")
     data = ensure(config.data, config.artifacts, config.prompt.locale)
     problems = evaluated_problems(config, load_split(data, config.eval.split))
     train = load_split(data, "train")
+    examples = worked_examples(config, train, problems)
     by_model: dict[str, list[Question]] = {}
     for name, folder in folders.items():
         tokenizer = AutoTokenizer.from_pretrained(folder)
         by_model[name] = questions(
-            config, name, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat), problems, train
+            config, name, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat), problems, examples
         )
     return EvaluationPlan(problems, train, by_model)
 
@@ -77,6 +78,7 @@ def measure(config: Config, plan: EvaluationPlan, folders: Mapping[str, Path], r
     """Generate and grade all completions that an earlier session did not finish, and summarize."""
     all_questions = [question for per_model in plan.questions.values() for question in per_model]
     _write_prompts(run.path / "prompts.jsonl", all_questions)
+    save(run, plan.problems)
     file = PredictionFile(run.path / FILE, {q.key: q.request.n for q in all_questions})
     for name, folder in folders.items():
         _run_unfinished(config, folder, plan.questions[name], file, run)
@@ -113,7 +115,7 @@ def format_accuracy(measured: Measured) -> str:
 
 
 def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
-    """Return the first `limit` problems of the file or the split. Raises UserError if there are none."""
+    """Return the problems of the file or the split that are evaluated. Raises UserError if there are none."""
     path = config.eval.data_path
     locale = config.data.locale
     notation = Notation(locale or config.prompt.locale, given=locale is not None)
@@ -122,14 +124,23 @@ def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
         raise UserError(f"eval.data_path={path} has no problems: write lines of question and answer")
     if not problems:
         raise UserError(f"eval.split={config.eval.split} has no problems: set data.test_size or eval.split=val")
-    return problems[: config.eval.limit]
+    return chosen(config, problems)
 
 
 def _write_prompts(path: Path, asked: Sequence[Question]) -> None:
-    """Write the exact prompts, one line for all temperatures."""
+    """Write the exact prompts, one line for all temperatures.
+
+    Raises UserError if a resumed run has different ones, which invalidate its answers.
+    """
     lines = {(q.model, q.prompting, q.problem.id): q.prompt for q in asked}
     rows = ({"model": m, "prompting": p, "item_id": i, "prompt": text} for (m, p, i), text in lines.items())
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.is_file() and path.read_text(encoding="utf-8") != content:
+        raise UserError(
+            f"data, eval.examples_file or prompt no longer give the prompts in {path}: restore them, or start without "
+            "eval.resume_from"
+        )
+    write_atomically(path, content)
 
 
 def _run_unfinished(

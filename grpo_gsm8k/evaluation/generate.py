@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.problems import json_objects, text_of
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
@@ -75,7 +76,7 @@ def generate(config: Config) -> int:
     if len(models) > 1:
         raise UserError(f"eval.model_path={list(models)}: eval.suite=generate takes one model")
     ((name, path),) = models.items()
-    lines = read_lines(config.eval.input_path)[: config.eval.limit]
+    lines = limited(read_lines(config.eval.input_path), config.eval.limit, config.seed, "eval.limit")
     folder = model_folder(config, path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     requests = _requests(config, lines, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat))
@@ -121,7 +122,7 @@ def _requests(
     config: Config, lines: Sequence[InputLine], tokenizer: Any, stops: tuple[int, ...]
 ) -> list[GenerateGroup]:
     (temperature,) = config.eval.temperatures
-    verbatim = config.prompt.model_copy(update={"system": "", "text": "{question}"})
+    verbatim = config.prompt.model_copy(update={"system": "", "instruction": "", "text": "{question}"})
     room = config.actor.max_model_len - config.eval.max_new_tokens
     made: list[GenerateGroup] = []
     for index, line in enumerate(lines):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.evaluation.requests import Question
     from grpo_gsm8k.transport.protocol import Failed, GroupResult
 
+FILE = "predictions.jsonl"
 Key = tuple[str, str, float, str]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.prompting import BARE, shots_of, without_instruction
+from grpo_gsm8k.evaluation.prompting import BARE, shot_count, without_instruction
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.transport.protocol import GenerateGroup, SamplingSpec
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.data.prompts import Shot
     from grpo_gsm8k.grading.problem import Problem
 
 
@@ -41,13 +42,16 @@ def questions(
     tokenizer: Any,
     stops: tuple[int, ...],
     evaluated: Sequence[Problem],
-    train: Sequence[Problem],
+    examples: tuple[Shot, ...],
 ) -> list[Question]:
-    """Build all questions for one model. Raises UserError for a prompt that leaves too few tokens for an answer."""
+    """Build all questions for one model; a prompting variant shows the first ones of `examples`.
+
+    Raises UserError for a prompt that leaves too few tokens for an answer.
+    """
     made: list[Question] = []
     for prompting in config.eval.prompting:
         template = without_instruction(config.prompt) if prompting.endswith(BARE) else config.prompt
-        shots = shots_of(prompting, config.eval.shots, train, evaluated, template, config.seed)
+        shots = examples[: shot_count(prompting, config.eval.shots)]
         for index, problem in enumerate(evaluated):
             ids = encode_prompt(template, problem.question, tokenizer, shots)
             _check_room(config, prompting, problem, len(ids))

@@ -28,7 +28,7 @@ SECTIONS = ("data", "model", "prompt")
 KEYS = (
     *("eval_suites", "lm_eval_tasks", "lm_eval_shots", "lm_eval_max_gen_toks", "lm_eval_chat", "baseline"),
     *("suite", "model_path", "data_path", "input_path", "split", "limit"),
-    *("prompting", "shots", "temperatures", "samples", "max_new_tokens"),
+    *("prompting", "shots", "examples_file", "temperatures", "samples", "max_new_tokens"),
 )
 PROGRESS_EVERY = 100
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
+from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
@@ -129,7 +130,9 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
     task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat))
     items, too_long = task.training_items(load_split(spec.data, "train"))
-    validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
+    limit = config.policy_gradient.eval_limit
+    validated = limited(load_split(spec.data, "val"), limit, config.seed, "policy_gradient.eval_limit")
+    validation_items = task.validation_items(validated)
     prompts = [item.prompt_ids for item in [*items, *validation_items]]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
     resumed = setup.find_checkpoint(spec)

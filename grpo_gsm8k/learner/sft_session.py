@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoTokenizer
 
 from grpo_gsm8k.data import tokens
+from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.schedule import plan_updates
 from grpo_gsm8k.learner import setup
@@ -117,7 +118,8 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         [len(e.response_ids) for e in examples], config.sft.min_tokens_per_update, config.sft.epochs, config.seed
     )
     task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat))
-    items = task.validation_items(load_split(spec.data, "val")[: config.sft.eval_limit])
+    validated = limited(load_split(spec.data, "val"), config.sft.eval_limit, config.seed, "sft.eval_limit")
+    items = task.validation_items(validated)
     texts = [ids for e in examples for ids in (e.prompt_ids, e.response_ids)] + [item.prompt_ids for item in items]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)
     resumed = setup.find_checkpoint(spec)

@@ -78,7 +78,7 @@ def _reworded(heading: re.Match[str]) -> str:
 
 def without_echoes(text: str, prompt: PromptConfig) -> tuple[str, int]:
     """Drop sentences that repeat the instruction. Returns the rest and how many were dropped."""
-    instructions = {_key(part) for part in _sentences(f"{prompt.system} {prompt.text.replace('{question}', '. ')}")}
+    instructions = {_key(part) for part in _sentences(_fixed_text(prompt))}
     kept_lines: list[str] = []
     dropped = 0
     for line in text.split("\n"):
@@ -90,6 +90,10 @@ def without_echoes(text: str, prompt: PromptConfig) -> tuple[str, int]:
         elif any(any(c.isalnum() for c in sentence) for sentence in kept):
             kept_lines.append(" ".join(kept))
     return _BLANK_LINES.sub("\n\n", "\n".join(kept_lines)).strip(), dropped
+
+
+def _fixed_text(prompt: PromptConfig) -> str:
+    return f"{prompt.system} {prompt.instruction} {prompt.text.replace('{question}', '. ')}"
 
 
 def without_answer(text: str, fmt: AnswerFormat, locale: Locale) -> str:

@@ -37,6 +37,7 @@ def settings_of(config: Config, data: DataFolder) -> dict[str, Any]:
         "traces.max_tokens": traces.max_tokens,
         "traces.temperature": traces.temperature,
         "prompt.system": prompt.system,
+        "prompt.instruction": prompt.instruction or None,  # like folders from before this key
         "prompt.text": prompt.text,
         "prompt.answer_format": prompt.answer_format,
         "prompt.locale": prompt.locale,
