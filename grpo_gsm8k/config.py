@@ -50,27 +50,52 @@ def _accepts_number(annotation: object) -> bool:
     return bool(kinds & {int, float}) and bool not in kinds
 
 
+FILE_SOURCES = ("jsonl", "json", "csv", "parquet")
+
+
 class DataConfig(Section):
     """The source of the problems, and the sizes of the splits."""
 
     folder: FolderName
-    source: Literal["hub", "jsonl", "reasoning_gym"]
-    name: str
+    source: Literal["hub", "jsonl", "json", "csv", "parquet", "reasoning_gym"]
+    name: str | list[str] | None
     hub_id: str
-    revision: str
+    revision: str | None
+    train_split: str | None = "train"
+    test_split: str | None = "test"
     train_path: Path | None
     test_path: Path | None
+    columns: dict[Literal["id", "question", "answer", "gold"], str | list[str]] = Field(default_factory=dict)
+    where: dict[str, str | int | float | bool | list[str | int | float | bool]] = Field(default_factory=dict)
+    invalid: Literal["stop", "drop"] = "stop"
     val_size: int = Field(ge=1)
     train_size: int = Field(ge=1)
-    test_size: int = Field(ge=0)
+    test_size: int | float = Field(ge=0)
     params: dict[str, int | float | bool | str]
     seed: Seed
     locale: Locale | None = None
 
     @model_validator(mode="after")
-    def _check_paths(self) -> Self:
-        if self.source == "jsonl" and (self.train_path is None or self.test_path is None):
-            raise ValueError("source=jsonl needs data.train_path=FILE and data.test_path=FILE")
+    def _check_train(self) -> Self:
+        if self.source in FILE_SOURCES and self.train_path is None:
+            raise ValueError(f"source={self.source} needs data.train_path=FILE")
+        if self.source == "reasoning_gym" and not isinstance(self.name, str):
+            raise ValueError(f"name={self.name}: source=reasoning_gym needs the name of one generator")
+        return self
+
+    @model_validator(mode="after")
+    def _check_test(self) -> Self:
+        if self.test_size != int(self.test_size) and (self.test_size > 1 or self.source == "reasoning_gym"):
+            raise ValueError(f"test_size={self.test_size}: give a number of problems, or a share below 1 of a source's")
+        if self.source == "reasoning_gym":
+            return self
+        key = "test_path" if self.source in FILE_SOURCES else "test_split"
+        given = getattr(self, key)
+        if (given is None) == (self.test_size == 0):
+            state = "neither is set" if given is None else "both are set"
+            raise ValueError(f"source={self.source} needs data.{key} or data.test_size=N, but {state}")
+        if self.source == "hub" and self.train_split is None and self.test_size:
+            raise ValueError(f"test_size={self.test_size} draws from the train split: set data.train_split=NAME")
         return self
 
 
@@ -648,6 +673,13 @@ class Config(Section):
                 f"policy_gradient.regression_suite.gpu_memory={suite.gpu_memory} and actor.gpu_memory="
                 f"{self.actor.gpu_memory} exceed the GPU: lower the latter to {1 - suite.gpu_memory:g}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_train_split(self) -> Self:
+        trains = self.command in ("traces", "preprocess", "sft", "policy_gradient")
+        if trains and self.data.source == "hub" and self.data.train_split is None:
+            raise ValueError(f"data.folder={self.data.folder} has no train split, so it can only be evaluated")
         return self
 
     @model_validator(mode="after")

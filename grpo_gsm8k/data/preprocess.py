@@ -32,7 +32,7 @@ def preprocess_texts(config: Config) -> int:
     """Write the token folder that `command=sft` reads, and print a summary."""
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
-    data = ensure(config.data, config.artifacts, config.prompt.locale)
+    data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(config.model.path, config.model.revision, config.artifacts))
     source, texts = training_texts(config, data)
     target = config.artifacts / config.preprocess.folder

@@ -51,6 +51,11 @@ def training_texts(config: Config, data: DataFolder) -> tuple[str, list[Training
 
 def own_answers(config: Config, problems: list[Problem]) -> list[TrainingText]:
     """Return the data set's worked answers, each ending with the gold number in the prompt's answer format."""
+    if problems and all(problem.answer.strip() == problem.gold for problem in problems):
+        raise UserError(
+            f"data.folder={config.data.folder} has no worked answers: collect traces (command=traces), or set "
+            "preprocess.source=jsonl preprocess.path=FILE"
+        )
     fmt, locale = config.prompt.answer_format, config.prompt.locale
     return [
         TrainingText(p.id, p.question, worked_answer(p, fmt, locale, calculator=config.preprocess.calculator))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.gold import Notation
 from grpo_gsm8k.data.prepare import ensure, load_split
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import Reading, read_problems
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.diagnostics import diagnose_completions, find_contamination
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
@@ -61,7 +61,7 @@ def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPl
 
     for way in repeats(config.eval.prompting, config.prompt):
         print(f"note: prompt={config.prompt.name} has no system prompt: {way} equals {way.removesuffix(BARE)}")
-    data = ensure(config.data, config.artifacts, config.prompt.locale)
+    data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
     problems = evaluated_problems(config, load_split(data, config.eval.split))
     train = load_split(data, "train")
     by_model: dict[str, list[Question]] = {}
@@ -117,7 +117,8 @@ def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
     path = config.eval.data_path
     locale = config.data.locale
     notation = Notation(locale or config.prompt.locale, given=locale is not None)
-    problems = read_jsonl(path, path.stem, notation) if path else split
+    reading = Reading(notation, config.prompt.answer_kind, config.data.columns)
+    problems = read_problems(path, path.stem, reading) if path else split
     if path and not problems:
         raise UserError(f"eval.data_path={path} has no problems: write lines of question and answer")
     if not problems:

@@ -51,7 +51,7 @@ def run_training(config: Config) -> int:
     config = pin_model(config)
     with ExitStack() as stack:  # holds the lock on the run folder to the end
         resumed = stack.enter_context(resume.reopened(config)) if config.training.resume_from else None
-        data = ensure(config.data, config.artifacts, config.prompt.locale)
+        data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
         model_folder = start_folder(config)
         critic_path = config.policy_gradient.critic.path
         critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder

@@ -63,7 +63,7 @@ def _run(config: Config) -> None:
     path = config.artifacts / config.traces.folder
     if config.traces.teacher == "api" and not (path / RAW).exists():
         _check_api(config.traces)  # before the data set is prepared, which may take minutes
-    data = ensure(config.data, config.artifacts, config.prompt.locale)
+    data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
     problems = load_split(data, "train")[: config.traces.limit]
     wanted = [
         TraceSample(problem, number) for problem in problems for number in range(config.traces.samples_per_prompt)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from grpo_gsm8k.config import DataConfig
 from grpo_gsm8k.data.prepare import ensure, load_split, prepare_data
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import read_problems
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
 
@@ -42,7 +42,7 @@ def test_real_gsm8k(gsm8k, tmp_path, data_config):
     for field in ("id", "question"):
         values = [getattr(problem, field) for problems in splits.values() for problem in problems]
         assert len(set(values)) == len(values) == 6961 + 512 + 1319
-    original = read_jsonl(gsm8k / "train.jsonl", "train")
+    original = read_problems(gsm8k / "train.jsonl", "train")
     assert sorted(splits["train"] + splits["val"], key=lambda problem: problem.id) == original
     first = contents(folder.path)
     assert contents(prepare_data(config, tmp_path).path) == first

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grpo_gsm8k.data.preprocess import encode_examples
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import read_problems
 from grpo_gsm8k.data.responses import own_answers
 from grpo_gsm8k.data.tokens import Example
 from grpo_gsm8k.learner.model import Policy, load_policy
@@ -94,7 +94,7 @@ def test_learns_32_gsm8k_answers_by_heart_and_stops() -> None:
     """The tiny model, on items that fit it: short ones."""
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TINY)
     config = small_config("preprocess.max_tokens=400")
-    texts = own_answers(config, read_jsonl(GSM8K / "train.jsonl", "train"))
+    texts = own_answers(config, read_problems(GSM8K / "train.jsonl", "train"))
     short = [text for text in texts if len(text.question) + len(text.response) < 200]
     examples = sorted(
         encode_examples(config, short, tokenizer)[0], key=lambda e: len(e.prompt_ids) + 2 * len(e.response_ids)
