@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from grpo_gsm8k.config_keys import dotted_keys, unknown_key
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answer_rules import AnswerRules
 from grpo_gsm8k.grading.answers import AnswerFormat, AnswerKind, Locale
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class PromptConfig(Section):
     answer_kind: AnswerKind = AnswerKind.NUMBER
     answer_tag: str | None = None
     answer_pattern: str | None = None
+    answer_template: str | None = None
     locale: Locale
     reasoning_end: Annotated[str, Field(min_length=1)] | None = None
 
@@ -101,6 +103,24 @@ class PromptConfig(Section):
         if "{question}" not in self.text:
             raise ValueError("text must contain {question}")
         return self
+
+    @model_validator(mode="after")
+    def _check_answers(self) -> Self:
+        self.answer_rules.check()
+        return self
+
+    @property
+    def answer_rules(self) -> AnswerRules:
+        """How answers are marked and read, for `Grader`."""
+        return AnswerRules(
+            self.answer_format,
+            self.answer_kind,
+            self.locale,
+            self.reasoning_end,
+            self.answer_tag,
+            self.answer_pattern,
+            self.answer_template,
+        )
 
 
 class ActorConfig(Section):

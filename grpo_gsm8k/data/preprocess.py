@@ -13,7 +13,7 @@ from grpo_gsm8k.data.prompts import encode_prompt, separator
 from grpo_gsm8k.data.responses import TrainingText, own_answers, training_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
-from grpo_gsm8k.grading import answers
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.models import resolve_model
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ def encode_example(config: Config, text: TrainingText, tokenizer: Any) -> Exampl
 
 
 def unreadable(config: Config, texts: Sequence[TrainingText]) -> int:
-    """Count responses without a number in the prompt's answer format; a model that imitates them would score 0."""
-    fmt, locale, end = config.prompt.answer_format, config.prompt.locale, config.prompt.reasoning_end
-    return sum(not answers.grade(text.response, "0", fmt, locale, end).well_formed for text in texts)
+    """Count responses without an answer in the prompt's format; a model that imitates them would score 0."""
+    with Grader(config.prompt.answer_rules) as grader:
+        return sum(reading.value is None for reading in grader.read_all([text.response for text in texts]))
 
 
 def percentiles(arrays: Any) -> dict[str, int]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.problems import json_objects, text_of
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale, marked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.data.prepare import DataFolder
+    from grpo_gsm8k.grading.answer_rules import AnswerRules
     from grpo_gsm8k.grading.problem import Problem
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
@@ -50,21 +50,28 @@ def training_texts(config: Config, data: DataFolder) -> tuple[str, list[Training
 
 
 def own_answers(config: Config, problems: list[Problem]) -> list[TrainingText]:
-    """Return the data set's worked answers, each ending with the gold number in the prompt's answer format."""
-    fmt, locale = config.prompt.answer_format, config.prompt.locale
+    """Return the data set's worked answers, each ending with the gold answer in the prompt's answer format."""
+    rules = config.prompt.answer_rules
     return [
-        TrainingText(p.id, p.question, worked_answer(p, fmt, locale, calculator=config.preprocess.calculator))
+        TrainingText(p.id, p.question, worked_answer(p, rules, calculator=config.preprocess.calculator))
         for p in problems
     ]
 
 
-def worked_answer(problem: Problem, fmt: AnswerFormat, locale: Locale, calculator: bool) -> str:
-    """Return the steps of a GSM8K answer and its number in the given format; `calculator` keeps `<<48/2=24>>`."""
+def worked_answer(problem: Problem, rules: AnswerRules, calculator: bool) -> str:
+    """Return the steps of a GSM8K answer and the gold answer in the prompt's format; `calculator` keeps `<<48/2=24>>`.
+
+    Raises UserError if the format does not tell how an answer is written.
+    """
+    try:
+        last_line = rules.marked(problem.gold)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     steps, marker, _ = problem.answer.rpartition("####")
     steps = (steps if marker else problem.answer).rstrip()
     if not calculator:
         steps = _CALCULATOR.sub("", steps)
-    return "\n".join(part for part in (steps, marked(problem.gold, fmt, locale)) if part)
+    return "\n".join(part for part in (steps, last_line) if part)
 
 
 def read_texts(path: Path) -> list[TrainingText]:

@@ -19,7 +19,7 @@ from grpo_gsm8k.evaluation.requests import samples_at
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run, run_requests
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
-from grpo_gsm8k.grading import answers
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, SamplingSpec
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from grpo_gsm8k.config import Config, PromptConfig
+    from grpo_gsm8k.config import Config
     from grpo_gsm8k.tracking.run_folder import RunFolder
-    from grpo_gsm8k.transport.protocol import Completion, GroupResult
+    from grpo_gsm8k.transport.protocol import GroupResult
 
 Id = str | int
 FILE, PROMPTS = "generations.jsonl", "prompts.jsonl"
@@ -48,7 +48,7 @@ class InputLine:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One completion. `extracted` is the raw answer, `number` its canonical form, `tokens` the number of tokens."""
+    """One completion. `extracted` is the raw answer, `number` its normal form, `tokens` the number of tokens."""
 
     text: str
     extracted: str | None
@@ -81,7 +81,7 @@ def generate(config: Config) -> int:
     requests = _requests(config, lines, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat))
     ids = {request.request_id: line.id for request, line in zip(requests, lines, strict=True)}
     started = time.monotonic()
-    with open_run(config, FILE) as run:
+    with open_run(config, FILE) as run, Grader(config.prompt.answer_rules) as grader:
         _write_prompts(run.path / PROMPTS, lines, requests, tokenizer)
         file = JsonLines(run.path / FILE)
         done = {record["id"] for record in file.records()}
@@ -89,7 +89,7 @@ def generate(config: Config) -> int:
             print(f"{len(done)} of {len(lines)} lines are already finished", flush=True)
 
         def take(result: GroupResult | Failed) -> None:
-            file.append(asdict(generation_of(ids[result.request_id], result, tokenizer, config.prompt)))
+            file.append(asdict(generation_of(ids[result.request_id], result, tokenizer, grader)))
 
         run_requests(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
         _finish(run, file, lines, time.monotonic() - started)
@@ -153,19 +153,16 @@ def _write_prompts(path: Path, lines: Sequence[InputLine], requests: Sequence[Ge
     write_atomically(path, content)
 
 
-def generation_of(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt: PromptConfig) -> Generation:
+def generation_of(name: Id, result: GroupResult | Failed, tokenizer: Any, grader: Grader) -> Generation:
     """Return the output line of one result."""
     if isinstance(result, Failed):
         return Generation(name, (), result.error)
-    return Generation(name, tuple(_generated(completion, tokenizer, prompt) for completion in result.completions), None)
-
-
-def _generated(completion: Completion, tokenizer: Any, prompt: PromptConfig) -> Generated:
-    text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-    extracted = answers.extract(text, prompt.answer_format, prompt.locale, prompt.reasoning_end)
-    number = None if extracted is None else answers.parse_number(extracted, prompt.locale)
-    canonical = None if number is None else answers.canonical(number)
-    return Generated(text, extracted, canonical, completion.finish_reason, len(completion.token_ids))
+    texts = [tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in result.completions]
+    completions = tuple(
+        Generated(text, reading.extracted, reading.value, c.finish_reason, len(c.token_ids))
+        for c, text, reading in zip(result.completions, texts, grader.read_all(texts), strict=True)
+    )
+    return Generation(name, completions, None)
 
 
 def _finish(run: RunFolder, file: JsonLines, lines: Sequence[InputLine], seconds: float) -> None:

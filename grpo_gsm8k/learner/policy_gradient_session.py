@@ -11,7 +11,7 @@ from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.learner.rollouts import NO_PROMPTS, Batch, Rollouts, rollout_metrics
+from grpo_gsm8k.learner.rollouts import NO_PROMPTS, Batch, Rollouts, failed_gradings, rollout_metrics
 from grpo_gsm8k.learner.schedules import KlController, Rates, lr_scale
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task
@@ -60,6 +60,11 @@ class PolicyGradientSession(Session):
         self.rollouts.request_until(version)
         self.client.flush()
 
+    def beat(self) -> None:
+        """Count one unit of work, and start the grading of completions that arrived meanwhile."""
+        self.client.beat()
+        self.rollouts.grade_arrived()
+
     def rates(self, version: int) -> Rates:
         """Return the learning rates and the KL coefficient of the update of `version`, counted from 0."""
         learner, pg = self.config.learner, self.config.policy_gradient
@@ -91,6 +96,8 @@ class PolicyGradientSession(Session):
             **experience_metrics(experience, self.config),
             **rollout_metrics(batch, version),
         }
+        if self.config.prompt.answer_rules.has_limits:
+            metrics["rollout/grading_failed"] = float(failed_gradings(batch))
         if self.config.policy_gradient.active_sampling:
             metrics["rollout/resampled_prompts"] = float(self.rollouts.resampled(version))
         return metrics

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.batching import Sample
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.task import GradedCompletion, Item, Task
-    from grpo_gsm8k.transport.protocol import Completion
+    from grpo_gsm8k.transport.protocol import Completion, GroupResult
 
 TOO_LONG = "prompt_too_long"
 NO_VARIANCE = "no_variance"
@@ -127,6 +127,18 @@ class Rollouts:
         self.waited_s = self._client.record_span("wait for rollouts", step)
         return [group for _, group in kept]
 
+    def grade_arrived(self) -> None:
+        """Start to grade the completions that have arrived for later updates. Never waits.
+
+        Child processes then work while the learner does.
+        """
+        for step in [step for step in self._planned if step < self._next and step not in self._kept]:
+            for position in self._planned[step]:
+                if position not in self._gradings:
+                    result = self._client.take_ready(self._request_id(step, position))
+                    if result is not None:
+                        self._gradings[position] = self._start_grading(position, result)
+
     def uses(self, step: int) -> tuple[PromptUse, ...]:
         """Return the ledger's entries for update `step`, trained and dropped prompts, and forget the update."""
         uses = []
@@ -144,10 +156,15 @@ class Rollouts:
 
     def _collect(self, step: int, position: int) -> bool:
         """Wait for the completions of a prompt and start to grade them; False if the run has to stop."""
+        if position in self._gradings:
+            return True
         result = self._client.take(self._request_id(step, position))
         if result is not None:
-            self._gradings[position] = self._task.start_grading(self._at(position)[1], result.completions)
+            self._gradings[position] = self._start_grading(position, result)
         return result is not None
+
+    def _start_grading(self, position: int, result: GroupResult) -> Future[tuple[GradedCompletion, ...]]:
+        return self._task.start_grading(self._at(position)[1], result.completions)
 
     def _graded(self, position: int) -> RolloutGroup:
         epoch, item = self._at(position)
@@ -232,6 +249,11 @@ def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
         "rollout/staleness_mean": float(np.mean(staleness)),
         "rollout/staleness_max": float(max(staleness)),
     }
+
+
+def failed_gradings(batch: Batch) -> int:
+    """Return the number of completions whose grading a limit of time or memory ended."""
+    return sum(g.grade.failed for group in batch.groups for g in group.completions)
 
 
 def _token_versions(completion: Completion) -> np.ndarray:

@@ -10,6 +10,7 @@ from grpo_gsm8k.algorithms.lengths import overlong_penalty
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading import answers, rewards, scoring
+from grpo_gsm8k.grading.grader import Grader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ class Task:
         self.stop_token_ids = stop_token_ids
         self._tokenizer = tokenizer
         self._prompt = config.prompt
+        self._grader = Grader(config.prompt.answer_rules)
         self._weights = config.policy_gradient.rewards
         pg = config.policy_gradient
         self._command = config.command
@@ -112,9 +114,7 @@ class Task:
         )
 
     def _grades(self, item: Item, texts: Sequence[str]) -> list[answers.Grade]:
-        prompt = self._prompt
-        fmt, locale, end = prompt.answer_format, prompt.locale, prompt.reasoning_end
-        return [answers.grade(text, item.problem.gold, fmt, locale, end) for text in texts]
+        return self._grader.grade_all(texts, item.problem.gold)
 
     def _scores(
         self,

@@ -29,6 +29,7 @@ class Net:
         self.queued: list[GenerateGroup] = []
         self.results: dict[str, GroupResult] = {}
         self.stop_token_ids = (1,)
+        self.started: list[str] = []  # problem ids, as their grading started
 
     def queue(self, request: GenerateGroup) -> None:
         self.queued.append(request)
@@ -42,10 +43,14 @@ class Net:
     def take(self, request_id: str) -> GroupResult | None:
         return self.results.get(request_id)
 
+    def take_ready(self, request_id: str) -> GroupResult | None:
+        return self.results.get(request_id)
+
     def record_span(self, name: str, version: int) -> float:
         return 0.0
 
     def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
+        self.started.append(item.problem.id)
         done: Future[tuple[GradedCompletion, ...]] = Future()
         done.set_result(tuple(self._graded(item, c, float(i % 2)) for i, c in enumerate(completions)))
         return done
@@ -88,6 +93,23 @@ def test_an_update_gets_its_prompts_in_order() -> None:
     assert ids(r.take(0)) == planned[:4]
     assert [use.reason for use in r.uses(0)] == [""] * 4
     assert ids(r.take(1)) == planned[4:]
+
+
+def test_completions_of_later_updates_are_graded_as_they_arrive() -> None:
+    net = Net(set())
+    r = rollouts(net, limit=0)
+    r.request_until(0)
+    planned = order(net)
+    r.grade_arrived()
+    assert net.started == []
+    net.flush()
+    assert ids(r.take(0)) == planned[:4]
+    r.grade_arrived()  # while update 0 is computed
+    r.grade_arrived()
+    assert net.started == planned  # each once
+    r.uses(0)
+    assert ids(r.take(1)) == planned[4:]
+    assert net.started == planned
 
 
 def test_groups_without_variance_are_replaced_and_accounted_for() -> None:
