@@ -19,7 +19,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo pipeline test test-fast lint format typecheck golden check-models tiny-model clean \
-	bench-async bench-learner bench-sft bench-eval bench-memory docs docs-reference \
+	bench-async bench-learner bench-sft bench-eval bench-grading bench-memory docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -64,6 +64,9 @@ bench-sft: setup ## benchmark: speed of supervised fine-tuning, compared with TR
 
 bench-eval: setup ## benchmark: duration of grading, intervals and a report
 	@$(offline) $(PY) -m benchmarks.eval_speed
+
+bench-grading: setup ## benchmark: grading of expressions, compared with an update of the learner
+	@$(offline) $(PY) -W ignore -m benchmarks.grading_expressions
 
 bench-memory: setup ## benchmark: the doctor's memory estimate, compared with the measured peak
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit

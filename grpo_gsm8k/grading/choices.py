@@ -34,6 +34,5 @@ def parse_choice(raw: str) -> str | None:
     match = _CHOICE.fullmatch(" ".join(text.split()).strip("*_ \"'“”‘’"))
     if match is None:
         return None
-    letter = match["letter"].upper()
-    explanation = match["explanation"] or ""
-    return None if not letter.isascii() or _FURTHER_LETTER.search(explanation) else letter
+    letter, explanation = match["letter"], match["explanation"] or ""
+    return None if not letter.isascii() or _FURTHER_LETTER.search(explanation) else letter.upper()

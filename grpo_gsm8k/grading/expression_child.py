@@ -46,7 +46,7 @@ def verdict(request: dict[str, Any]) -> dict[str, Any]:
         return {"value": None, "correct": False, "bad_gold": True}
     if text is None or answer is None:
         return {"value": None, "correct": False}
-    if are_equal(gold_text, expected[0], text, answer[0]):
+    if text == gold_text or are_equal(gold_text, expected[0], text, answer[0]):
         return {"value": gold, "correct": True}
     return {"value": written(answer[0], request["text"]), "correct": False}
 

@@ -53,7 +53,10 @@ _LEAD = re.compile(
     r"(?:(?:so|thus|therefore|hence),? )?(?:(?:the|my|our) )?(?:(?:final|correct) )?(?:answer|result)(?: is)?:? ", re.I
 )
 _ROOT = re.compile(r"(?<![\\A-Za-z])sqrt *(?:\(([^()]*)\)|\{([^{}]*)\}|([0-9]+|[a-z]))")
-_TOKENS = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\*? *\{([^{}]*)\}|\\[A-Za-z]+|[^\W\d_]{2,}")
+_TOKENS = re.compile(
+    r"\\(?:begin|end) *\{[A-Za-z]+\*?\}|\\(?:text|mbox|mathrm|textbf|operatorname)\*? *\{([^{}]*)\}|\\[A-Za-z]+|[^\W\d_]{2,}"
+)
+_UNIT_I = re.compile(r"(?<![A-Za-z\\{])i(?![A-Za-z}])")  # set apart, math-verify reads it as the imaginary unit
 _WORDS = re.compile(r"[^\W\d_]+")
 _LISTS = words("and or ve veya")
 _FUNCTIONS = words("sin cos tan cot sec csc arcsin arccos arctan log ln exp max min gcd lcm det")
@@ -81,7 +84,7 @@ def latex_of(raw: str) -> str | None:
     text = _SHORT_BINOMIAL.sub(r"\\\1{\2}{\3}", _REPEATING.sub(_as_fraction, text))
     if _changes_number(text):
         return None
-    return _TOKENS.sub(_in_latex, text).strip() or None
+    return _UNIT_I.sub(" i ", _TOKENS.sub(_in_latex, text)).strip() or None
 
 
 def as_percent(latex: str) -> tuple[str, bool]:

@@ -42,7 +42,7 @@ METRICS: Final[dict[str, str]] = {
     "rollout/truncated_frac": "fraction of completions cut off by the token limit, 0 to 1",
     "rollout/staleness_mean": "mean staleness of a completion's first token, policy updates",
     "rollout/staleness_max": "largest staleness of a completion's first token, policy updates",
-    "rollout/grading_failed": "completions that count as wrong because grading them reached its limit of time or memory",
+    "rollout/grading_failed": "completions counted as wrong because grading them reached its limit of time or memory",
     "sync/publish_s": "time to publish the weights, seconds",
     "sync/load_s": "duration of the engine's last weight load, seconds",
     "sync/logprob_gap_mean": "mean |engine - learner| log-probability of on-policy tokens, nats",
