@@ -37,9 +37,8 @@ def main() -> int:
     print(f"grading {count} completions: {wall_s:.2f} s, {1000 * cpu_s / count:.1f} ms of CPU time each, {right} right")
     update_s = options.update_seconds or update_seconds(count)
     share = cpu_s / update_s
-    print(
-        f"update of {count} completions: {update_s:.1f} s of CPU time without generation; grading adds {share:.1%} at most"
-    )
+    print(f"update of {count} completions: {update_s:.1f} s of CPU time without generation")
+    print(f"grading adds at most {share:.1%} to it")
     return int(share >= 0.05)
 
 
@@ -55,7 +54,7 @@ def completions() -> list[tuple[str, list[str]]]:
 
 
 def grading_seconds() -> tuple[float, float, int]:
-    """Return wall time and CPU time of grading all completions once with warm children, and the number of right ones."""
+    """Return wall and CPU seconds of grading all completions with warm children, and the number of right ones."""
     rules = AnswerRules(AnswerFormat.BOXED, AnswerKind.EXPRESSION)
     pool = ExpressionPool()
     try:

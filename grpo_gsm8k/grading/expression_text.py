@@ -54,7 +54,8 @@ _LEAD = re.compile(
 )
 _ROOT = re.compile(r"(?<![\\A-Za-z])sqrt *(?:\(([^()]*)\)|\{([^{}]*)\}|([0-9]+|[a-z]))")
 _TOKENS = re.compile(
-    r"\\(?:begin|end) *\{[A-Za-z]+\*?\}|\\(?:text|mbox|mathrm|textbf|operatorname)\*? *\{([^{}]*)\}|\\[A-Za-z]+|[^\W\d_]{2,}"
+    r"\\(?:begin|end) *\{[A-Za-z]+\*?\}|\\(?:text|mbox|mathrm|textbf|operatorname)\*? *\{([^{}]*)\}|\\[A-Za-z]+"
+    r"|[^\W\d_]{2,}"
 )
 _UNIT_I = re.compile(r"(?<![A-Za-z\\{])i(?![A-Za-z}])")  # set apart, math-verify reads it as the imaginary unit
 _WORDS = re.compile(r"[^\W\d_]+")

@@ -145,7 +145,7 @@ def test_a_turkish_number_in_tags() -> None:
 
 
 def test_a_pattern_without_template_cannot_be_written() -> None:
-    with pytest.raises(ValueError, match="set prompt.answer_template"):
+    with pytest.raises(ValueError, match=r"set prompt\.answer_template"):
         AnswerRules(REGEX, pattern="(.)").marked("1")
 
 
