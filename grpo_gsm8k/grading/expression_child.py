@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.children.child_loop import serve
-from grpo_gsm8k.grading.expression_text import as_percent, base_of, brackets_of, latex_of
+from grpo_gsm8k.grading.expression_text import as_percent, base_of, brackets_of, latex_of, units_differ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,11 +69,14 @@ def parsed(latex: str) -> tuple[Any] | None:
 def are_equal(gold_latex: str, gold: Any, latex: str, answer: Any) -> bool:
     r"""Return math-verify's verdict, except for what it takes for equal and is not.
 
-    A set in braces is not a tuple or an interval, and numbers written in different bases differ.
+    A set in braces is not a tuple or an interval, a ratio is not a number, and numbers written in different bases or
+    with different units differ.
     """
     from math_verify import verify
 
     if {brackets_of(gold_latex), brackets_of(latex)} == {"(", "{"}:
+        return False
+    if (":" in gold_latex) != (":" in latex) or units_differ(gold_latex, latex):
         return False
     bases = {base for base in (base_of(gold_latex), base_of(latex)) if base is not None}
     return len(bases) < 2 and bool(verify(gold, answer, timeout_seconds=None))  # not symmetric: gold first

@@ -47,7 +47,7 @@ _CHARACTERS = str.maketrans(
     }
 )
 _DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]|\\\$|\$")
-_SPACING = re.compile(r"(?<!\\)\\[,!;: ]|~")
+_THIN_SPACES, _SPACES = re.compile(r"(?<!\\)\\[,!]"), re.compile(r"(?<!\\)\\[;: ]|~")
 _EMPHASIS = " *_`"
 _LEAD = re.compile(
     r"(?:(?:so|thus|therefore|hence),? )?(?:(?:the|my|our) )?(?:(?:final|correct) )?(?:answer|result)(?: is)?:? ", re.I
@@ -67,7 +67,14 @@ _SHORT_UNITS = words(
     "car cars way ways sq cc am pm hat pie gal deg units"
 )
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\overline *\{([0-9]+)\}")
+_SHORT_FRACTION = re.compile(r"\\([dt]?frac) *([0-9]) *([0-9])")
+_MIXED_NUMBER = re.compile(r"(?<![0-9.,])([0-9]+) +([0-9]+)/([0-9]+)(?![0-9])")
+_GROUPED = re.compile(r"(?<![0-9.,] )(?<![0-9.,])[0-9]{1,3}(?: [0-9]{3})+(?! ?[0-9])")
+_TWO_NUMBERS = re.compile(r"[0-9] +[0-9]|[0-9][eE][-+]?[0-9]")  # the parser adds "5 5", and reads 5e2 as 10e
+_TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf) *\{([^{}]*)\}(?:\^\{?[23]\}?)?")
+_UNIT = re.compile(r"[0-9}) ] *\\(?:text|mbox|mathrm|textbf) *\{([^{}]*)\}(?:\^\{?[23]\}?)?$")
 _SHORT_BINOMIAL = re.compile(r"\\([dt]?binom) *([0-9])([0-9])")
+_DIGIT = re.compile("[0-9]")
 _PERCENT = re.compile(r" *\\?% *$")
 _BASE = re.compile(r"^[0-9A-Fa-f]+_\{?([0-9]+)\}?$")
 _PREFIX = re.compile(r"^ *[A-Za-z]\w* *(?:=|\\in(?![A-Za-z])) *")
@@ -77,15 +84,21 @@ def latex_of(raw: str) -> str | None:
     """Return an answer text as one line of LaTeX without math delimiters; None if it is not an answer."""
     if not raw.strip() or len(raw) > MAX_EXPRESSION_CHARS or not _is_nested_well(raw):
         return None
-    text = " ".join(_SPACING.sub("", _DELIMITERS.sub("", raw.translate(_CHARACTERS))).split())
-    text = text.strip(_EMPHASIS).rstrip(" .,;:").strip(_EMPHASIS).replace("**", "^").replace(r"\boxed", "")
+    text = _SPACES.sub(" ", _THIN_SPACES.sub("", _DELIMITERS.sub("", raw.translate(_CHARACTERS))))
+    text = " ".join(text.split()).strip(_EMPHASIS).rstrip(" .,;:").strip(_EMPHASIS).lstrip("= ")
+    text = text.replace("**", "^").replace(r"\boxed", "")
     text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
     for _ in range(3):
         text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2] or match[3]}}}", text)
     text = _SHORT_BINOMIAL.sub(r"\\\1{\2}{\3}", _REPEATING.sub(_as_fraction, text))
-    if _changes_number(text):
+    text = _MIXED_NUMBER.sub(r"\1\\frac{\2}{\3}", _SHORT_FRACTION.sub(r"\\\1{\2}{\3}", text))
+    text = _GROUPED.sub(lambda match: match[0].replace(" ", ""), text)
+    if _TWO_NUMBERS.search(text) or _changes_number(text):
         return None
-    return _UNIT_I.sub(" i ", _TOKENS.sub(_in_latex, text)).strip() or None
+    latex = _TOKENS.sub(_in_latex, text)
+    if _has_words_between(latex):
+        return None  # "18 apples and 5 pears": the parser stops at the first unit
+    return _UNIT_I.sub(" i ", latex).strip() or None
 
 
 def as_percent(latex: str) -> tuple[str, bool]:
@@ -98,6 +111,13 @@ def base_of(latex: str) -> str | None:
     """Return the base of a number such as `1101_2`."""
     match = _BASE.match(latex.replace(" ", ""))
     return None if match is None else match[1]
+
+
+def units_differ(a: str, b: str) -> bool:
+    """Return whether both expressions end with a unit in words, and no word of one starts like one of the other."""
+    units = [_UNIT.search(latex.strip()) for latex in (a, b)]
+    initials = [{word[0] for word in _WORDS.findall(unit[1].lower())} for unit in units if unit is not None]
+    return len(initials) == 2 and all(initials) and not initials[0] & initials[1]
 
 
 def brackets_of(latex: str) -> str | None:
@@ -136,6 +156,15 @@ def _changes_number(text: str) -> bool:
             known = word in _LISTS or word in _NAMES or word in _FUNCTIONS
             if len(word) > 1 and not known and changes_value(word):
                 return True
+    return False
+
+
+def _has_words_between(latex: str) -> bool:
+    """Return whether words other than "and" and "or" stand between two numbers."""
+    for token in _TEXT.finditer(latex):
+        is_list = set(_WORDS.findall(token[1].lower())) <= _LISTS
+        if not is_list and _DIGIT.search(latex, 0, token.start()) and _DIGIT.search(latex, token.end()):
+            return True
     return False
 
 

@@ -160,6 +160,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         optimizers=optimizers,
         kl=KlController(config.policy_gradient, state.kl_coefficient if state else None),
         tokenizer=tokenizer,
+        task=task,
         rollouts=Rollouts(client, task, items, too_long, config, start, plan),
         validation=validation,
         publisher=Publisher(spec.weights_root, models.policy, config, items),

@@ -140,6 +140,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         models=models,
         optimizers=optimizers,
         tokenizer=tokenizer,
+        task=task,
         validation=validation,
         publisher=Publisher(spec.weights_root, policy, config, items),
         run_folder=spec.run_folder,

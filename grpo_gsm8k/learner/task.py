@@ -103,6 +103,12 @@ class Task:
         done.set_result(self._grade_group(item, prompt, completions, texts))
         return done
 
+    def close(self) -> None:
+        """End the grading of completions that nobody waits for, and the child processes."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._grader.close()
+
     def _grade_group(
         self, item: Item, prompt: str, completions: Sequence[Completion], texts: Sequence[str]
     ) -> tuple[GradedCompletion, ...]:

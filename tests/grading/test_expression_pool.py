@@ -59,6 +59,23 @@ TRAPS = [
     ("2", "-2", False),
     (r"\sqrt{2}", "1.41", False),
     (r"\frac{3}{4}", r"\boxed{\frac34}", True),
+    (r"\frac{3}{4}", r"\frac 3 4", True),
+    ("18", "18 apples and 5 pears", False),  # math-verify: equal
+    ("18", "18 because he has 3 left", False),  # math-verify: equal
+    ("10", "5 5", False),  # math-verify: equal
+    ("11", "5\n6", False),  # math-verify: equal
+    ("56", r"5\ 6", False),
+    ("10000", "10 000", True),  # math-verify: not equal
+    (r"1\frac12", "1 1/2", True),  # math-verify: not equal
+    ("10e", "5e2", False),  # math-verify: equal
+    ("5", "5:1", False),  # math-verify: equal
+    ("5:1", "10:2", True),
+    (r"6\text{ ft}", r"6\text{ in}", False),  # math-verify: equal
+    (r"6\text{ ft}", "6 feet", True),
+    (r"6\text{ cm}^2", r"6\text{ cm}^2", True),
+    (r"6\text{ ft}", "6", True),
+    ("5", "= 5", True),
+    ("5", "Area = 5", True),
 ]
 TOUCH = "touch {file}"
 HOSTILE = [
@@ -120,7 +137,8 @@ def agrees(pool: ExpressionPool, case: Case) -> list[str]:
 
 
 def test_each_kind_of_answer_equals_its_rewritings(pool: ExpressionPool) -> None:
-    assert [line for case in cases(len(KINDS), seed=1) for line in agrees(pool, case)] == []
+    made = [Case(c.gold, c.equal[:1], c.wrong[:1]) for c in cases(len(KINDS), seed=1)]
+    assert [line for case in made for line in agrees(pool, case)] == []
 
 
 @pytest.mark.slow
