@@ -241,3 +241,19 @@ def test_lines_are_one_object_each() -> None:
     lines, _ = format_traces([record(f"{R}\n#### 18", "hash")], options(), prompt("hash"))
     assert to_jsonl(lines).count("\n") == 1
     assert Decimal(lines[0].response.split()[-1]) == 18
+
+
+def test_answers_in_tags_and_by_a_pattern_are_written_once() -> None:
+    for keys, last in (
+        ({"answer_format": "tags", "answer_tag": "cevap"}, "<cevap>18</cevap>"),
+        (
+            {"answer_format": "regex", "answer_pattern": "Cevap: *(.+)", "answer_template": "Cevap: {answer}"},
+            "Cevap: 18",
+        ),
+    ):
+        made = PromptConfig.model_validate({**prompt("hash").model_dump(), **keys})
+        problem = Problem("p18", "How much is 18?", "", "18")
+        answered = Answered(text=f"{R}\n{last}\n", finish_reason="stop", model="m")
+        raw = make_record(TraceSample(problem, 0), answered, Grader(made.answer_rules))
+        (line,), _ = format_traces([raw], options(), made)
+        assert line.response == f"{R}\n{last}"
