@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.grading import answers, scoring
+from grpo_gsm8k.grading.completion import before_stop
 from grpo_gsm8k.grading.problem import with_current_names
 from grpo_gsm8k.grading.punctuation import right_without_punctuation
 
@@ -59,7 +60,8 @@ def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: Prom
     gold = Decimal(question.problem.gold)
     lines = []
     for sample, completion in enumerate(result.completions):
-        text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
+        decoded = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
+        text = before_stop(decoded, question.request.sampling.stop_texts)
         grade = answers.grade(text, question.problem.gold, prompt.answer_format, prompt.locale, prompt.reasoning_end)
         kind = scoring.classify(grade, completion.finish_reason == "length")
         wrong = kind in (scoring.ErrorKind.FORMAT, scoring.ErrorKind.LOGIC)

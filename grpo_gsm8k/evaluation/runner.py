@@ -29,6 +29,7 @@ KEYS = (
     *("eval_suites", "lm_eval_tasks", "lm_eval_shots", "lm_eval_max_gen_toks", "lm_eval_chat", "baseline"),
     *("suite", "model_path", "data_path", "input_path", "split", "limit"),
     *("prompting", "shots", "temperatures", "samples", "max_new_tokens"),
+    *("top_p", "top_k", "min_p", "repetition_penalty", "stop"),
 )
 PROGRESS_EVERY = 100
 

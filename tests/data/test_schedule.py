@@ -7,13 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from grpo_gsm8k.data.schedule import plan_updates
+from grpo_gsm8k.data.schedule import UpdateSize, plan_updates
 
 
 @pytest.mark.parametrize(("n", "min_tokens", "epochs"), [(7, 10, 3), (50, 64, 2), (5, 1000, 2), (9, 1, 1)])
 def test_every_example_comes_once_in_every_epoch(n: int, min_tokens: int, epochs: int) -> None:
     lengths = [int(x) for x in np.random.default_rng(0).integers(1, 12, n)]
-    plan = plan_updates(lengths, min_tokens, epochs, seed=3)
+    plan = plan_updates(lengths, UpdateSize(min_tokens, None), epochs, seed=3)
     uses = [use for update in plan for use in update]
     assert Counter(uses) == Counter((epoch, index) for epoch in range(epochs) for index in range(n))
     assert [epoch for epoch, _ in uses] == sorted(epoch for epoch, _ in uses)
@@ -24,7 +24,7 @@ def test_every_example_comes_once_in_every_epoch(n: int, min_tokens: int, epochs
 
 def test_epochs_have_orders_of_their_own_and_the_seed_decides() -> None:
     lengths = [1] * 20
-    first, second = plan_updates(lengths, 20, 2, seed=0)
+    first, second = plan_updates(lengths, UpdateSize(20, None), 2, seed=0)
     assert [i for _, i in first] != [i for _, i in second]
-    assert plan_updates(lengths, 20, 2, seed=0) == [first, second]
-    assert plan_updates(lengths, 20, 2, seed=1) != [first, second]
+    assert plan_updates(lengths, UpdateSize(20, None), 2, seed=0) == [first, second]
+    assert plan_updates(lengths, UpdateSize(20, None), 2, seed=1) != [first, second]

@@ -8,12 +8,12 @@ import torch
 from grpo_gsm8k.errors import NonFiniteError
 from grpo_gsm8k.learner.model import Policy
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.schedules import lr_scale
+from grpo_gsm8k.learner.schedules import Decay, lr_scale
 from tests.learner.conftest import small_config
 
 
 def test_warm_up_then_cosine() -> None:
-    scales = [lr_scale(u, 11, 2, 0.1) for u in range(11)]
+    scales = [lr_scale(u, 11, 2, Decay(0.1)) for u in range(11)]
     assert scales[:3] == [0.5, 1.0, 1.0]
     assert scales[10] == pytest.approx(0.1)  # the last update
     assert scales[6] == pytest.approx(0.55)  # half of the cosine: (1 + 0.1) / 2
@@ -22,7 +22,7 @@ def test_warm_up_then_cosine() -> None:
 
 @pytest.mark.parametrize("total", [1, 2, 3])
 def test_warm_up_is_never_longer_than_the_run(total: int) -> None:
-    scales = [lr_scale(u, total, 100, 0.1) for u in range(total)]
+    scales = [lr_scale(u, total, 100, Decay(0.1)) for u in range(total)]
     assert scales[-1] == 1.0
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
-from grpo_gsm8k.learner.rollouts import NO_VARIANCE, PromptPlan, Rollouts
+from grpo_gsm8k.learner.prompt_order import PromptPlan
+from grpo_gsm8k.learner.rollouts import NO_VARIANCE, Rollouts
 from grpo_gsm8k.learner.task import GradedCompletion, Item
 from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, VersionSpan
 from tests.learner.conftest import small_config
@@ -29,6 +30,7 @@ class Net:
         self.queued: list[GenerateGroup] = []
         self.results: dict[str, GroupResult] = {}
         self.stop_token_ids = (1,)
+        self.stop_texts = ()
 
     def queue(self, request: GenerateGroup) -> None:
         self.queued.append(request)
