@@ -6,6 +6,7 @@ The docstring of a section and the bounds of its fields appear in docs/configura
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
@@ -37,7 +38,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**23)]
 Cores = list[Annotated[int, Field(ge=0)]]
 Temperature = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-StopTexts = list[Annotated[str, Field(min_length=1)]]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=-1), AfterValidator(lambda value: max(value, 0))]  # -1: off, as in vLLM
 MinP = Annotated[float, Field(ge=0, le=1)]
@@ -54,6 +54,26 @@ def _keep_last(value: object) -> object:
 
 
 KeepLast = Annotated[int | Literal["all"], BeforeValidator(_keep_last)]
+
+
+def _stop_texts(value: object) -> object:
+    """Refuse stop texts that would never end a completion, or every one."""
+    texts = value if isinstance(value, list) else [value]
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f'Input should be a list of texts such as ["Question:"], not {value!r}')
+    if escaped := [text for text in texts if _ESCAPED.search(text)]:
+        raise ValueError(
+            f"{escaped[0]!r} holds a backslash and a letter instead of a line break or tab: write $'...' in the shell, "
+            "or set it in a YAML file"
+        )
+    return value
+
+
+_ESCAPED = re.compile(r"\\[nrt](?![A-Za-z])")  # not LaTeX such as \neq
+StopTexts = Annotated[list[str], BeforeValidator(_stop_texts)]
+OptionalStopTexts = Annotated[
+    list[str] | None, BeforeValidator(lambda value: None if value is None else _stop_texts(value))
+]
 
 
 class Section(BaseModel):
@@ -287,7 +307,7 @@ class SftConfig(Section):
     max_new_tokens: int = Field(ge=1)
     eval_every: int = Field(ge=1)
     eval_limit: int | None = Field(ge=1)
-    stop: StopTexts | None = None
+    stop: OptionalStopTexts = None
     patience: int | None = Field(ge=1)
     save_every: int = Field(ge=1)
     keep_last: KeepLast
@@ -431,7 +451,7 @@ class PolicyGradientConfig(Section):
     top_k: TopK = 0
     min_p: MinP = 0.0
     repetition_penalty: RepetitionPenalty = 1.0
-    stop: StopTexts | None = None
+    stop: OptionalStopTexts = None
     max_staleness: int = Field(ge=0)
     rewards: dict[str, float]
     eval_every: int = Field(ge=1)
@@ -573,7 +593,7 @@ class EvalConfig(Section):
     top_k: TopK = 0
     min_p: MinP = 0.0
     repetition_penalty: RepetitionPenalty = 1.0
-    stop: StopTexts | None = None
+    stop: OptionalStopTexts = None
     samples: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     num_shards: int = Field(ge=1)

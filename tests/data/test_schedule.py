@@ -22,6 +22,15 @@ def test_every_example_comes_once_in_every_epoch(n: int, min_tokens: int, epochs
         assert sum(tokens) >= min_tokens > sum(tokens[:-1])
 
 
+@pytest.mark.parametrize(("n", "size", "epochs"), [(7, 3, 3), (8, 4, 2), (2, 5, 1), (2, 5, 4)])
+def test_updates_of_a_number_of_examples(n: int, size: int, epochs: int) -> None:
+    plan = plan_updates([1 + i for i in range(n)], UpdateSize(None, size), epochs, seed=3)
+    assert [len(update) for update in plan[:-1]] == [size] * (len(plan) - 1)
+    uses = [use for update in plan for use in update]
+    assert Counter(uses) == Counter((epoch, index) for epoch in range(epochs) for index in range(n))
+    assert uses == [use for update in plan_updates([1] * n, UpdateSize(1, None), epochs, seed=3) for use in update]
+
+
 def test_epochs_have_orders_of_their_own_and_the_seed_decides() -> None:
     lengths = [1] * 20
     first, second = plan_updates(lengths, UpdateSize(20, None), 2, seed=0)
