@@ -61,7 +61,7 @@ def _stop_texts(value: object) -> object:
     texts = value if isinstance(value, list) else [value]
     if not isinstance(value, list) or not all(isinstance(text, str) and text for text in texts):
         raise ValueError(f'Input should be a list of texts such as ["Question:"], not {value!r}')
-    if escaped := [text for text in texts if _ESCAPED.search(text)]:
+    if escaped := [text for text in texts if _ESCAPED.search(str(text))]:
         raise ValueError(
             f"{escaped[0]!r} holds a backslash and a letter instead of a line break or tab: write $'...' in the shell, "
             "or set it in a YAML file"
