@@ -188,7 +188,7 @@ class Tracker:
         self.event("end", status=status)
         summary = self.summary()
         write_atomically(self._run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        stats = training_stats(self._metrics.records())
+        stats = training_stats(self._metrics.records(), self.total_steps)
         write_atomically(self._run.training_stats_json, json.dumps(stats, indent=2, allow_nan=False) + "\n")
         if self._wandb is not None:
             self._wandb.close(0 if status in SUCCESSES else 1, wandb_seconds)

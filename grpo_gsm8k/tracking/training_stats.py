@@ -17,14 +17,16 @@ FIELDS = {
 }
 
 
-def training_stats(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def training_stats(records: Sequence[Mapping[str, Any]], total_updates: int) -> dict[str, Any]:
     """Return the content of training_stats.json: numbers by name, null where a run has none.
 
-    The middle update is the lower median of those recorded. Without any update, all three are null.
+    `total_updates` is the planned length of the run. The middle update is the lower median of those recorded. Without
+    any update, all three are null.
     """
     steps = sorted((record for record in records if "step" in record), key=lambda record: record["step"])
     chosen = {"first": 0, "middle": (len(steps) - 1) // 2, "last": -1}
     return {
+        "total_updates": total_updates,
         "updates": len(steps),
         **{name: _numbers(steps[index]) if steps else None for name, index in chosen.items()},
     }

@@ -15,8 +15,8 @@ def record(step: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("steps", "middle"), [([1, 2, 3], 2), ([1, 2, 3, 4], 2), ([1], 1), ([2, 1, 4, 5, 3], 3)])
 def test_first_middle_and_last(steps: list[int], middle: int) -> None:
-    found = training_stats([{"val/version": 0, "val/accuracy": 0.5}, *(record(step) for step in steps)])
-    assert found["updates"] == len(steps)
+    found = training_stats([{"val/version": 0, "val/accuracy": 0.5}, *(record(step) for step in steps)], 7)
+    assert (found["updates"], found["total_updates"]) == (len(steps), 7)
     assert [found[name]["update"] for name in ("first", "middle", "last")] == [1, middle, max(steps)]
     assert found["last"] == {
         "update": max(steps),
@@ -28,7 +28,7 @@ def test_first_middle_and_last(steps: list[int], middle: int) -> None:
 
 
 def test_fine_tuning_has_a_loss_only() -> None:
-    assert training_stats([{"step": 1, "train/loss": 2.0}])["first"] == {
+    assert training_stats([{"step": 1, "train/loss": 2.0}], 1)["first"] == {
         "update": 1,
         "reward": None,
         "loss": 2.0,
@@ -38,4 +38,4 @@ def test_fine_tuning_has_a_loss_only() -> None:
 
 
 def test_a_run_without_updates() -> None:
-    assert training_stats([]) == {"updates": 0, "first": None, "middle": None, "last": None}
+    assert training_stats([], 3) == {"total_updates": 3, "updates": 0, "first": None, "middle": None, "last": None}
