@@ -12,6 +12,7 @@ from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.grading import scoring
 from grpo_gsm8k.grading.answers import AnswerKind
+from grpo_gsm8k.grading.completion import before_stop
 from grpo_gsm8k.grading.problem import with_current_names
 from grpo_gsm8k.grading.punctuation import right_without_punctuation
 
@@ -60,7 +61,8 @@ class Prediction:
 
 def graded(question: Question, result: GroupResult, tokenizer: Any, grader: Grader) -> list[Prediction]:
     """Grade the completions of one question."""
-    texts = [tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in result.completions]
+    decoded = [tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in result.completions]
+    texts = [before_stop(text, question.request.sampling.stop_texts) for text in decoded]
     grades = grader.grade_all(texts, question.problem.gold)
     lines = []
     for sample, (completion, text, grade) in enumerate(zip(result.completions, texts, grades, strict=True)):

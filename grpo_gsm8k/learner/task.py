@@ -10,6 +10,7 @@ from grpo_gsm8k.algorithms.lengths import overlong_penalty
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading import answers, rewards, scoring
+from grpo_gsm8k.grading.completion import before_stop
 from grpo_gsm8k.grading.grader import Grader
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Task:
     def __init__(self, tokenizer: Any, config: Config, stop_token_ids: tuple[int, ...]) -> None:
         """`tokenizer` is a Hugging Face tokenizer; `stop_token_ids` end a completion."""
         self.stop_token_ids = stop_token_ids
+        self.stop_texts = config.stop_texts
         self._tokenizer = tokenizer
         self._prompt = config.prompt
         self._grader = Grader(config.prompt.answer_rules)
@@ -96,7 +98,7 @@ class Task:
     def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
         """Decode the completions of one prompt, and grade and score them; child processes may still be at it."""
         prompt = self._tokenizer.decode(item.prompt_ids.tolist(), skip_special_tokens=False)
-        texts = [self._tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in completions]
+        texts = [self._text(completion) for completion in completions]
         if self._threads is not None:
             return self._threads.submit(self._grade_group, item, prompt, completions, texts)
         done: Future[tuple[GradedCompletion, ...]] = Future()
@@ -108,6 +110,11 @@ class Task:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         self._grader.close()
+
+    def _text(self, completion: Completion) -> str:
+        """Return the text that is graded and recorded: without special tokens, and before the first stop text."""
+        text = self._tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
+        return before_stop(text, self.stop_texts)
 
     def _grade_group(
         self, item: Item, prompt: str, completions: Sequence[Completion], texts: Sequence[str]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k import models
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
-from grpo_gsm8k.data.schedule import plan_updates
+from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, UserError
 from grpo_gsm8k.grading import rewards
 from grpo_gsm8k.learner.architectures import check_trainable
@@ -58,7 +58,7 @@ def run_training(config: Config) -> int:
         for folder in {model_folder, critic_folder}:
             check_trainable(folder, config.actor.max_model_len)
         check_context(config, models.context_length(model_folder))
-        updates = total_updates(config)
+        updates = total_updates(config, data.train)
         estimate = gate.check(config, machine, model_folder, updates)
         inputs = resume.fingerprints(config, data, model_folder)
         changes = resumed.changes + resume.changed_inputs(resumed, config, inputs) if resumed else ()
@@ -92,14 +92,17 @@ def _exit_code(config: Config, run: RunFolder, outcome: Outcome) -> int:
     return EXIT_REGRESSION if outcome.regressed else 0
 
 
-def total_updates(config: Config) -> int:
-    """Return the configured number of policy updates; for sft, the number that the examples fill."""
+def total_updates(config: Config, prompts: int) -> int:
+    """Return the number of updates: as configured, or for epochs of `prompts`; for sft, those that the examples fill.
+
+    With epochs it is too high if prompts turn out to be too long: the learner reports the exact number at its start.
+    """
     if config.command != "sft":
-        return config.policy_gradient.updates
+        return config.policy_gradient.updates_for(prompts)
     folder = config.artifacts / config.preprocess.folder
     tokens.verify(folder)
     lengths = tokens.response_lengths(folder)
-    return len(plan_updates(lengths, config.sft.min_tokens_per_update, config.sft.epochs, config.seed))
+    return len(plan_updates(lengths, update_size(config.sft), config.sft.epochs, config.seed))
 
 
 def check_context(config: Config, context: int) -> None:
@@ -169,7 +172,7 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     try:
         outcome = Supervisor(spawners, limits, tracker, ledger, budget, suite).run()
         early = "interrupted" if outcome.signal else OVER_BUDGET if outcome.over_budget else "stopped early"
-        status = "done" if outcome.step == total else early
+        status = "done" if outcome.step == tracker.total_steps else early
     finally:
         suite.close()
         ledger.close()

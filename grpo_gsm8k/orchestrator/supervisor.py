@@ -161,8 +161,10 @@ class Supervisor:
                 self._suite.saved(step, Path(path))
             case OutOfMemory(tokens, reason):
                 self._tracker.out_of_memory(tokens, reason)
-            case Resumed(step):
+            case Resumed(step, updates):
                 self._ledger.rollback(step)
+                self._tracker.set_total(updates)
+                self._budget.set_total(updates)
                 self._tracker.rollback(step)
             case Finished():
                 self._finished = message

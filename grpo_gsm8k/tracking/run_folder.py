@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def training_stats_json(self) -> Path:
+        """Reward and losses of the first, middle and last update."""
+        return self.path / "training_stats.json"
+
+    @property
     def regression_json(self) -> Path:
         """Results of the regression suite so far."""
         return self.path / "regression.json"

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from grpo_gsm8k.config import Config, parse_config
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.tracking.redaction import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,9 @@ def read_saved(run: RunFolder) -> Values:
 
 
 def complete(run: RunFolder, saved: Values) -> Values:
-    """Return saved values with today's default for each key that an older version lacked, without unknown keys.
+    """Return saved values with a default for each key that an older version lacked, without unknown keys.
+
+    A field's own default is what versions without the key did; a field without one gets today's default.
 
     Raises UserError if the run's command is unknown.
     """
@@ -97,7 +100,10 @@ def _filled(saved: Values, defaults: Values, kind: type[BaseModel]) -> Values:
     filled: Values = {}
     for key, name in field_names(kind).items():
         section = section_of(kind, name)
-        value = saved.get(key, defaults[key])
+        field = kind.model_fields[name]
+        today = field.is_required() or section is not None
+        default = defaults[key] if today else plain(field.get_default(call_default_factory=True))
+        value = saved.get(key, default)
         filled[key] = _filled(value, defaults[key], section) if section and isinstance(value, dict) else value
     return filled
 

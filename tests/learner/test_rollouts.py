@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ import pytest
 
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
-from grpo_gsm8k.learner.rollouts import NO_VARIANCE, PromptPlan, Rollouts
+from grpo_gsm8k.learner import checkpoint
+from grpo_gsm8k.learner.prompt_order import PromptPlan
+from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts
 from grpo_gsm8k.learner.task import GradedCompletion, Item
-from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, VersionSpan
+from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, PromptUse, VersionSpan
 from tests.learner.conftest import small_config
 
 ITEMS = [Item(Problem(str(i), "q", "a", "1"), np.array([5 + i], dtype=np.int32)) for i in range(30)]
@@ -30,6 +34,7 @@ class Net:
         self.results: dict[str, GroupResult] = {}
         self.stop_token_ids = (1,)
         self.started: list[str] = []  # problem ids, as their grading started
+        self.stop_texts = ()
 
     def queue(self, request: GenerateGroup) -> None:
         self.queued.append(request)
@@ -62,13 +67,14 @@ class Net:
         return GradedCompletion(item, completion, "", grade, score, scoring.ErrorKind.CORRECT)
 
 
-def rollouts(net: Net, limit: int, start: int = 0, plan: PromptPlan | None = None) -> Rollouts:
+def rollouts(net: Net, limit: int, start: int = 0, plan: PromptPlan | None = None, *more: str) -> Rollouts:
     config = small_config(
         "policy_gradient.group_size=2",
         "policy_gradient.episodes_per_update=8",
         "policy_gradient.updates=4",
         "policy_gradient.max_staleness=1",
         f"policy_gradient.active_sampling={limit}",
+        *more,
     )
     client: Any = net
     return Rollouts(client, client, ITEMS, [], config, start, plan or PromptPlan(0, {}))
@@ -174,3 +180,56 @@ def test_a_resumed_run_gives_the_same_prompts_to_the_same_updates(done: int) -> 
     again = Net(tied)
     resumed = rollouts(again, 8, done, first.plan)
     assert begun + run(resumed, again, range(done, 4)) == whole
+
+
+LONG = ("policy_gradient.updates=20", "data.sampler=difficulty")
+
+
+def run_updates(r: Rollouts, net: Net, updates: range) -> list[tuple[PromptUse, ...]]:
+    """Return the ledger's entries of some updates, in the order of calls of the training loop."""
+    entries = []
+    for step in updates:
+        r.request_until(step)
+        net.flush()
+        assert r.take(step)
+        r.request_until(step + 1)
+        net.flush()
+        entries.append(r.uses(step))
+    return entries
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+@pytest.mark.parametrize("done", [1, 7, 8, 19])
+def test_a_resumed_run_skips_the_same_prompts(done: int, limit: int) -> None:
+    """All completions are right, so prompts are skipped from the second epoch on, and none twice in an epoch."""
+    tied = {str(i) for i in range(0, 30, 3)}
+    net = Net(tied)
+    whole = run_updates(rollouts(net, limit, 0, None, *LONG), net, range(20))
+    visits = [(use.epoch, use.prompt_id) for uses in whole for use in uses]
+    assert len(visits) == len(set(visits))
+    assert sum(use.reason == SKIPPED for uses in whole for use in uses) > 40
+    net = Net(tied)
+    first = rollouts(net, limit, 0, None, *LONG)
+    begun = run_updates(first, net, range(done))
+    again = Net(tied)
+    plan = checkpoint._plan(json.loads(json.dumps(asdict(first.plan))))
+    assert begun + run_updates(rollouts(again, limit, done, plan, *LONG), again, range(done, 20)) == whole
+
+
+def test_a_longer_run_begins_with_the_prompts_of_a_shorter_one() -> None:
+    """Though the shorter run's last updates were drawn with nothing after them."""
+    net = Net(set())
+    whole = run_updates(rollouts(net, 0, 0, None, *LONG), net, range(20))
+    short = rollouts(Net(set()), 0, 0, None, *LONG, "policy_gradient.updates=10")
+    net = short._client  # type: ignore[assignment]
+    begun = run_updates(short, net, range(10))
+    rest = rollouts(net, 0, 10, short.plan, *LONG)
+    assert begun + run_updates(rest, net, range(10, 20)) == whole
+
+
+def test_epochs_count_drawn_and_skipped_prompts() -> None:
+    net = Net(set())
+    r = rollouts(net, 0, 0, None, *LONG)
+    uses = run_updates(r, net, range(15))
+    assert r.epoch == sum(map(len, uses)) / 30
+    assert r.skipped(15) == len(r.plan.skipped.get(15, ()))
