@@ -27,6 +27,7 @@ from grpo_gsm8k.config_keys import dotted_keys, unknown_key
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answer_rules import AnswerRules
 from grpo_gsm8k.grading.answers import AnswerFormat, AnswerKind, Locale
+from grpo_gsm8k.grading.user_rewards import OnError, RewardLimits
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -421,6 +422,16 @@ class RegressionSuiteConfig(Section):
     gpu_memory: float = Field(gt=0, le=1)
 
 
+TagName = Annotated[str, Field(pattern=r"^[^<>/\s]+$")]
+
+
+class TagCountConfig(Section):
+    """The reward part `tag_count`: the names of the two tags, and the cost of a character behind the last one."""
+
+    tags: tuple[TagName, TagName] = ("reasoning", "answer")
+    trailing_cost: float = Field(default=0.0, ge=0)
+
+
 LossType = Literal["no_baseline", "reinforce_with_baseline", "grpo_clip", "ppo_clip", "cispo"]
 Advantage = Literal["reward", "group_mean", "group_mean_std", "leave_one_out", "batch_whitened", "gae"]
 _DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
@@ -474,6 +485,11 @@ class PolicyGradientConfig(Section):
     stop: OptionalStopTexts = None
     max_staleness: int = Field(ge=0)
     rewards: dict[str, float]
+    rewards_file: Path | list[Path] | None = None
+    rewards_on_error: OnError = "stop"
+    rewards_timeout_s: float = Field(default=30.0, gt=0)
+    rewards_memory_mb: int = Field(default=2048, ge=64)
+    tag_count: TagCountConfig = TagCountConfig()
     eval_every: int = Field(ge=1)
     eval_limit: int | None = Field(ge=1)
     regression_suite: RegressionSuiteConfig
@@ -511,6 +527,37 @@ class PolicyGradientConfig(Section):
             raise ValueError(
                 f"minibatches={self.minibatches} exceeds the {self.prompts_per_update} prompts per update: "
                 "lower policy_gradient.minibatches"
+            )
+        return self
+
+    @property
+    def rewards_files(self) -> list[Path]:
+        """The files of `rewards_file`."""
+        given = self.rewards_file
+        return [] if given is None else given if isinstance(given, list) else [given]
+
+    def reward_limits(self, seed: int) -> RewardLimits:
+        """Limits of the functions in `rewards_file`; `seed` is that of the run."""
+        return RewardLimits(self.rewards_timeout_s, self.rewards_memory_mb, self.rewards_on_error, seed)
+
+    @model_validator(mode="after")
+    def _check_rewards(self) -> Self:
+        fields = type(self).model_fields
+        changed = [
+            name
+            for name in ("rewards_on_error", "rewards_timeout_s", "rewards_memory_mb")
+            if getattr(self, name) != fields[name].default
+        ]
+        if changed and not self.rewards_files:
+            raise ValueError(
+                f"{changed[0]} has no effect without policy_gradient.rewards_file: set it, or drop the key"
+            )
+        if self.tag_count != TagCountConfig() and "tag_count" not in self.rewards:
+            raise ValueError("tag_count has no effect without a weight: set +policy_gradient.rewards.tag_count=0.5")
+        if self.overlong == "penalty" and "soft_overlong" in self.rewards:
+            raise ValueError(
+                "overlong=penalty and rewards.soft_overlong are the same penalty: set policy_gradient.overlong=keep "
+                "or drop rewards.soft_overlong"
             )
         return self
 

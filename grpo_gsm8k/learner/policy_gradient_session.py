@@ -104,6 +104,9 @@ class PolicyGradientSession(Session):
             metrics["rollout/resampled_prompts"] = float(self.rollouts.resampled(version))
         if self.config.data.sampler == "difficulty":
             metrics["rollout/skipped_prompts"] = float(self.rollouts.skipped(version))
+        if self.config.policy_gradient.rewards_on_error == "zero":
+            failures = [len(g.reward.failed) for group in batch.groups for g in group.completions]
+            metrics["rollout/reward_errors"] = float(sum(failures))
         return metrics
 
     def state(self, version: int) -> TrainerState:
@@ -140,7 +143,8 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     config = spec.config
     setup.set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
-    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat))
+    stop_ids = stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat)
+    task = Task(tokenizer, config, stop_ids, setup.open_user_rewards(spec, client))
     items, too_long = task.training_items(load_split(spec.data, "train"))
     validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
     prompts = [item.prompt_ids for item in [*items, *validation_items]]

@@ -179,7 +179,7 @@ class Rollouts:
 
     def _graded(self, position: int) -> RolloutGroup:
         epoch, item = self._order.at(position)
-        return RolloutGroup(epoch, item, self._gradings.pop(position).result())
+        return RolloutGroup(epoch, item, self._client.wait_for(self._gradings.pop(position)))
 
     def _request_id(self, step: int, position: int) -> str:
         return f"{self._client.incarnation}/rollout/{step}/{position}"

@@ -117,7 +117,8 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     plan = plan_updates(
         [len(e.response_ids) for e in examples], update_size(config.sft), config.sft.epochs, config.seed
     )
-    task = Task(tokenizer, config, stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat))
+    stop_ids = stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat)
+    task = Task(tokenizer, config, stop_ids, setup.open_user_rewards(spec, client))
     items = task.validation_items(load_split(spec.data, "val")[: config.sft.eval_limit])
     texts = [ids for e in examples for ids in (e.prompt_ids, e.response_ids)] + [item.prompt_ids for item in items]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)

@@ -84,7 +84,7 @@ class Validation:
 
     def _finish(self, version: int) -> None:
         pending = self._pending.pop(version)
-        graded = [g for index in range(len(self._items)) for g in pending.gradings[index].result()]
+        graded = [g for index in range(len(self._items)) for g in self._client.wait_for(pending.gradings[index])]
         versions = {span.version for g in graded for span in g.completion.version_spans}
         assert versions == {version}, f"validation of version {version} was generated with {sorted(versions)}"
         summary = scoring.summarize([g.graded for g in graded], self._config.seed)

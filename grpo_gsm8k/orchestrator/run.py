@@ -13,12 +13,12 @@ from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
 from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, UserError
-from grpo_gsm8k.grading import rewards
 from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.learner.spec import LearnerSpec
 from grpo_gsm8k.orchestrator import resume
 from grpo_gsm8k.orchestrator.budget import RunBudget
 from grpo_gsm8k.orchestrator.regression import RegressionSuite
+from grpo_gsm8k.orchestrator.rewards_files import read_rewards
 from grpo_gsm8k.orchestrator.supervisor import Outcome, RestartLimits, Spawners, Supervisor
 from grpo_gsm8k.preflight import gate
 from grpo_gsm8k.runtime.actor_process import engine_spec, spawn_actor
@@ -45,12 +45,13 @@ def run_training(config: Config) -> int:
 
     Returns 0, 3 if a regression ended the run, 4 if its budget did, or 128 + the signal that did. Raises LabError.
     """
-    rewards.validate_reward_weights(config.policy_gradient.rewards)
+    rewards = None if config.training.resume_from else read_rewards(config, None)
     check_wandb(config.wandb)
     machine = gate.inspect_machine(config)
     config = pin_model(config)
     with ExitStack() as stack:  # holds the lock on the run folder to the end
         resumed = stack.enter_context(resume.reopened(config)) if config.training.resume_from else None
+        rewards = rewards or read_rewards(config, resumed.run if resumed else None)
         data = ensure(config.data, config.artifacts, config.prompt.locale)
         model_folder = start_folder(config)
         critic_path = config.policy_gradient.critic.path
@@ -60,10 +61,11 @@ def run_training(config: Config) -> int:
         check_context(config, models.context_length(model_folder))
         updates = total_updates(config, data.train)
         estimate = gate.check(config, machine, model_folder, updates)
-        inputs = resume.fingerprints(config, data, model_folder)
+        inputs = resume.fingerprints(config, data, model_folder) | rewards.fingerprints
         changes = resumed.changes + resume.changed_inputs(resumed, config, inputs) if resumed else ()
         run = resumed.run if resumed else stack.enter_context(_new_run(config))
         step = resumed.step if resumed else None
+        rewards.copy_to(run)
         store = stack.enter_context(WeightsStore(config.shm, run.path))
         manifest.write_manifest(run, config.model_dump(mode="json"), inputs=inputs)  # first: an old one may be damaged
         manifest.write_config(run, config.model_dump(mode="json"))

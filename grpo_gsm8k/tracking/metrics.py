@@ -39,6 +39,7 @@ METRICS: Final[dict[str, str]] = {
     "train/skipped_steps": "optimizer steps in this update skipped because of a non-finite gradient",
     "rollout/skipped_prompts": "prompts skipped while drawing this update's; data.sampler=difficulty",
     "rollout/resampled_prompts": "additional prompts requested to replace groups without reward variance",
+    "rollout/reward_errors": "failures of functions in policy_gradient.rewards_file that counted as 0",
     "rollout/tokens": "sampled tokens that this update trained on, tokens",
     "rollout/tokens_per_s": "sampled tokens of this update per second of its wall time, tokens/s",
     "rollout/length_mean": "mean completion length, tokens",

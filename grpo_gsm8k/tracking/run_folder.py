@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def rewards(self) -> Path:
+        """Copies of the rewards files that the run uses."""
+        return self.path / "rewards"
+
+    @property
     def logs(self) -> Path:
         """Output of the worker processes."""
         return self.path / "logs"

@@ -208,6 +208,14 @@ class OutOfMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class RewardFailed:
+    """A function of a rewards file failed and counts as 0; sent for the first failure of each part."""
+
+    part: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """The learner continues from `step`, records of later steps are void; the run has `updates` updates."""
 
@@ -245,6 +253,7 @@ LearnerReport = (
     | ValidationDone
     | CheckpointSaved
     | OutOfMemory
+    | RewardFailed
     | Resumed
     | Finished
     | Ready

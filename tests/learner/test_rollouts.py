@@ -51,6 +51,9 @@ class Net:
     def take_ready(self, request_id: str) -> GroupResult | None:
         return self.results.get(request_id)
 
+    def wait_for(self, work: Future[Any]) -> Any:
+        return work.result()
+
     def record_span(self, name: str, version: int) -> float:
         return 0.0
 
