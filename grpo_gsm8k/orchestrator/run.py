@@ -98,7 +98,7 @@ def total_updates(config: Config) -> int:
         return config.policy_gradient.updates
     folder = config.artifacts / config.preprocess.folder
     tokens.verify(folder)
-    lengths = tokens.response_lengths(folder)
+    lengths = tokens.trained_lengths(folder)
     return len(plan_updates(lengths, config.sft.min_tokens_per_update, config.sft.epochs, config.seed))
 
 
