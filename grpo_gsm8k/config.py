@@ -593,6 +593,8 @@ class Config(Section):
         "push",
         "doctor",
     ]
+    recipe: str | None = None
+    scale: Literal["full", "cpu"] = "full"
     seed: Seed
     resume_force: bool
     run: str | None
@@ -624,6 +626,12 @@ class Config(Section):
     def training(self) -> SftConfig | PolicyGradientConfig:
         """The section of the configured training command."""
         return self.sft if self.command == "sft" else self.policy_gradient
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> Self:
+        if self.scale != "full" and self.recipe is None:
+            raise ValueError(f"scale={self.scale} has no effect without a recipe: set recipe=NAME, or use a preset")
+        return self
 
     @model_validator(mode="after")
     def _check_learner_device(self) -> Self:
