@@ -54,7 +54,7 @@ class DataConfig(Section):
     """The source of the problems, and the sizes of the splits."""
 
     folder: FolderName
-    source: Literal["hub", "jsonl", "reasoning_gym"]
+    source: Literal["hub", "jsonl", "reasoning_gym", "turkish_finance"]
     name: str
     hub_id: str
     revision: str
