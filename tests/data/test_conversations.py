@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.batching import pack_tokens
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.sft_session import as_sequence
+from grpo_gsm8k.models import EMBEDDED_TINY
 from grpo_gsm8k.tiny.tokenizer import build_tokenizer
+from tests.conftest import Cli, read_jsonl
 from tests.data.test_preprocess import config_of, tokenizer
 from tests.learner.test_sft_update import gradients
 
@@ -277,3 +280,25 @@ def test_bad_rows_are_named(tmp_path: Path, row: dict[str, Any], message: str) -
     with pytest.raises(UserError, match=message) as caught:
         read_texts(rows(tmp_path, {"text": "fine"}, row))
     assert "rows.jsonl:2: " in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_run_learns_a_conversation(cli: Cli, tmp_path: Path) -> None:
+    """From the file to the loss, as a user: it falls on the assistant's turns."""
+    model = tmp_path / "model"
+    shutil.copytree(EMBEDDED_TINY, model)
+    (model / "chat_template.jinja").write_text(TURNS)
+    file = rows(tmp_path, *({"messages": ROW} for _ in range(4)), {"text": "One, two."})
+    common = ("preset=cpu_demo", f"model.path={model}", "prompt=chat", "prompt.system=''", "data.train_size=40", "data.val_size=4",
+              "data.test_size=4", "preprocess.source=jsonl", f"preprocess.path={file}")  # fmt: skip
+    done = cli.run("command=preprocess", *common)
+    assert done.returncode == 0, done.stderr
+    assert "5 train and 4 validation examples" in done.stdout
+    done = cli.run("command=sft", *common, "sft.epochs=12", "sft.min_tokens_per_update=1", "sft.lr=1e-3",
+                   "sft.warmup_updates=1", "actor.engine=scripted", "wandb.mode=off")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    steps = [r for r in read_jsonl(cli.runs()[-1] / "metrics.jsonl") if "step" in r]
+    lengths = {float(str(step["train/response_tokens"])) for step in steps}
+    assert lengths == {len("1+1=2\n#### 2") + len("#### 4") + 2, len("One, two.")}
+    losses = [float(str(step["train/loss"])) for step in steps]
+    assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
