@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cli import load_config
+from grpo_gsm8k.commands.pipeline import run_pipeline
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.tracking.saved_config import recipes
@@ -145,6 +146,12 @@ def test_refused(arguments: list[str], message: str) -> None:
 def test_without_a_recipe_nothing_is_set() -> None:
     config = load_config(["command=pipeline", "recipe=null"])
     assert (config.recipe, config.scale, config.policy_gradient.group_size) == (None, "full", 8)
+
+
+def test_uploading_is_skipped_without_a_repository(capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(["command=pipeline", "pipeline.stages=[['command=push','run=latest']]"])
+    assert run_pipeline(config, ["command=pipeline"]) == 0
+    assert "== skipped: push.repo_id is not set" in capsys.readouterr().out
 
 
 def test_the_line_about_a_recipe(tmp_path: Path) -> None:

@@ -289,7 +289,8 @@ def test_a_run_learns_a_conversation(cli: Cli, tmp_path: Path) -> None:
     shutil.copytree(EMBEDDED_TINY, model)
     (model / "chat_template.jinja").write_text(TURNS)
     file = rows(tmp_path, *({"messages": ROW} for _ in range(4)), {"text": "One, two."})
-    common = ("preset=cpu_demo", f"model.path={model}", "prompt=chat", "prompt.system=''", "data.train_size=40", "data.val_size=4",
+    common = ("preset=cpu_demo", f"model.path={model}", "prompt=chat", "prompt.system=''",
+              "data.train_size=40", "data.val_size=4",
               "data.test_size=4", "preprocess.source=jsonl", f"preprocess.path={file}")  # fmt: skip
     done = cli.run("command=preprocess", *common)
     assert done.returncode == 0, done.stderr
