@@ -104,7 +104,7 @@ class DataConfig(Section):
     """The source of the problems, and the sizes of the splits."""
 
     folder: FolderName
-    source: Literal["hub", "jsonl", "reasoning_gym"]
+    source: Literal["hub", "jsonl", "reasoning_gym", "turkish_finance"]
     name: str
     hub_id: str
     revision: str
@@ -792,6 +792,8 @@ class Config(Section):
         "push",
         "doctor",
     ]
+    recipe: str | None = None
+    scale: Literal["full", "cpu"] = "full"
     seed: Seed
     resume_force: bool
     run: str | None
@@ -843,6 +845,12 @@ class Config(Section):
             )
         if self.policy_gradient.group_size < 2:
             raise ValueError("data.sampler=difficulty needs groups: set policy_gradient.group_size to 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> Self:
+        if self.scale != "full" and self.recipe is None:
+            raise ValueError(f"scale={self.scale} has no effect without a recipe: set recipe=NAME, or use a preset")
         return self
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ _SOURCE_KEYS = {
     "hub": ("hub_id", "name", "revision"),
     "jsonl": (),
     "reasoning_gym": ("name", "params", "train_size", "test_size"),
+    "turkish_finance": ("train_size", "test_size"),
 }
 
 

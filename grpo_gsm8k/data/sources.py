@@ -1,4 +1,4 @@
-"""Sources of problems: GSM8K on the hub, JSONL files, or a generator."""
+"""Sources of problems: GSM8K on the hub, JSONL files, or generators."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from grpo_gsm8k.config import DataConfig
 from grpo_gsm8k.data.gold import ENGLISH, Notation
 from grpo_gsm8k.data.problems import parse_problem, read_jsonl
 from grpo_gsm8k.data.reasoning import load_reasoning_gym
+from grpo_gsm8k.data.turkish_finance import load_turkish_finance
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import Locale
 from grpo_gsm8k.grading.problem import Problem
@@ -52,6 +53,8 @@ def load_source(config: DataConfig, notation: Notation = ENGLISH) -> SourceProbl
             return _jsonl(config, notation)
         case "reasoning_gym":
             return SourceProblems(*load_reasoning_gym(config))
+        case "turkish_finance":
+            return SourceProblems(*load_turkish_finance(config))
 
 
 def source_files(config: DataConfig) -> dict[SourceSplit, Path]:

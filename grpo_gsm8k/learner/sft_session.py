@@ -11,7 +11,7 @@ from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.learner import setup
-from grpo_gsm8k.learner.batching import token_sequence
+from grpo_gsm8k.learner.batching import TokenSequence, token_sequence
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.data.schedule import Use
     from grpo_gsm8k.data.tokens import Example
-    from grpo_gsm8k.learner.batching import TokenSequence
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.sft_update import SftStats
     from grpo_gsm8k.learner.spec import LearnerSpec
@@ -103,7 +102,9 @@ class SftSession(Session):
 
 def as_sequence(example: Example) -> TokenSequence:
     """Return an example in the form that micro-batches are packed from."""
-    return token_sequence(example.prompt_ids, example.response_ids)
+    if example.mask is None:
+        return token_sequence(example.prompt_ids, example.response_ids)
+    return TokenSequence(example.prompt_ids, example.response_ids, example.mask)
 
 
 def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
@@ -114,9 +115,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     folder = config.artifacts / config.preprocess.folder
     tokens.check_made_for(folder, tokens.verify(folder), tokenizer, config.prompt)
     examples = tokens.read_shards(folder, "train")
-    plan = plan_updates(
-        [len(e.response_ids) for e in examples], update_size(config.sft), config.sft.epochs, config.seed
-    )
+    plan = plan_updates([e.trained_tokens for e in examples], update_size(config.sft), config.sft.epochs, config.seed)
     stop_ids = stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat)
     task = Task(tokenizer, config, stop_ids, setup.open_user_rewards(spec, client))
     items = task.validation_items(load_split(spec.data, "val")[: config.sft.eval_limit])

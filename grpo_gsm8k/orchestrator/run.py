@@ -103,7 +103,7 @@ def total_updates(config: Config, prompts: int) -> int:
         return config.policy_gradient.updates_for(prompts)
     folder = config.artifacts / config.preprocess.folder
     tokens.verify(folder)
-    lengths = tokens.response_lengths(folder)
+    lengths = tokens.trained_lengths(folder)
     return len(plan_updates(lengths, update_size(config.sft), config.sft.epochs, config.seed))
 
 

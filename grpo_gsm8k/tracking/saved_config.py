@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.tracking.run_folder import RunFolder
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+RECIPE = "recipe"
 END = "...\n"  # the end of a YAML document: a file without it may have been cut short
 Values = dict[str, Any]
 
@@ -34,9 +36,27 @@ def compose_values(overrides: Sequence[str]) -> Values:
 @functools.cache  # a composition takes a few tenths of a second, and resuming needs some of them twice
 def _composed(overrides: tuple[str, ...]) -> Values:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", overrides=list(overrides))
+        composed = compose("config", overrides=_at_scale(overrides))
     values: Values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return values
+
+
+def recipes() -> list[str]:
+    """Return the names for `recipe=`."""
+    return sorted(path.stem for path in (CONF / RECIPE).glob("*.yaml"))
+
+
+def _at_scale(overrides: Sequence[str]) -> list[str]:
+    """Turn `recipe=NAME` into the recipe's file for the chosen scale. Raises UserError or HydraException."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    chosen = {one.key_or_group: one.value() for one in parsed if not one.is_delete()}
+    name = chosen.get(RECIPE)
+    if name is not None and name not in recipes():
+        raise UserError(f"recipe={name} does not exist; recipes: {', '.join(recipes())}")
+    words = [word for one, word in zip(parsed, overrides, strict=True) if one.key_or_group != RECIPE]
+    if name is None:
+        return words
+    return [*words, f"{RECIPE}={'cpu/' if chosen.get('scale') == 'cpu' else ''}{name}"]
 
 
 def read_saved(run: RunFolder) -> Values:
