@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ChildFailure = Literal["start", "time", "memory", "exit", "error"]
 _PACKAGE_PARENT = str(Path(__file__).parents[2])
@@ -56,8 +56,14 @@ class LimitedChild:
     should.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], limits: Limits) -> None:
-        """`module` is run as `python -m module arguments...` and calls `child_loop.serve`."""
+    def __init__(
+        self, module: str, arguments: Sequence[str], limits: Limits, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`module` is run as `python -m module arguments...` and calls `child_loop.serve`.
+
+        `environment`: of the child; None: that of this process.
+        """
+        self._environment = environment
         self._command = [sys.executable, "-m", module, *arguments]
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,11 +100,12 @@ class LimitedChild:
 
     def _start(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(part for part in (_PACKAGE_PARENT, os.environ.get("PYTHONPATH", "")) if part)
+        environment = os.environ if self._environment is None else self._environment
         process = self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            env={**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
         try:
             self._send(process, {"memory_mb": self._limits.memory_mb, "parent": os.getpid()})

@@ -1,4 +1,4 @@
-"""From the columns of a row to the parts of a problem: `data.columns`, rows of messages, and rows made for verl."""
+"""The parts of a problem in the columns of a row: `data.columns`, rows of messages, and rows made for verl."""
 
 from __future__ import annotations
 

@@ -106,7 +106,10 @@ def gold_of_answer(answer: str, notation: Notation) -> str:
         gold = gsm8k_gold(answer, notation.locale)
     except ValueError as error:
         hint = _hint(raw, notation) if MARKER in answer else ""
-        raise ValueError(f"{error}{hint}; end the answer with '#### <number>'") from None
+        raise ValueError(
+            f"{error}{hint}; end the answer with '#### <number>', name the column of the number with "
+            "data.columns.gold=COLUMN, or set prompt.answer_kind"
+        ) from None
     what = f"{raw[:_SHOWN].strip()!r} after '####'"
     _refuse_ambiguous(raw, Decimal(gold), notation, what)
     return gold

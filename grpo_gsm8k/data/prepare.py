@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grpo_gsm8k.config import FILE_SOURCES
-from grpo_gsm8k.data.gold import check_stored
 from grpo_gsm8k.data.problems import read_prepared, write_prepared
 from grpo_gsm8k.data.sources import SourceProblems, load_source, notation_of, reading_of, source_files
 from grpo_gsm8k.data.splits import Split, split_problems
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import refuse_link, written_aside
 from grpo_gsm8k.grading.answers import AnswerKind, Locale
+from grpo_gsm8k.grading.kinds import refused_golds
 from grpo_gsm8k.grading.problem import Problem
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _SOURCE_KEYS: dict[str, tuple[str, ...]] = {
     "hub": ("hub_id", "name", "revision"),
     **dict.fromkeys(FILE_SOURCES, ()),
     "reasoning_gym": ("name", "params", "train_size", "test_size"),
+    "turkish_finance": ("train_size", "test_size"),
 }
 
 _USUAL: dict[str, Any] = {
@@ -90,9 +91,8 @@ def prepare_data(
     target = artifacts / config.folder
     _refuse_foreign(target)
     notation = notation_of(config, prompt_locale)
-    source = load_source(config, reading_of(config, notation, kind))
+    source = _gradable(config, kind, prompt_locale, load_source(config, reading_of(config, notation, kind)))
     splits, repeated = split_problems(config, source)
-    _check_golds(kind, splits)
     with written_aside(target) as folder:
         for split, problems in splits.items():
             write_prepared(folder / _FILES[split], problems)
@@ -128,14 +128,23 @@ def load_split(folder: DataFolder, split: Split) -> list[Problem]:
     return read_prepared(folder.path / _FILES[split])
 
 
-def _check_golds(kind: AnswerKind, splits: dict[Split, list[Problem]]) -> None:
-    """Raise UserError for a gold answer that grading would refuse."""
-    for problem in (problem for problems in splits.values() for problem in problems):
-        try:
-            if kind is AnswerKind.NUMBER:
-                check_stored(problem.gold)
-        except ValueError as error:
-            raise UserError(f"problem {problem.id}: {error}") from None
+def _gradable(config: DataConfig, kind: AnswerKind, locale: Locale, source: SourceProblems) -> SourceProblems:
+    """Return a source without the problems whose gold answer grading refuses.
+
+    Raises UserError for the first of them unless `data.invalid=drop`.
+    """
+    problems = [*source.train, *(source.test or [])]
+    refused = refused_golds(kind, [problem.gold for problem in problems], locale)
+    bad = [problem for problem in problems if problem.gold in refused]
+    if bad and config.invalid == "stop":
+        raise UserError(f"problem {bad[0].id}: {refused[bad[0].gold]}{_kind_hint(kind)}, or data.invalid=drop")
+    train, test = ([p for p in part or [] if p.gold not in refused] for part in (source.train, source.test))
+    reasons = Counter({"gold answer that cannot be graded": len(bad)} if bad else {})
+    return replace(source, train=train, test=None if source.test is None else test, dropped=source.dropped + reasons)
+
+
+def _kind_hint(kind: AnswerKind) -> str:
+    return "; set prompt.answer_kind=expression" if kind is AnswerKind.NUMBER else ""
 
 
 def _settings(config: DataConfig, locale: Locale, kind: AnswerKind) -> dict[str, Any]:

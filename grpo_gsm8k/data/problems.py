@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RowRules:
     """How rows become problems.
 
     `where` keeps the rows whose columns have these values; `drop`: leave out bad rows instead of stopping at the first.
@@ -42,25 +42,25 @@ class ReadProblems:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def problems_of(rows: Iterable[Row], id_prefix: str, reading: Reading) -> ReadProblems:
+def problems_of(rows: Iterable[Row], id_prefix: str, rules: RowRules) -> ReadProblems:
     """Read all rows. One without an id gets `<id_prefix>-<row index>`. Raises UserError with the place of a bad row."""
     found = ReadProblems([])
     seen: dict[str, str] = {}
     questions: set[str] = set()
     for index, row in enumerate(rows):
-        if not _selected(row, reading.where):
+        if not _selected(row, rules.where):
             found.dropped["not selected by data.where"] += 1
             continue
         try:
-            problem = parse_problem(row, f"{id_prefix}-{index:05d}", reading)
-            if problem.id in seen and not (reading.drop and problem.question in questions):
+            problem = parse_problem(row, f"{id_prefix}-{index:05d}", rules)
+            if problem.id in seen and not (rules.drop and problem.question in questions):
                 raise UserError(f"{row.where}: id {problem.id!r} is already used in {seen[problem.id]}")
         except UserError as error:
-            if not reading.drop:
+            if not rules.drop:
                 raise
             found.dropped[_reason(str(error), row.where)] += 1
             continue
-        if reading.drop and problem.question in questions:  # here, because some files repeat each row a hundred times
+        if rules.drop and problem.question in questions:  # here, because some files repeat each row a hundred times
             found.dropped["repeated question"] += 1
             continue
         questions.add(problem.question)
@@ -69,9 +69,9 @@ def problems_of(rows: Iterable[Row], id_prefix: str, reading: Reading) -> ReadPr
     return found
 
 
-def parse_problem(row: Row, default_id: str, reading: Reading) -> Problem:
+def parse_problem(row: Row, default_id: str, rules: RowRules) -> Problem:
     """Validate one row; `id` is optional, and so is one of `answer` and `gold`. Raises UserError with its place."""
-    parts = parts_of(row, reading.columns)
+    parts = parts_of(row, rules.columns)
     question = parts.text("question")
     row_id = parts.given.get("id", default_id)
     if not isinstance(row_id, str | int) or isinstance(row_id, bool) or not str(row_id).strip():
@@ -80,21 +80,21 @@ def parse_problem(row: Row, default_id: str, reading: Reading) -> Problem:
     alone = "gold" in parts.given and "answer" not in parts.given
     answer = str(gold) if alone else parts.text("answer")
     try:
-        if reading.kind is AnswerKind.CHOICE:
+        if rules.kind is AnswerKind.CHOICE:
             question, gold = _with_choices(question, parts, answer)
             return Problem(str(row_id), question, answer, gold, parts.extra)
-        found = gold_of(parts.given, answer, reading.notation, reading.kind)
+        found = gold_of(parts.given, answer, rules.notation, rules.kind)
         return Problem(str(row_id), question, answer, found, parts.extra)
     except ValueError as error:
         raise UserError(f"{row.where}: {error}") from None
 
 
-def read_problems(path: Path, id_prefix: str, reading: Reading | None = None) -> list[Problem]:
+def read_problems(path: Path, id_prefix: str, rules: RowRules | None = None) -> list[Problem]:
     """Read the problems of a file, whose name tells its kind (JSON lines unless it ends in .json, .csv or .parquet).
 
     Raises UserError with file and line.
     """
-    return problems_of(read_rows(path, file_kind(path)), id_prefix, reading or Reading()).problems
+    return problems_of(read_rows(path, file_kind(path)), id_prefix, rules or RowRules()).problems
 
 
 def read_prepared(path: Path) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Sources of problems: files, data sets of the hub, or a generator."""
+"""Sources of problems: files, data sets of the hub, or generators."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from grpo_gsm8k.config import FILE_SOURCES, DataConfig
 from grpo_gsm8k.data.gold import ENGLISH, Notation
 from grpo_gsm8k.data.hub import download, hub_rows
-from grpo_gsm8k.data.problems import Reading, problems_of
+from grpo_gsm8k.data.problems import RowRules, problems_of
 from grpo_gsm8k.data.readers import FileKind, read_rows
 from grpo_gsm8k.data.reasoning import load_reasoning_gym
+from grpo_gsm8k.data.turkish_finance import load_turkish_finance
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import AnswerKind, Locale
 
@@ -49,18 +50,20 @@ def notation_of(config: DataConfig, prompt_locale: Locale) -> Notation:
     return Notation(prompt_locale, given=False)
 
 
-def reading_of(config: DataConfig, notation: Notation, kind: AnswerKind) -> Reading:
+def rules_of(config: DataConfig, notation: Notation, kind: AnswerKind) -> RowRules:
     """Return how the rows of the configured source become problems."""
-    return Reading(notation, kind, config.columns, config.where, drop=config.invalid == "drop")
+    return RowRules(notation, kind, config.columns, config.where, drop=config.invalid == "drop")
 
 
-def load_source(config: DataConfig, reading: Reading | None = None) -> SourceProblems:
+def load_source(config: DataConfig, rules: RowRules | None = None) -> SourceProblems:
     """Load or generate all problems. Raises UserError with the key or the line."""
-    reading = reading or reading_of(config, ENGLISH, AnswerKind.NUMBER)
+    rules = rules or rules_of(config, ENGLISH, AnswerKind.NUMBER)
     if config.source == "reasoning_gym":
         return SourceProblems(*load_reasoning_gym(config))
+    if config.source == "turkish_finance":
+        return SourceProblems(*load_turkish_finance(config))
     rows = _rows(config)
-    found = {split: problems_of(split_rows, split, reading) for split, split_rows in rows.items()}
+    found = {split: problems_of(split_rows, split, rules) for split, split_rows in rows.items()}
     for split, read in found.items():
         if not read.problems:
             raise UserError(f"{_place(config, split)} contains no problem{_reasons(read.dropped)}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.gold import Notation
 from grpo_gsm8k.data.prepare import ensure, load_split
-from grpo_gsm8k.data.problems import Reading, read_problems
+from grpo_gsm8k.data.problems import RowRules, read_problems
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.diagnostics import diagnose_completions, find_contamination
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
@@ -17,6 +19,7 @@ from grpo_gsm8k.evaluation.requests import Question, questions
 from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, compare_models, results_table, summarize_setting
 from grpo_gsm8k.evaluation.runner import run_requests
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.transport.protocol import Failed
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import GroupResult
 
 FILE = "predictions.jsonl"
+GRADING_THREADS = 4  # they wait for child processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +121,8 @@ def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
     path = config.eval.data_path
     locale = config.data.locale
     notation = Notation(locale or config.prompt.locale, given=locale is not None)
-    reading = Reading(notation, config.prompt.answer_kind, config.data.columns)
-    problems = read_problems(path, path.stem, reading) if path else split
+    rules = RowRules(notation, config.prompt.answer_kind, config.data.columns)
+    problems = read_problems(path, path.stem, rules) if path else split
     if path and not problems:
         raise UserError(f"eval.data_path={path} has no problems: write lines of question and answer")
     if not problems:
@@ -143,12 +147,23 @@ def _run_unfinished(
     if not waiting:
         return
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    with Grader(config.prompt.answer_rules) as grader, ThreadPoolExecutor(GRADING_THREADS) as threads:
+        gradings: deque[Future[list[Prediction]]] = deque()
 
-    def take(result: GroupResult | Failed) -> None:
-        question = waiting[result.request_id]
-        if isinstance(result, Failed):
-            file.add(refused(question, result))
-        else:
-            file.add(graded(question, result, tokenizer, config.prompt))
+        def grade(result: GroupResult | Failed) -> list[Prediction]:
+            question = waiting[result.request_id]
+            if isinstance(result, Failed):
+                return refused(question, result)
+            return graded(question, result, tokenizer, grader)
 
-    run_requests(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)
+        def take(result: GroupResult | Failed) -> None:
+            if not grader.uses_children:
+                file.add(grade(result))
+                return
+            gradings.append(threads.submit(grade, result))
+            while gradings and gradings[0].done():
+                file.add(gradings.popleft().result())
+
+        run_requests(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)
+        for grading in gradings:
+            file.add(grading.result())

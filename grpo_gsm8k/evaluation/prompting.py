@@ -46,6 +46,5 @@ def shots_of(
             f"eval.shots={count}: train has only {len(candidates)} problems that are not evaluated; lower eval.shots"
         )
     order = np.random.default_rng(seed).permutation(len(candidates))[:count]
-    fmt, locale = prompt.answer_format, prompt.locale
     chosen = [candidates[i] for i in order]
-    return tuple(Shot(p.question, worked_answer(p, fmt, locale, calculator=False)) for p in chosen)
+    return tuple(Shot(p.question, worked_answer(p, prompt.answer_rules, calculator=False)) for p in chosen)

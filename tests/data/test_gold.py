@@ -11,7 +11,7 @@ import pytest
 
 from grpo_gsm8k.data.gold import Notation, check_stored, gold_of
 from grpo_gsm8k.data.prepare import ensure, load_split, prepare_data
-from grpo_gsm8k.data.problems import Reading, json_objects, read_prepared, read_problems, write_prepared
+from grpo_gsm8k.data.problems import RowRules, json_objects, read_prepared, read_problems, write_prepared
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import AnswerFormat, AnswerKind, Locale, grade
 from grpo_gsm8k.grading.problem import Problem
@@ -112,7 +112,7 @@ def test_whatever_is_accepted_is_stored_and_read_back(tmp_path: Path, notation: 
     assert len(problems) == 304 + 4
     write_prepared(tmp_path / "a.jsonl", problems)
     assert read_prepared(tmp_path / "a.jsonl") == problems
-    assert read_problems(tmp_path / "a.jsonl", "x", Reading(notation)) == problems
+    assert read_problems(tmp_path / "a.jsonl", "x", RowRules(notation)) == problems
     assert [Decimal(p.gold) for p in problems[:304]] == numbers()
 
 

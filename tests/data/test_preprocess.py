@@ -135,7 +135,7 @@ def test_command_defaults_and_refusals(cli: Cli) -> None:
     manifest = tokens.verify(folder)
     examples = tokens.read_shards(folder, "train")
     assert len(examples) == 32
-    assert tokens.response_lengths(folder) == [len(e.response_ids) for e in examples]
+    assert tokens.trained_lengths(folder) == [len(e.response_ids) for e in examples]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert cli.run("command=preprocess", *demo).returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # byte-identical
