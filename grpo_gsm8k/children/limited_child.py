@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ ChildFailure = Literal["start", "time", "memory", "exit", "error"]
 _PACKAGE_PARENT = str(Path(__file__).parents[2])
 _POLL_SECONDS = 0.05
 _READ_BYTES = 1 << 16
+_EXIT_SECONDS = 5.0  # between the end of a child's pipe and its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ class LimitedChild:
         """End the child at once. May be called from another thread, whose waiting call then fails."""
         process, self._process, self._unread = self._process, None, b""
         if process is not None:
-            process.kill()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
@@ -105,6 +108,7 @@ class LimitedChild:
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,
             env={**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
         try:
@@ -147,7 +151,10 @@ class LimitedChild:
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:
-    return f"the process ended with exit code {process.wait()}"
+    try:
+        return f"the process ended with exit code {process.wait(_EXIT_SECONDS)}"
+    except subprocess.TimeoutExpired:
+        return "the process closed its pipe"
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from grpo_gsm8k.config import FILE_SOURCES
 from grpo_gsm8k.data.problems import read_prepared, write_prepared
-from grpo_gsm8k.data.sources import SourceProblems, load_source, notation_of, reading_of, source_files
+from grpo_gsm8k.data.sources import SourceProblems, load_source, notation_of, rules_of, source_files
 from grpo_gsm8k.data.splits import Split, split_problems
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import refuse_link, written_aside
@@ -91,7 +91,7 @@ def prepare_data(
     target = artifacts / config.folder
     _refuse_foreign(target)
     notation = notation_of(config, prompt_locale)
-    source = _gradable(config, kind, prompt_locale, load_source(config, reading_of(config, notation, kind)))
+    source = _gradable(config, kind, prompt_locale, load_source(config, rules_of(config, notation, kind)))
     splits, repeated = split_problems(config, source)
     with written_aside(target) as folder:
         for split, problems in splits.items():

@@ -231,3 +231,20 @@ def test_files_that_are_refused(opened: Open, tmp_path: Path, text: str, message
     with pytest.raises(UserError, match=message) as caught:
         opened(files=[path]).check({"f": 1.0})
     assert "\n" not in str(caught.value)
+
+
+def test_processes_that_a_function_started_end_with_its_child(opened: Open, tmp_path: Path) -> None:
+    path = tmp_path / "starts.py"
+    path.write_text(
+        "import subprocess\ndef start(item): return subprocess.Popen(['sleep', '600']).pid\n"
+        "import os\ndef closes(item):\n    os.closerange(3, 100)\n    return 1.0\n"
+        "def huge(items): return [1.0] * 3_000_000\n"
+    )
+    rewards = opened(files=[path])
+    started = int(rewards.score(["start"], inputs("a")).values["start"][0])
+    assert psutil.pid_exists(started)
+    with pytest.raises(UserError, match="huge failed for item p-1, all 1 completions: returned 3000000 values for 1"):
+        rewards.score(["huge"], inputs("a"))
+    assert not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE
+    with pytest.raises(UserError, match=r"closes failed for item p-1, completion 1 of 1: "):
+        rewards.score(["closes"], inputs("a"))
