@@ -905,6 +905,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_exact_text(self) -> Self:
+        number = self.prompt.answer_kind is AnswerKind.NUMBER and self.prompt.locale is not Locale.EN
+        if self.command == "policy_gradient" and "exact_text" in self.policy_gradient.rewards and number:
+            raise ValueError(
+                f"policy_gradient.rewards.exact_text compares with gold numbers in English notation, but prompt.locale="
+                f"{self.prompt.locale}: use the part correct, or set prompt.answer_kind=text"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_train_split(self) -> Self:
         trains = self.command in ("traces", "preprocess", "sft", "policy_gradient")
         if trains and self.data.source == "hub" and self.data.train_split is None:
