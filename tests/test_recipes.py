@@ -110,7 +110,9 @@ def test_values_of_s4() -> None:
     assert values(config.learner.lora, "enabled", "rank", "alpha") == [True, 32, 32]
     assert len(config.learner.lora.targets) == 7
     assert (pg.group_size, pg.max_new_tokens, pg.rewards["correct"]) == (6, 1024, 2.0)
-    assert pg.updates * pg.prompts_per_update == 3 * (442 - config.data.val_size)
+    assert (pg.epochs, pg.updates, pg.prompts_per_update) == (3, None, 1)
+    assert values(config.prompt, "answer_format", "answer_tag", "locale") == ["tags", "cevap", "tr"]
+    assert (pg.rewards["tag_count"] * 4 * 0.125, pg.tag_count.trailing_cost) == (0.5, 0.001)
     assert len(config.eval.temperatures) > 2
 
 
