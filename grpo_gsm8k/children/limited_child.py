@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ChildFailure = Literal["start", "time", "memory", "exit", "error"]
 _PACKAGE_PARENT = str(Path(__file__).parents[2])
 _POLL_SECONDS = 0.05
 _READ_BYTES = 1 << 16
+_EXIT_SECONDS = 5.0  # between the end of a child's pipe and its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,14 @@ class LimitedChild:
     should.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], limits: Limits) -> None:
-        """`module` is run as `python -m module arguments...` and calls `child_loop.serve`."""
+    def __init__(
+        self, module: str, arguments: Sequence[str], limits: Limits, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`module` is run as `python -m module arguments...` and calls `child_loop.serve`.
+
+        `environment`: of the child; None: that of this process.
+        """
+        self._environment = environment
         self._command = [sys.executable, "-m", module, *arguments]
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,7 +93,8 @@ class LimitedChild:
         """End the child at once. May be called from another thread, whose waiting call then fails."""
         process, self._process, self._unread = self._process, None, b""
         if process is not None:
-            process.kill()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
@@ -94,11 +103,13 @@ class LimitedChild:
 
     def _start(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(part for part in (_PACKAGE_PARENT, os.environ.get("PYTHONPATH", "")) if part)
+        environment = os.environ if self._environment is None else self._environment
         process = self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            start_new_session=True,
+            env={**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
         try:
             self._send(process, {"memory_mb": self._limits.memory_mb, "parent": os.getpid()})
@@ -140,7 +151,10 @@ class LimitedChild:
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:
-    return f"the process ended with exit code {process.wait()}"
+    try:
+        return f"the process ended with exit code {process.wait(_EXIT_SECONDS)}"
+    except subprocess.TimeoutExpired:
+        return "the process closed its pipe"
 
 
 def _cpu_seconds(pid: int) -> float:

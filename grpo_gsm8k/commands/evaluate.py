@@ -12,6 +12,7 @@ from grpo_gsm8k.evaluation import accuracy
 from grpo_gsm8k.evaluation.harness import scores
 from grpo_gsm8k.evaluation.harness.tasks import task_list, task_manager, wants_gsm8k
 from grpo_gsm8k.evaluation.predictions import FILE
+from grpo_gsm8k.evaluation.requests import sampling_settings
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run
 from grpo_gsm8k.files.aside import write_atomically
 
@@ -69,7 +70,7 @@ def write_results(
     ]
     summary: dict[str, Any] = {"kind": "eval", "wall_seconds": seconds}
     if measured is not None:
-        summary |= asdict(measured)
+        summary |= {**asdict(measured), "sampling": sampling_settings(config)}
         regressions += [
             f"accuracy of {c.b} ({c.prompting}, temperature {c.temperature:g}): {c.difference:+.1%} ({c.verdict})"
             for c in measured.comparisons

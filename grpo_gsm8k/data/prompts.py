@@ -76,13 +76,13 @@ def encode_prompt(prompt: PromptConfig, question: str, tokenizer: Tokenizer, sho
     """Token ids int32 [P] of the rendered prompt, with the model's start token exactly once if it uses one."""
     ids = tokenizer.encode(render(prompt, question, tokenizer, shots), add_special_tokens=False)
     # A chat template adds special tokens itself.
-    start = [] if prompt.chat else _start_ids(tokenizer)
+    start = [] if prompt.chat else start_ids(tokenizer)
     if ids[: len(start)] != start:
         ids = start + ids
     return np.asarray(ids, dtype=np.int32)
 
 
-def _start_ids(tokenizer: Tokenizer) -> list[int]:
+def start_ids(tokenizer: Tokenizer) -> list[int]:
     """Return the start token that the tokenizer adds even to an empty text. An end token is ignored."""
     bos = tokenizer.bos_token_id
     return [] if bos is None or bos not in tokenizer.encode("", add_special_tokens=True) else [bos]

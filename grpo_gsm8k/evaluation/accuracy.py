@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.gold import Notation
 from grpo_gsm8k.data.prepare import ensure, load_split
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import RowRules, read_problems
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.any_temperature import accuracy_at_any_temperature
 from grpo_gsm8k.evaluation.chosen_items import chosen, save
@@ -21,6 +23,7 @@ from grpo_gsm8k.evaluation.results import summarize_setting
 from grpo_gsm8k.evaluation.results_table import results_table
 from grpo_gsm8k.evaluation.runner import run_requests
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.transport.protocol import Failed
 
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import GroupResult
+
+GRADING_THREADS = 4  # they wait for child processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPl
     for way in repeats(config.eval.prompting, config.prompt):
         same = f"{way} equals {way.removesuffix(BARE)}"
         print(f"note: prompt={config.prompt.name} has neither prompt.system nor prompt.instruction: {same}")
-    data = ensure(config.data, config.artifacts, config.prompt.locale)
+    data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
     problems = evaluated_problems(config, load_split(data, config.eval.split))
     train = load_split(data, "train")
     examples = worked_examples(config, train, problems)
@@ -130,7 +135,8 @@ def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
     path = config.eval.data_path
     locale = config.data.locale
     notation = Notation(locale or config.prompt.locale, given=locale is not None)
-    problems = read_jsonl(path, path.stem, notation) if path else split
+    rules = RowRules(notation, config.prompt.answer_kind, config.data.columns)
+    problems = read_problems(path, path.stem, rules) if path else split
     if path and not problems:
         raise UserError(f"eval.data_path={path} has no problems: write lines of question and answer")
     if not problems:
@@ -164,12 +170,23 @@ def _run_unfinished(
     if not waiting:
         return
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    with Grader(config.prompt.answer_rules) as grader, ThreadPoolExecutor(GRADING_THREADS) as threads:
+        gradings: deque[Future[list[Prediction]]] = deque()
 
-    def take(result: GroupResult | Failed) -> None:
-        question = waiting[result.request_id]
-        if isinstance(result, Failed):
-            file.add(refused(question, result))
-        else:
-            file.add(graded(question, result, tokenizer, config.prompt))
+        def grade(result: GroupResult | Failed) -> list[Prediction]:
+            question = waiting[result.request_id]
+            if isinstance(result, Failed):
+                return refused(question, result)
+            return graded(question, result, tokenizer, grader)
 
-    run_requests(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)
+        def take(result: GroupResult | Failed) -> None:
+            if not grader.uses_children:
+                file.add(grade(result))
+                return
+            gradings.append(threads.submit(grade, result))
+            while gradings and gradings[0].done():
+                file.add(gradings.popleft().result())
+
+        run_requests(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)
+        for grading in gradings:
+            file.add(grading.result())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from grpo_gsm8k.data.gold import Notation
-from grpo_gsm8k.data.problems import json_objects, parse_problem, text_of
+from grpo_gsm8k.data.problems import RowRules, json_objects, parse_problem, text_of
 from grpo_gsm8k.data.prompts import Shot
+from grpo_gsm8k.data.readers import Row
 from grpo_gsm8k.data.responses import worked_answer
 from grpo_gsm8k.errors import UserError
 
@@ -90,18 +91,18 @@ def _examples_of(config: Config, file: Path, count: int, evaluated: Sequence[Pro
     return tuple(examples)
 
 
-def _example(row: dict[object, object], where: str, prompt: PromptConfig, notation: Notation) -> Shot:
+def _example(row: dict[Any, Any], where: str, prompt: PromptConfig, notation: Notation) -> Shot:
     """Return the example of one line: a `response` verbatim, an `answer` of a data set in the prompt's format."""
     given = [key for key in ("response", "answer") if key in row]
     if len(given) != 1:
         raise UserError(f"{where}: give either response or answer, not {' and '.join(given) or 'neither'}")
     if given == ["answer"]:
-        return _worked(parse_problem(row, "example", where, notation), prompt)
+        return _worked(parse_problem(Row(where, row), "example", RowRules(notation, prompt.answer_kind)), prompt)
     return Shot(text_of(row, "question", where), text_of(row, "response", where))
 
 
 def _worked(problem: Problem, prompt: PromptConfig) -> Shot:
-    response = worked_answer(problem, prompt.answer_format, prompt.locale, calculator=False)
+    response = worked_answer(problem, prompt.answer_rules, calculator=False)
     return Shot(problem.question, response)
 
 

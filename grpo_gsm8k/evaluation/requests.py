@@ -60,19 +60,39 @@ def questions(
                     request_id=f"{prompting}/{temperature}/{index}",
                     prompt_ids=ids,
                     n=samples_at(config, temperature),
-                    sampling=SamplingSpec(
-                        temperature,
-                        1.0,
-                        config.eval.max_new_tokens,
-                        (config.seed << 40) + index * config.eval.samples,
-                        stops,
-                    ),
+                    sampling=sampling_spec(config, temperature, index, stops),
                     min_version=VERSION,
                     pinned=True,
                 )
                 text = tokenizer.decode(ids.tolist(), skip_special_tokens=False)
                 made.append(Question(model, prompting, temperature, problem, text, request))
     return made
+
+
+def sampling_spec(config: Config, temperature: float, index: int, stops: tuple[int, ...]) -> SamplingSpec:
+    """Return the sampling parameters of the problem at `index`; `stops` are token ids.
+
+    The seed depends on the index alone, so that a resumed run samples the same completions.
+    """
+    given = config.eval
+    return SamplingSpec(
+        temperature=temperature,
+        top_p=given.top_p,
+        max_new_tokens=given.max_new_tokens,
+        seed=(config.seed << 40) + index * given.samples,
+        stop_token_ids=stops,
+        stop_texts=config.stop_texts,
+        top_k=given.top_k,
+        min_p=given.min_p,
+        repetition_penalty=given.repetition_penalty,
+    )
+
+
+def sampling_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that change what a temperature samples, for the summary of an evaluation."""
+    given = config.eval
+    names = ("top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+    return {**{name: getattr(given, name) for name in names}, "stop": list(config.stop_texts), "seed": config.seed}
 
 
 def samples_at(config: Config, temperature: float) -> int:

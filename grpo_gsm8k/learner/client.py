@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.transport.protocol import Bundle, Failed, GroupResult, Heartbeat, LoadWeights, Span, Stop, WeightsLive
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from grpo_gsm8k.transport.channel import Channel
     from grpo_gsm8k.transport.protocol import GenerateGroup, LearnerReport
 
 BEAT_SECONDS = 0.5
+T = TypeVar("T")
 
 
 class Client:
@@ -65,6 +68,14 @@ class Client:
             self._handle(self._channel.receive(0.1))
         self._waiting = False
         return result
+
+    def wait_for(self, work: Future[T]) -> T:
+        """Return the result of work in another thread; meanwhile this process does not have to report progress."""
+        self._waiting = True
+        try:
+            return work.result()
+        finally:
+            self._waiting = False
 
     def wait_until_live(self) -> None:
         """Wait until the engine runs published weights, or for a stop request."""

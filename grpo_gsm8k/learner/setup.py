@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from grpo_gsm8k.errors import CheckpointError, UserError
+from grpo_gsm8k.grading.user_rewards import UserRewards
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.critic import build_critic
 from grpo_gsm8k.learner.model import load_policy, load_reference
@@ -17,9 +18,11 @@ from grpo_gsm8k.learner.oom import TokenBudget
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.parity_probe import EngineProbe, probe_learner
 from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.learner.task import GRADING_THREADS
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.models import vocabulary_size
-from grpo_gsm8k.transport.protocol import LoadWeights, OutOfMemory
+from grpo_gsm8k.tracking.redaction import without_secrets
+from grpo_gsm8k.transport.protocol import LoadWeights, OutOfMemory, RewardFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -136,6 +139,19 @@ def open_token_budget(config: Config, client: Client) -> TokenBudget:
         client.report(OutOfMemory(tokens, reason))
 
     return TokenBudget(config.learner.token_budget, report)
+
+
+def open_user_rewards(spec: LearnerSpec, client: Client) -> UserRewards | None:
+    """Return the functions of the run's copies of its rewards files; None without `policy_gradient.rewards_file`."""
+    pg = spec.config.policy_gradient
+    files = [spec.run_folder / "rewards" / path.name for path in pg.rewards_files]
+    if not files:
+        return None
+
+    def report(part: str, reason: str) -> None:
+        client.report(RewardFailed(part, reason))
+
+    return UserRewards(files, pg.reward_limits(spec.config.seed), without_secrets(os.environ), GRADING_THREADS, report)
 
 
 def probe(policy: Policy, items: Sequence[Item], config: Config, client: Client) -> EngineProbe | None:

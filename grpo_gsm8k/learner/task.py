@@ -10,6 +10,10 @@ from grpo_gsm8k.algorithms.lengths import overlong_penalty
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading import answers, rewards, scoring
+from grpo_gsm8k.grading.completion import before_stop
+from grpo_gsm8k.grading.grader import Grader
+from grpo_gsm8k.grading.tag_count import tag_count
+from grpo_gsm8k.grading.user_rewards import GroupValues
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.grading.problem import Problem
+    from grpo_gsm8k.grading.user_rewards import UserRewards
     from grpo_gsm8k.transport.protocol import Completion
 
 
@@ -52,16 +57,31 @@ class GradedCompletion:
 class Task:
     """Turns problems into prompts and completions into rewards, with the configured template and answer format."""
 
-    def __init__(self, tokenizer: Any, config: Config, stop_token_ids: tuple[int, ...]) -> None:
-        """`tokenizer` is a Hugging Face tokenizer; `stop_token_ids` end a completion."""
+    def __init__(
+        self,
+        tokenizer: Any,
+        config: Config,
+        stop_token_ids: tuple[int, ...],
+        user_rewards: UserRewards | None = None,
+    ) -> None:
+        """`tokenizer` is a Hugging Face tokenizer; `stop_token_ids` end a completion.
+
+        `user_rewards` has the configured reward parts that are not shipped.
+        """
         self.stop_token_ids = stop_token_ids
+        self.stop_texts = config.stop_texts
         self._tokenizer = tokenizer
         self._prompt = config.prompt
+        self._grader = Grader(config.prompt.answer_rules)
         self._weights = config.policy_gradient.rewards
         pg = config.policy_gradient
         self._command = config.command
         self._limit = config.training.max_new_tokens
-        self._penalty_buffer = max(1, round(pg.overlong_buffer * self._limit)) if pg.overlong == "penalty" else 0
+        buffer = max(1, round(pg.overlong_buffer * self._limit))
+        self._penalty_buffer = buffer if pg.overlong == "penalty" else 0
+        self._parts = {**rewards.REWARD_PARTS, **configured_parts(config, buffer)}
+        self._user_rewards = user_rewards
+        self._user_parts = [name for name in pg.rewards if name not in self._parts]
         self._room = config.actor.max_model_len - self._limit
         self._threads = ThreadPoolExecutor(GRADING_THREADS) if _needs_children(config) else None
 
@@ -94,12 +114,25 @@ class Task:
     def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
         """Decode the completions of one prompt, and grade and score them; child processes may still be at it."""
         prompt = self._tokenizer.decode(item.prompt_ids.tolist(), skip_special_tokens=False)
-        texts = [self._tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in completions]
+        texts = [self._text(completion) for completion in completions]
         if self._threads is not None:
             return self._threads.submit(self._grade_group, item, prompt, completions, texts)
         done: Future[tuple[GradedCompletion, ...]] = Future()
         done.set_result(self._grade_group(item, prompt, completions, texts))
         return done
+
+    def close(self) -> None:
+        """End the grading of completions that nobody waits for, and the child processes."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._grader.close()
+        if self._user_rewards is not None:
+            self._user_rewards.close()
+
+    def _text(self, completion: Completion) -> str:
+        """Return the text that is graded and recorded: without special tokens, and before the first stop text."""
+        text = self._tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
+        return before_stop(text, self.stop_texts)
 
     def _grade_group(
         self, item: Item, prompt: str, completions: Sequence[Completion], texts: Sequence[str]
@@ -112,9 +145,7 @@ class Task:
         )
 
     def _grades(self, item: Item, texts: Sequence[str]) -> list[answers.Grade]:
-        prompt = self._prompt
-        fmt, locale, end = prompt.answer_format, prompt.locale, prompt.reasoning_end
-        return [answers.grade(text, item.problem.gold, fmt, locale, end) for text in texts]
+        return self._grader.grade_all(texts, item.problem.gold)
 
     def _scores(
         self,
@@ -124,13 +155,18 @@ class Task:
         texts: Sequence[str],
         grades: Sequence[answers.Grade],
     ) -> list[rewards.RewardScore]:
+        inputs = [
+            rewards.RewardInput(item.problem, prompt, text, tuple(c.token_ids.tolist()), c.finish_reason, grade)
+            for c, text, grade in zip(completions, texts, grades, strict=True)
+        ]
+        user = GroupValues() if self._user_rewards is None else self._user_rewards.score(self._user_parts, inputs)
         scores = []
-        for completion, text, grade in zip(completions, texts, grades, strict=True):
-            truncated = completion.finish_reason == "length"
-            reward = rewards.score(rewards.RewardInput(item.problem, prompt, text, grade, truncated), self._weights)
+        for index, each in enumerate(inputs):
+            values = {name: found[index] for name, found in user.values.items()}
+            failed = tuple(name for name, indices in user.failed.items() if index in indices)
+            reward = rewards.score(each, self._weights, self._parts, values, failed)
             if self._penalty_buffer:
-                penalty = overlong_penalty(len(completion.token_ids), self._limit, self._penalty_buffer)
-                reward = reward.plus("overlong", penalty)
+                reward = reward.plus("overlong", overlong_penalty(each.tokens, self._limit, self._penalty_buffer))
             scores.append(reward)
         return scores
 
@@ -139,6 +175,15 @@ class Task:
         return f"raise actor.max_model_len or lower {self._command}.max_new_tokens"
 
 
+def configured_parts(config: Config, buffer: int) -> dict[str, rewards.RewardPart]:
+    """Return the reward parts that have settings; `buffer`: tokens over which `soft_overlong` falls to -1."""
+    limit, tags = config.training.max_new_tokens, config.policy_gradient.tag_count
+    return {
+        "soft_overlong": lambda item: overlong_penalty(item.tokens, limit, buffer),
+        "tag_count": lambda item: 0.0 if item.truncated else tag_count(item.text, tags.tags, tags.trailing_cost),
+    }
+
+
 def _needs_children(config: Config) -> bool:
     """Whether grading waits for child processes, so that it belongs in threads."""
-    return config.prompt.answer_kind is answers.AnswerKind.EXPRESSION
+    return bool(config.policy_gradient.rewards_files) or config.prompt.answer_rules.has_limits

@@ -84,7 +84,7 @@ class Validation:
 
     def _finish(self, version: int) -> None:
         pending = self._pending.pop(version)
-        graded = [g for index in range(len(self._items)) for g in pending.gradings[index].result()]
+        graded = [g for index in range(len(self._items)) for g in self._client.wait_for(pending.gradings[index])]
         versions = {span.version for g in graded for span in g.completion.version_spans}
         assert versions == {version}, f"validation of version {version} was generated with {sorted(versions)}"
         summary = scoring.summarize([g.graded for g in graded], self._config.seed)
@@ -104,6 +104,7 @@ class Validation:
             max_new_tokens=self._config.training.max_new_tokens,
             seed=self._config.seed,
             stop_token_ids=self._task.stop_token_ids,
+            stop_texts=self._task.stop_texts,
         )
         return GenerateGroup(
             request_id=self._request_id(version, index),

@@ -24,6 +24,7 @@ from grpo_gsm8k.transport.protocol import (
     OutOfMemory,
     Ready,
     Resumed,
+    RewardFailed,
     Span,
     StepDone,
     Stop,
@@ -161,8 +162,13 @@ class Supervisor:
                 self._suite.saved(step, Path(path))
             case OutOfMemory(tokens, reason):
                 self._tracker.out_of_memory(tokens, reason)
-            case Resumed(step):
+            case RewardFailed(part, reason):
+                self._tracker.event("reward_failed", part=part, reason=reason)
+                self._tracker.note(f"policy_gradient.rewards.{part} {reason}; it counts as 0 (rollout/reward_errors)")
+            case Resumed(step, updates):
                 self._ledger.rollback(step)
+                self._tracker.set_total(updates)
+                self._budget.set_total(updates)
                 self._tracker.rollback(step)
             case Finished():
                 self._finished = message

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SECRET_NAME = re.compile(r"(?i)(^|[^a-z0-9])(api[_-]?)?(key|token|secret|password|passwd|credentials?)$")
 SECRET_TEXT = re.compile(r"(?<=://)[^/\s@]+(?=@)|\b(?:hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{16,}")
@@ -35,6 +35,11 @@ def redact(value: Any, name: str = "") -> Any:
         if len(secret) >= MIN_SECRET_CHARS:
             value = value.replace(secret, HIDDEN)
     return SECRET_TEXT.sub(HIDDEN, value)
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables whose names are not those of secrets."""
+    return {name: value for name, value in environment.items() if not SECRET_NAME.search(name)}
 
 
 def redact_arguments(argv: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from grpo_gsm8k.commands.evaluate import write_results
 from grpo_gsm8k.evaluation.accuracy import summarize_predictions
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded
 from grpo_gsm8k.evaluation.requests import Question
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.report.write_report import report_of_run
 from grpo_gsm8k.runtime.engines import VERSION
@@ -78,7 +79,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     questions = {cell: question(*cell) for cell in CELLS}
     file = PredictionFile(run.path / "predictions.jsonl", {q.key: 1 for q in questions.values()})
     for cell, asked in reversed(questions.items()):
-        file.add(graded(asked, result(*cell), CodePoints(), config.prompt))
+        file.add(graded(asked, result(*cell), CodePoints(), Grader(config.prompt.answer_rules)))
     order = {asked.key: index for index, asked in enumerate(questions.values())}
     write_results(config, run, summarize_predictions(file.finish(order), None, config.seed), [], 1.0)
     report_of_run(run.path)

@@ -10,7 +10,7 @@ from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.grading import rewards
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.grading.problem import Problem
-from grpo_gsm8k.grading.rewards import RewardInput, score, validate_reward_weights
+from grpo_gsm8k.grading.rewards import RewardInput, RewardScore, validate_reward_weights
 
 PROBLEM = Problem("train-00001", "What is 9 * 2?", "9 * 2 = 18\n#### 18", "18")
 PROMPT = "Question: What is 9 * 2?\nAnswer:"
@@ -18,7 +18,12 @@ WEIGHTS = {"correct": 1.0, "format": 0.2}
 
 
 def _item(text: str, truncated: bool = False) -> RewardInput:
-    return RewardInput(PROBLEM, PROMPT, text, grade(text, "18", AnswerFormat.HASH, Locale.EN), truncated)
+    graded = grade(text, "18", AnswerFormat.HASH, Locale.EN)
+    return RewardInput(PROBLEM, PROMPT, text, (1, 2, 3), "length" if truncated else "stop", graded)
+
+
+def score(item: RewardInput, weights: dict[str, float]) -> RewardScore:
+    return rewards.score(item, weights, rewards.REWARD_PARTS, {})
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,31 @@ def test_parts_and_total(text: str, truncated: bool, correct: float, fmt: float)
     result = score(_item(text, truncated), WEIGHTS)
     assert result.parts == {"correct": correct, "format": fmt}
     assert result.total == pytest.approx(correct + 0.2 * fmt)
+
+
+@pytest.mark.parametrize(
+    ("text", "truncated", "wrong", "exact"),
+    [
+        ("#### 18", False, 0.0, 1.0),
+        ("#### 18.0", False, 0.0, 0.0),  # correct, but not the gold text
+        ("#### 17", False, 1.0, 0.0),
+        ("no answer", False, 1.0, 0.0),
+        ("#### 18", True, 1.0, 0.0),
+        ("#### 17", True, 1.0, 0.0),
+    ],
+)
+def test_wrong_and_exact_text(text: str, truncated: bool, wrong: float, exact: float) -> None:
+    """What is not known to be right is wrong, so a negative weight does not make truncation attractive."""
+    result = score(_item(text, truncated), {"wrong": -1.0, "exact_text": 2.0})
+    assert result.parts == {"wrong": wrong, "exact_text": exact}
+    assert result.total == 2.0 * exact - wrong
+
+
+def test_values_from_elsewhere_are_weighted_alike() -> None:
+    result = rewards.score(
+        _item("#### 18"), {"mine": -0.5, "correct": 1.0}, rewards.REWARD_PARTS, {"mine": 3.0}, ("x",)
+    )
+    assert result == RewardScore(-0.5, {"mine": 3.0, "correct": 1.0}, ("x",))
 
 
 def test_no_length_penalty() -> None:
@@ -67,7 +97,7 @@ def test_zero_weight_is_watched_and_not_paid() -> None:
 
 
 def test_unknown_part_names_the_key_and_the_known() -> None:
-    with pytest.raises(UserError, match=r"policy_gradient\.rewards\.lenght: unknown.*correct, format"):
+    with pytest.raises(UserError, match=r"policy_gradient\.rewards\.lenght: unknown.*correct, exact_text, format"):
         validate_reward_weights({"correct": 1.0, "lenght": 1.0})
 
 
