@@ -70,10 +70,13 @@ def any_temperature_table(runs: Sequence[Run]) -> Table:
         "Items",
         "Completions per problem",
         "Right at any temperature",
+        "Punctuation-free",
+        "Majority of all",
     )
     note = (
-        "A problem counts if at least one of its completions is right, so the value increases with their number. In "
-        "brackets: 95 % intervals over the problems."
+        "A problem counts if at least one of its completions is right, so the value increases with their number. "
+        "Majority of all: the most common answer of all completions is right. In brackets: 95 % intervals over the "
+        "problems."
     )
     rows = tuple((run.name, *_any_temperature(found)) for run in runs for found in _with_several_completions(run))
     return Table("any-temperature", "Right at any temperature", columns, rows, note)
@@ -92,6 +95,44 @@ def _any_temperature(found: Mapping[str, Any]) -> tuple[str, ...]:
         words.number(found["items"]),
         words.number(found["completions"]),
         _with_interval(found, "accuracy", ""),
+        _with_interval(found, "accuracy_punctuation_free", "punctuation_free_"),
+        _with_interval(found, "majority", "majority_"),
+    )
+
+
+def ways_table(runs: Sequence[Run]) -> Table:
+    """Return the table of the comparisons of ways of asking the same model."""
+    columns = (
+        "Run",
+        "Model",
+        "A",
+        "B",
+        "Temperature",
+        "Gained, lost",
+        "B minus A, points",
+        "p",
+        "p corrected",
+        "Verdict",
+    )
+    note = "Paired over the problems, as above; gained and lost are problems on which B scores higher and lower."
+    rows = tuple((run.name, *_way(found)) for run in runs for found in _ways(run))
+    return Table("ways", "Ways of asking", columns, rows, note)
+
+
+def _ways(run: Run) -> Sequence[Mapping[str, Any]]:
+    return run.summary.get("comparisons_of_ways") or () if run.command == "eval" else ()
+
+
+def _way(found: Mapping[str, Any]) -> tuple[str, ...]:
+    points = f"{words.points(found['difference'])} [{words.points(found['ci_low'])}, {words.points(found['ci_high'])}]"
+    return (
+        collect.short_model(str(found["model"])),
+        *(str(found[side]) for side in "ab"),
+        f"{float(found['temperature']):g}",
+        f"{found['gained']}, {found['lost']}",
+        points,
+        *(words.p_value(found[p]).removeprefix("p ").removeprefix("= ") for p in ("p", "p_holm")),
+        str(found["verdict"]),
     )
 
 

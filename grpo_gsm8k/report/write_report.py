@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.report import collect, eval_tables, figures, items, panels, tables
+from grpo_gsm8k.report import collect, eval_figures, eval_tables, figures, items, panels, tables
 from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
 
@@ -69,13 +69,18 @@ def build(
             eval_tables.evaluations_table(runs),
             eval_tables.any_temperature_table(runs),
             eval_tables.comparisons_table(runs),
+            eval_tables.ways_table(runs),
             eval_tables.lm_eval_table(runs),
         ),
         curves=tuple(figures.learning_curves(runs)),
         panels=tuple(metric_panels),
         constant=tuple(constant),
-        temperature=tuple(figures.temperature_curves(runs)),
-        questions=tuple(figures.heat_map(material.merged)),
+        temperature=(
+            *eval_figures.accuracy_bars(runs),
+            *figures.temperature_curves(runs),
+            *eval_figures.pass_at_k_curves(runs),
+        ),
+        questions=(*figures.heat_map(material.merged), *eval_figures.question_grids(material.merged)),
         errors=tuple(figures.error_kinds(material.shown)),
         error_table=tables.errors(material.shown),
         changes=tuple(items.changed_items(material.pairs)),
