@@ -97,12 +97,17 @@ def _quoted(argument: str, texts: set[str]) -> str:
 
 def _is_text(annotation: Any) -> bool:
     """Return whether a key takes texts and no numbers."""
+    parts = _alternatives(annotation)
+    return bool(parts & {str, Path}) and not parts & {int, float, bool}
+
+
+def _alternatives(annotation: Any) -> set[Any]:
+    """Return the types of a union, without their bounds."""
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+        return _alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        parts = get_args(annotation)
-        return any(_is_text(part) for part in parts) and not {int, float, bool} & set(parts)
-    return annotation in (str, Path)
+        return {kind for part in get_args(annotation) for kind in _alternatives(part)}
+    return {annotation}
 
 
 def explain(error: Exception, keys: Mapping[str, Any], groups: Iterable[str]) -> str:
