@@ -56,7 +56,7 @@ def test_every_numeric_key_refuses_what_is_not_finite() -> None:
 
 
 def test_every_number_has_a_bound() -> None:
-    """A value of -10**9 makes no sense anywhere, except for weights of rewards, parameters of a generator, and values of columns."""
+    """A value of -10**9 makes no sense, except for weights of rewards, parameters of generators, values of columns."""
     for key in NUMERIC:
         old = overrides.value_at(defaults(), key)
         if key not in ("data.params", "data.where", "policy_gradient.rewards"):
