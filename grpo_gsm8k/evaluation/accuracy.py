@@ -10,12 +10,15 @@ from grpo_gsm8k.data.gold import Notation
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.problems import read_jsonl
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.any_temperature import accuracy_at_any_temperature
 from grpo_gsm8k.evaluation.chosen_items import chosen, save
+from grpo_gsm8k.evaluation.comparisons import compare_models, compare_ways
 from grpo_gsm8k.evaluation.diagnostics import diagnose_completions, find_contamination
 from grpo_gsm8k.evaluation.predictions import FILE, PredictionFile, graded, refused
 from grpo_gsm8k.evaluation.prompting import BARE, repeats, worked_examples
 from grpo_gsm8k.evaluation.requests import Question, questions
-from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, compare_models, results_table, summarize_setting
+from grpo_gsm8k.evaluation.results import summarize_setting
+from grpo_gsm8k.evaluation.results_table import results_table
 from grpo_gsm8k.evaluation.runner import run_requests
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.models import stop_token_ids
@@ -26,9 +29,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.evaluation.any_temperature import AnyTemperature
+    from grpo_gsm8k.evaluation.comparisons import Compared, ComparedWays
     from grpo_gsm8k.evaluation.diagnostics import Contamination, Diagnostics
     from grpo_gsm8k.evaluation.predictions import Prediction
-    from grpo_gsm8k.evaluation.results import AnyTemperature, Compared, Setting, SettingResult
+    from grpo_gsm8k.evaluation.results import Setting, SettingResult
     from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import GroupResult
@@ -52,6 +57,8 @@ class Measured:
     diagnostics: list[Diagnostics]
     contamination: Contamination | None
     comparisons: list[Compared]
+    comparisons_of_ways: list[ComparedWays]
+    item_ids: list[str]  # in the order of evaluation
 
 
 def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPlan:
@@ -100,12 +107,16 @@ def summarize_predictions(
         diagnostics=[diagnose_completions(lines) for lines in by_setting.values()],
         contamination=contamination,
         comparisons=compare_models(by_setting, seed),
+        comparisons_of_ways=compare_ways(by_setting, seed),
+        item_ids=list(dict.fromkeys(prediction.item_id for prediction in predictions)),
     )
 
 
 def format_accuracy(measured: Measured) -> str:
     """Format the tables that are printed at the end."""
-    lines = results_table(measured.results, measured.any_temperature, measured.comparisons)
+    lines = results_table(
+        measured.results, measured.any_temperature, measured.comparisons, measured.comparisons_of_ways
+    )
     if (found := measured.contamination) is not None:
         lines += (
             f"\nevaluated questions in train: {found.overlapping} share 13 consecutive words, "
