@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import EXIT_REGRESSION, UserError
 from grpo_gsm8k.evaluation import accuracy
+from grpo_gsm8k.evaluation.eval_results import EVAL_RESULTS, eval_results
 from grpo_gsm8k.evaluation.harness import scores
 from grpo_gsm8k.evaluation.harness.tasks import task_list, task_manager, wants_gsm8k
 from grpo_gsm8k.evaluation.predictions import FILE
@@ -75,6 +76,7 @@ def write_results(
             for c in measured.comparisons
             if c.a == baseline and c.difference < -threshold
         ]
+        write_atomically(run.path / EVAL_RESULTS, json.dumps(eval_results(config, measured), indent=2) + "\n")
         print(accuracy.format_accuracy(measured))
     if found:
         summary["lm_eval"] = {"scores": [asdict(s) for s in found], "changes": [asdict(c) for c in changes]}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_gsm8k.evaluation.predictions import Prediction
 from grpo_gsm8k.evaluation.any_temperature import accuracy_at_any_temperature
+from grpo_gsm8k.evaluation.predictions import Prediction
 from grpo_gsm8k.evaluation.results import doublings, summarize_setting
 from grpo_gsm8k.evaluation.results_table import results_table
 
