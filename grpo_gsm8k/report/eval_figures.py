@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo_gsm8k.report import collect, eval_tables, words
-from grpo_gsm8k.report.figures import axes, band, drop_none, escaped, style, wrap_label
+from grpo_gsm8k.report.figures import PALETTE, axes, band, drop_none, escaped, style, wrap_label
 from grpo_gsm8k.report.material import Figure, Run
 
 Bar = tuple[float, float | None, float | None]  # accuracy, and the ends of its interval
@@ -53,7 +53,7 @@ def over_temperatures_bars(runs: Sequence[Run]) -> list[Figure]:
 
 
 def pass_at_curves(runs: Sequence[Run]) -> list[Figure]:
-    """Plot pass@k against k for settings with several samples, at most `collect.MAX_SHOWN` of them."""
+    """Plot pass@k against k for settings with several samples, at most one per color of the palette."""
     lines: dict[str, list[tuple[float, float, float | None, float | None]]] = {}
     for run in runs:
         for result in eval_tables.results_of(run):
@@ -62,7 +62,7 @@ def pass_at_curves(runs: Sequence[Run]) -> list[Figure]:
                 lines[name] = _curve(result)
     if not lines:
         return []
-    shown = dict(list(lines.items())[: collect.MAX_SHOWN])
+    shown = dict(list(lines.items())[: len(PALETTE)])
     data = [trace for index, (name, rows) in enumerate(shown.items()) for trace in band(name, index, rows)]
     ks = sorted({row[0] for rows in shown.values() for row in rows})
     layout = axes("k, samples per problem", "pass@k", tickformat=".0%")

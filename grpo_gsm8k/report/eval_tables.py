@@ -114,7 +114,7 @@ def comparisons_table(runs: Sequence[Run]) -> Table:
 
 def ways_table(runs: Sequence[Run]) -> Table:
     """Return the table of the comparisons between ways of asking the same model."""
-    columns = ("Run", "Model", "A", "B", "Temperature", "Gained", "Lost")
+    columns = ("Run", "Model", "A", "B", "Temperature", "Gained, lost")
     tests = ("B minus A, points", "p", "p corrected", "Smallest difference", "Verdict")
     rows = tuple((run.name, *_way(c)) for run in runs for c in run.summary.get("comparisons_of_ways") or ())
     note = (
@@ -130,7 +130,7 @@ def _way(found: Mapping[str, Any]) -> tuple[str, ...]:
         collect.short_model(str(found["model"])),
         *(str(found[side]) for side in "ab"),
         f"{float(found['temperature']):g}",
-        *(words.number(found[name]) for name in ("gained", "lost")),
+        f"{found['gained']}, {found['lost']}",
         *_difference(found),
     )
 

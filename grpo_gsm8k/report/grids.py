@@ -12,7 +12,8 @@ from grpo_gsm8k.report.figures import RIGHT, WRONG, escaped
 from grpo_gsm8k.report.material import AnswerSet, Figure, Key
 from grpo_gsm8k.report.pairs import SEED
 
-HEIGHT = 270
+HEIGHT = 250
+MARGIN = {"l": 4, "r": 4, "t": 8, "b": 8}
 NUMBERED = 144  # with more questions the cells of the overlay are too small for a number
 SPACED = 400  # with more questions gaps would hide the cells
 LEGEND = (("right", RIGHT), ("wrong", WRONG))
@@ -91,4 +92,4 @@ def _trace(keys: Sequence[Key], value: Callable[[Key], float | None], hover: Cal
 
 def _layout() -> dict[str, Any]:
     hidden = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False, "constrain": "domain"}
-    return {"xaxis": hidden, "yaxis": {**hidden, "autorange": "reversed", "scaleanchor": "x"}}
+    return {"margin": MARGIN, "xaxis": hidden, "yaxis": {**hidden, "autorange": "reversed", "scaleanchor": "x"}}
