@@ -27,9 +27,8 @@ def test_a_grid_is_nearly_square(items: int, size: tuple[int, int]) -> None:
 
 
 def test_questions_keep_their_place_and_unasked_ones_are_gaps() -> None:
-    overlay, one, two = question_grids(
-        [answer_set("one", {"a": 1.0, "b": 0.0}), answer_set("two", {"b": 0.2, "c": 0.0})]
-    )
+    sets = [answer_set("one", {"a": 1.0, "b": 0.0}), answer_set("two", {"b": 0.2, "c": 0.0})]
+    overlay, one, two = question_grids(sets)
     assert one.data[0]["z"] == [[1.0, 0.0], [None, None]]
     assert two.data[0]["z"] == [[None, 1.0], [0.0, None]]
     assert two.data[0]["hovertext"] == [["a: not asked", "b: right in 20.0 %"], ["c: wrong", ""]]
