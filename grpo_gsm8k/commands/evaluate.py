@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import EXIT_REGRESSION, UserError
 from grpo_gsm8k.evaluation import accuracy
+from grpo_gsm8k.evaluation.eval_results import EVAL_RESULTS, eval_results
 from grpo_gsm8k.evaluation.harness import scores
 from grpo_gsm8k.evaluation.harness.tasks import task_list, task_manager, wants_gsm8k
 from grpo_gsm8k.evaluation.predictions import FILE
 from grpo_gsm8k.evaluation.requests import sampling_settings
-from grpo_gsm8k.evaluation.results_file import write_eval_results
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run
 from grpo_gsm8k.files.aside import write_atomically
 
@@ -77,7 +77,7 @@ def write_results(
             for c in measured.comparisons
             if c.a == baseline and c.difference < -threshold
         ]
-        write_eval_results(run.path, config, measured)
+        write_atomically(run.path / EVAL_RESULTS, json.dumps(eval_results(config, measured), indent=2) + "\n")
         print(accuracy.format_accuracy(measured))
     if found:
         summary["lm_eval"] = {"scores": [asdict(s) for s in found], "changes": [asdict(c) for c in changes]}

@@ -1,165 +1,140 @@
-"""The figures of evaluations: bars, grids of questions, and pass@k."""
+"""Figures of evaluations: accuracy bars, and pass@k against k."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo_gsm8k.report import collect, eval_tables, words
-from grpo_gsm8k.report.figures import RIGHT, WRONG, axes, band, escaped, style, wrap_label
-from grpo_gsm8k.report.material import AnswerSet, Figure, Key, Run
+from grpo_gsm8k.report.figures import PALETTE, axes, band, drop_none, escaped, style, wrap_label
+from grpo_gsm8k.report.material import Figure, Run
 
-MOST_GRIDS = 11  # models; with their overlay, twelve squares
-GRID_COLUMNS = 3
-GRID_HEIGHT = 250  # pixels of a row of grids
+Bar = tuple[float, float | None, float | None]  # accuracy, and the ends of its interval
+OVER_TEMPERATURES = (
+    ("right at any temperature", "accuracy", ""),
+    ("the same, punctuation-free", "accuracy_punctuation_free", "punctuation_free_"),
+    ("majority of all completions", "majority", "majority_"),
+)
 
 
 def accuracy_bars(runs: Sequence[Run]) -> list[Figure]:
-    """Plot one bar per model, way of asking and temperature, with its interval."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    """Plot the accuracies of evaluations with intervals: a group per model and way, a bar per temperature."""
+    bars: dict[str, dict[str, Bar]] = {}
+    count = 0
     for run in runs:
         for result in eval_tables.results_of(run):
-            groups.setdefault(_name(run, result, len(runs) > 1), []).append(result)
-    if not groups:
+            bar = _bar(result, "accuracy", "")
+            if bar is not None:
+                name = f"temperature {float(result['temperature']):g}"
+                bars.setdefault(name, {})[_label(run, result, runs)] = bar
+                count += 1
+    if count < 2:
         return []
-    data = [_bars(name, index, results) for index, (name, results) in enumerate(groups.items())]
-    text = [
-        f"{name}: " + "; ".join(f"{words.percent(r['accuracy'])} at {float(r['temperature']):g}" for r in results)
-        for name, results in groups.items()
-    ]
-    layout = {**axes("temperature", "accuracy", tickformat=".0%", rangemode="tozero"), "barmode": "group"}
-    layout["xaxis"] = {**layout["xaxis"], "type": "category"}
-    legend = tuple((name, style(index)["color"]) for index, name in enumerate(groups))
-    caption = "Accuracy of each model, way of asking and temperature; the lines are 95 % intervals over the problems."
-    return [Figure("accuracy", "Accuracy", caption, tuple(text), tuple(data), layout, legend, 360)]
+    caption = "Accuracy by model, way of asking and temperature, with 95 % intervals over the problems."
+    return [_bars("accuracies", "Accuracy", caption, bars)]
 
 
-def pass_at_k_curves(runs: Sequence[Run]) -> list[Figure]:
-    """Plot pass@k against k for settings with several samples."""
-    curves: dict[str, Mapping[str, Any]] = {}
+def over_temperatures_bars(runs: Sequence[Run]) -> list[Figure]:
+    """Plot what all completions of a model reach together; empty unless a problem has several completions."""
+    bars: dict[str, dict[str, Bar]] = {}
+    for run in runs:
+        for result in eval_tables.with_several_completions(run):
+            for name, key, prefix in OVER_TEMPERATURES:
+                bar = _bar(result, key, prefix)
+                if bar is not None:
+                    bars.setdefault(name, {})[_label(run, result, runs)] = bar
+    if not bars:
+        return []
+    caption = (
+        "All temperatures and samples of a model together, with 95 % intervals over the problems: right at least once, "
+        "and the most common answer is right."
+    )
+    return [_bars("over-temperatures", "All temperatures together", caption, bars)]
+
+
+def pass_at_curves(runs: Sequence[Run]) -> list[Figure]:
+    """Plot pass@k against k for settings with several samples, at most one per color of the palette."""
+    lines: dict[str, list[tuple[float, float, float | None, float | None]]] = {}
     for run in runs:
         for result in eval_tables.results_of(run):
-            if len(result.get("pass_at") or ()) > 1:
-                name = f"{_name(run, result, len(runs) > 1)}, {float(result['temperature']):g}"
-                curves[name] = result
-    if not curves:
+            if (result.get("samples") or 1) > 1 and result.get("pass_at"):
+                name = f"{_label(run, result, runs)}, T={float(result['temperature']):g}"
+                lines[name] = _curve(result)
+    if not lines:
         return []
-    data: list[dict[str, Any]] = []
-    text = []
-    for index, (name, result) in enumerate(curves.items()):
-        ends = result.get("pass_at_ci") or {}
-        rows = [(float(k), value, *(ends.get(k) or (None, None))) for k, value in result["pass_at"].items()]
-        data += band(name, index, rows)
-        text.append(f"{name}: " + "; ".join(f"{words.percent(value)} of {k}" for k, value in result["pass_at"].items()))
-    layout = axes("samples k", "pass@k", tickformat=".0%")
-    layout["xaxis"] = {**layout["xaxis"], "type": "log", "dtick": math.log10(2), "tickformat": "d"}
-    legend = tuple((name, style(index)["color"]) for index, name in enumerate(curves))
-    caption = (
-        "The probability that at least one of k samples is right (Chen et al. 2021); the bands are 95 % intervals over "
-        "the problems."
+    shown = dict(list(lines.items())[: len(PALETTE)])
+    data = [trace for index, (name, rows) in enumerate(shown.items()) for trace in band(name, index, rows)]
+    ks = sorted({row[0] for rows in shown.values() for row in rows})
+    layout = axes("k, samples per problem", "pass@k", tickformat=".0%")
+    layout["xaxis"] |= {"type": "log", "tickvals": ks, "ticktext": [f"{k:g}" for k in ks]}
+    caption = "Probability that one of k samples is right; the bands are 95 % intervals over the problems."
+    if len(lines) > len(shown):
+        caption += f" The first {len(shown)} of {len(lines)} settings."
+    text = tuple(
+        f"{name}: " + "; ".join(f"{words.percent(y)} at {k:g}" for k, y, _, _ in shown[name]) for name in shown
     )
-    return [Figure("pass-at-k", "Pass@k", caption, tuple(text), tuple(data), layout, legend, 380)]
+    legend = tuple((name, style(index)["color"]) for index, name in enumerate(shown))
+    return [Figure("pass-at-k", "Pass@k", caption, text, tuple(data), layout, legend, 380)]
 
 
-def question_grids(merged: Sequence[AnswerSet]) -> list[Figure]:
-    """Plot a square of questions per evaluated model, green if right at any temperature, and all squares overlaid."""
-    shown = [answers for answers in merged if answers.version is None][:MOST_GRIDS]
-    if not shown:
-        return []
-    keys = list(dict.fromkeys(key for answers in shown for key in answers.share_right))
-    grids = [(answers.label, [_right(answers, key) for key in keys]) for answers in shown]
-    solved = [[known for _, values in grids if (known := values[at]) is not None] for at in range(len(keys))]
-    if len(grids) > 1:
-        grids.append((f"all {len(grids)} overlaid", [sum(values) / len(values) for values in solved]))
-    data, layout = _squares(grids, keys)
-    anyone = sum(any(values) for values in solved)
-    text = (
-        *(f"{name}: {_count(values)} of {len(keys)} right" for name, values in grids[: len(shown)]),
-        f"right by at least one model: {anyone} of {len(keys)} ({words.percent(anyone / len(keys))})",
-    )
-    caption = (
-        "One square per question, in the order of evaluation, row by row: green if one of the model's completions at "
-        "any temperature is right, else black. Overlaid, the shade is the share of models. A gap: not asked."
-    )
-    height = 60 + GRID_HEIGHT * math.ceil(len(grids) / GRID_COLUMNS)
-    return [Figure("grids", "Grids of questions", caption, text, tuple(data), layout, (), height)]
+def _curve(result: Mapping[str, Any]) -> list[tuple[float, float, float | None, float | None]]:
+    ends = result.get("pass_at_ci") or {}
+    rows = [(float(k), float(value), *ends.get(k, (None, None))) for k, value in result["pass_at"].items()]
+    return sorted(rows)
 
 
-def _name(run: Run, result: Mapping[str, Any], several: bool) -> str:
+def _label(run: Run, result: Mapping[str, Any], runs: Sequence[Run]) -> str:
     name = f"{collect.short_model(str(result['model']))}, {result['prompting']}"
-    return f"{run.name}: {name}" if several else name
+    return name if len(runs) == 1 else f"{run.name}: {name}"
 
 
-def _bars(name: str, index: int, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    ends = [(r["accuracy"], r.get("ci_low"), r.get("ci_high")) for r in results]
-    return {
-        "type": "bar",
-        "name": escaped(name),
-        "x": [f"{float(r['temperature']):g}" for r in results],
-        "y": [accuracy for accuracy, _, _ in ends],
-        "marker": {"color": style(index)["color"]},
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [0 if high is None else high - accuracy for accuracy, _, high in ends],
-            "arrayminus": [0 if low is None else accuracy - low for accuracy, low, _ in ends],
-        },
-        "hovertemplate": f"{escaped(name)}<br>temperature %{{x}}: %{{y:.1%}}<extra></extra>",
+def _bar(found: Mapping[str, Any], name: str, prefix: str) -> Bar | None:
+    value = found.get(name)
+    return None if value is None else (float(value), found.get(f"{prefix}ci_low"), found.get(f"{prefix}ci_high"))
+
+
+def _bars(figure_id: str, title: str, caption: str, bars: Mapping[str, Mapping[str, Bar]]) -> Figure:
+    """Return horizontal bars: a trace per name, a group per label."""
+    labels = list(dict.fromkeys(label for found in bars.values() for label in found))
+    data = [_trace(name, index, labels, found) for index, (name, found) in enumerate(bars.items())]
+    text = tuple(
+        f"{label}: " + "; ".join(f"{name} {_in_words(found[label])}" for name, found in bars.items() if label in found)
+        for label in labels
+    )
+    layout = {
+        "barmode": "group",
+        "bargap": 0.25,
+        "xaxis": {"tickformat": ".0%", "range": [0, 1], "dtick": 0.25, "title": {"text": "share of the problems"}},
+        "yaxis": {"autorange": "reversed", "type": "category", "automargin": True, "showgrid": False},
     }
+    legend = tuple((name, style(index)["color"]) for index, name in enumerate(bars))
+    height = 90 + len(labels) * max(48, 20 + 16 * len(bars))
+    return Figure(figure_id, title, caption, text, tuple(data), layout, legend, height)
 
 
-def _right(answers: AnswerSet, key: Key) -> float | None:
-    share = answers.share_right.get(key)
-    return None if share is None else float(share > 0)
+def _trace(name: str, index: int, labels: Sequence[str], found: Mapping[str, Bar]) -> dict[str, Any]:
+    rows = [found.get(label, (None, None, None)) for label in labels]
+    above = [None if y is None or high is None else high - y for y, _, high in rows]
+    below = [None if y is None or low is None else y - low for y, low, _ in rows]
+    known = any(value is not None for value in above)
+    error = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.2, "width": 3}
+    return drop_none(
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": escaped(name),
+            "y": [wrap_label(label) for label in labels],
+            "x": [y for y, _, _ in rows],
+            "error_x": error if known else None,
+            "marker": {"color": style(index)["color"]},
+            "customdata": [
+                words.interval(low, high) if low is not None and high is not None else "" for _, low, high in rows
+            ],
+            "hovertemplate": f"%{{y}}<br>{escaped(name)}: %{{x:.1%}} %{{customdata}}<extra></extra>",
+        }
+    )
 
 
-def _count(values: Sequence[float | None]) -> int:
-    return sum(value == 1 for value in values)
-
-
-def _squares(
-    grids: Sequence[tuple[str, list[float | None] | list[float]]], keys: Sequence[Key]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the traces and the layout of near-square heat maps, GRID_COLUMNS to a row."""
-    side = math.ceil(math.sqrt(len(keys)))
-    names = _folded([escaped(item_id) for item_id, _ in keys], side)
-    columns, lines = min(GRID_COLUMNS, len(grids)), math.ceil(len(grids) / GRID_COLUMNS)
-    plain = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
-    data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"annotations": []}
-    for at, (title, values) in enumerate(grids):
-        number = str(at + 1) if at else ""
-        left, top = (at % GRID_COLUMNS) / columns, 1 - (at // GRID_COLUMNS) / lines
-        across, down = [left + 0.02, left + 1 / columns - 0.02], [top - 1 / lines + 0.02, top - 0.16 / lines]
-        data.append({**_square(title, _folded(values, side), names), "xaxis": f"x{number}", "yaxis": f"y{number}"})
-        layout[f"xaxis{number}"] = {**plain, "domain": across, "anchor": f"y{number}"}
-        layout[f"yaxis{number}"] = {**plain, "domain": down, "autorange": "reversed", "anchor": f"x{number}"}
-        layout["annotations"].append(_heading(title, left + 0.5 / columns, top - 0.13 / lines))
-    return data, layout
-
-
-def _square(title: str, shares: list[list[Any]], names: list[list[Any]]) -> dict[str, Any]:
-    return {
-        "type": "heatmap",
-        "z": shares,
-        "text": names,
-        "colorscale": [[0, WRONG], [1, RIGHT]],
-        "zmin": 0,
-        "zmax": 1,
-        "showscale": False,
-        "xgap": 1,
-        "ygap": 1,
-        "hovertemplate": f"{escaped(title)}<br>%{{text}}: %{{z:.0%}}<extra></extra>",
-    }
-
-
-def _heading(title: str, x: float, y: float) -> dict[str, Any]:
-    place = {"xref": "paper", "yref": "paper", "xanchor": "center", "yanchor": "bottom"}
-    return {"text": wrap_label(title), "x": x, "y": y, "showarrow": False, **place}
-
-
-def _folded(values: Sequence[Any], side: int) -> list[list[Any]]:
-    """Return a list as rows of `side` cells; the last row is filled up with None."""
-    padded = [*values, *[None] * (-len(values) % side)]
-    return [padded[at : at + side] for at in range(0, len(padded), side)]
+def _in_words(bar: Bar) -> str:
+    value, low, high = bar
+    return words.accuracy({"accuracy": value, "accuracy_ci_low": low, "accuracy_ci_high": high})

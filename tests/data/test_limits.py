@@ -48,14 +48,19 @@ def test_more_than_there_are_is_refused(limit: int | str) -> None:
 
 
 @pytest.mark.parametrize("key", ["eval.limit", "sft.eval_limit", "policy_gradient.eval_limit"])
-@pytest.mark.parametrize(
-    "value", ["random:0", "random:-1", "random:", "random", "'random: 5'", "random:5x", "0", "2.5"]
-)
+@pytest.mark.parametrize("value", ["random:0", "random:-1", "random:", "random", "random:5x", "0", "2.5"])
 def test_what_is_no_limit_is_refused_in_one_line(key: str, value: str) -> None:
     with pytest.raises(UserError, match=rf"^{key}") as error:
         load_config(["command=eval", "preset=cpu_demo", f"{key}={value}"])
     assert "\n" not in str(error.value)
-    assert load_config(["command=eval", "preset=cpu_demo", "eval.limit=random:256"]).eval.limit == "random:256"
+
+
+@pytest.mark.parametrize("key", ["eval.limit", "sft.eval_limit", "policy_gradient.eval_limit"])
+@pytest.mark.parametrize("value", [3, "random:256", None])
+def test_a_number_stays_a_number(key: str, value: int | str | None) -> None:
+    section, _, name = key.partition(".")
+    config = load_config(["command=eval", "preset=cpu_demo", f"{key}={'null' if value is None else value}"])
+    assert getattr(getattr(config, section), name) == value
 
 
 def test_generation_takes_the_first_lines_only() -> None:
