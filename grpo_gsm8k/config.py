@@ -134,6 +134,7 @@ class DataConfig(Section):
     columns: dict[Literal["id", "question", "answer", "gold"], str | list[str]] = Field(default_factory=dict)
     where: dict[str, str | int | float | bool | list[str | int | float | bool]] = Field(default_factory=dict)
     invalid: Literal["stop", "drop"] = "stop"
+    answer_kind: AnswerKind | None = None
     val_size: int = Field(ge=1)
     train_size: int = Field(ge=1)
     test_size: int | float = Field(ge=0)
@@ -160,7 +161,7 @@ class DataConfig(Section):
         key = "test_path" if self.source in FILE_SOURCES else "test_split"
         given = getattr(self, key)
         if (given is None) == (self.test_size == 0):
-            state = "neither is set" if given is None else "both are set"
+            state = "neither is set" if given is None else f"both are set: set data.{key}=null or data.test_size=0"
             raise ValueError(f"source={self.source} needs data.{key} or data.test_size=N, but {state}")
         if self.source == "hub" and self.train_split is None and self.test_size:
             raise ValueError(f"test_size={self.test_size} draws from the train split: set data.train_split=NAME")
@@ -939,6 +940,18 @@ class Config(Section):
             raise ValueError(
                 f"policy_gradient.rewards.exact_text compares with gold numbers in English notation, but prompt.locale="
                 f"{self.prompt.locale}: use the part correct, or set prompt.answer_kind=text"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_answer_kind(self) -> Self:
+        """Refuse another kind than the data set's: only the answers that happen to be of it would remain."""
+        wanted = self.data.answer_kind
+        uses_data = self.command in ("data", "traces", "preprocess", "sft", "policy_gradient", "eval")
+        if uses_data and wanted is not None and wanted is not self.prompt.answer_kind:
+            raise ValueError(
+                f"the answers of data.folder={self.data.folder} are of the kind {wanted}: set prompt.answer_kind="
+                f"{wanted}, or data.answer_kind=null to keep those of the kind {self.prompt.answer_kind}"
             )
         return self
 

@@ -210,7 +210,8 @@ NAMED = {
 @pytest.mark.parametrize("name", NAMED)
 def test_named_data_sets(tmp_path, monkeypatch, name):
     splits, golds = NAMED[name]
-    config = named(name).data
+    kind = AnswerKind.EXPRESSION if name in ("math", "numina_1.5") else AnswerKind.NUMBER
+    config = named(name, f"prompt.answer_kind={kind}").data
     names = config.name if isinstance(config.name, list) else [config.name]
     for part in names:
         for split, items in splits.items():
@@ -226,7 +227,6 @@ def test_named_data_sets(tmp_path, monkeypatch, name):
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{card}---\n")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
     pinned = config.model_copy(update={"revision": config.revision or "0" * 40})
-    kind = AnswerKind.EXPRESSION if name in ("math", "numina_1.5") else AnswerKind.NUMBER
     source = load_source(pinned, rules_of(pinned, notation_of(pinned, Locale.EN), kind))
     assert [problem.gold for problem in source.train] == golds * len(names)
     assert (source.test is None) == (config.test_split is None)
@@ -242,10 +242,16 @@ def test_a_set_for_evaluation_has_no_train_problems(tmp_path, monkeypatch):
     (problem,) = load_split(folder, "test")
     assert (problem.id, problem.gold, problem.extra) == ("test/1.json", "(3, 4)", {"level": 2})
     with pytest.raises(UserError, match=r"data\.folder=math500 has no train split, so it can only be evaluated"):
-        named("math500", "command=sft")
+        named("math500", "command=sft", "prompt.answer_kind=expression")
 
 
 def test_a_set_that_is_not_pinned_is_refused():
-    for name in ("asdiv", "numina_1.5"):
+    for name, kind in (("asdiv", "number"), ("numina_1.5", "expression")):
         with pytest.raises(UserError, match=r"data\.revision is not set: pin .* to a commit, data\.revision=HASH"):
-            load_source(named(name).data)
+            load_source(named(name, f"prompt.answer_kind={kind}").data)
+
+
+def test_a_set_of_expressions_needs_their_kind():
+    with pytest.raises(UserError, match=r"data\.folder=math are of the kind expression: set prompt\.answer_kind="):
+        named("math")
+    assert named("math", "data.answer_kind=null").data.answer_kind is None
