@@ -1,6 +1,6 @@
 # make demo | make test      list all targets with: make help
 # Settings: PYTHON=python3.12  ACCELERATOR=cpu|cuda  PIP_FLAGS="arguments of pip install"  GRPO_VENV=folder
-# ARGS="learner.lr=1e-4 ..." adds overrides to demo and pipeline
+# ARGS="learner.lr=1e-4 ..." adds overrides to demo, pipeline and recipes
 PYTHON      ?= python3
 PIP_FLAGS   ?=
 GRPO_VENV   ?= .venv
@@ -18,8 +18,8 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-fast lint format typecheck golden check-models tiny-model clean \
-	bench-async bench-learner bench-sft bench-eval bench-memory docs docs-reference \
+.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden check-models tiny-model clean \
+	bench-async bench-learner bench-sft bench-eval bench-grading bench-memory docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -33,6 +33,9 @@ demo: setup ## complete policy-gradient run on two CPU cores, without a network
 
 pipeline: setup ## data, fine-tuning, policy gradient, evaluation and report on two CPU cores, without a network
 	@$(offline) $(PY) cli.py command=pipeline preset=cpu_demo $(ARGS)
+
+recipes: setup ## the seed documents' recipes at scale=cpu, each to a report, without a network
+	@$(offline) $(PY) -m scripts.run_recipes $(ARGS)
 
 test: setup ## all tests
 	@$(offline) $(PY) -m pytest
@@ -64,6 +67,9 @@ bench-sft: setup ## benchmark: speed of supervised fine-tuning, compared with TR
 
 bench-eval: setup ## benchmark: duration of grading, intervals and a report
 	@$(offline) $(PY) -m benchmarks.eval_speed
+
+bench-grading: setup ## benchmark: grading of expressions, compared with an update of the learner
+	@$(offline) $(PY) -W ignore -m benchmarks.grading_expressions
 
 bench-memory: setup ## benchmark: the doctor's memory estimate, compared with the measured peak
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit

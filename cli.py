@@ -1,4 +1,4 @@
-"""The command line: `python cli.py command=<name> [preset=<name>] [group.key=value ...]`.
+"""The command line: `python cli.py command=<name> [recipe=<name> [scale=cpu]] [preset=<name>] [group.key=value ...]`.
 
 Exit codes: 0 done, 2 bad configuration or input, 3 a regression, 4 stopped by its budget, 130/143 interrupted,
 1 any other failure; the last line on stderr gives the reason.
@@ -21,7 +21,7 @@ from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.writable import check_folder
 from grpo_gsm8k.orchestrator.overrides import compose_arguments
 from grpo_gsm8k.orchestrator.resume import resumed_values
-from grpo_gsm8k.tracking.saved_config import CONF
+from grpo_gsm8k.tracking.saved_config import CONF, recipes
 
 
 class Command(NamedTuple):
@@ -104,7 +104,8 @@ def load_config(arguments: list[str]) -> Config:
 def usage() -> str:
     """Return the help text: commands, presets and where the keys are documented."""
     commands = "\n".join(f"  {name:16} {command.help}" for name, command in COMMANDS.items())
-    return f"{__doc__}\ncommands:\n{commands}\npresets: {', '.join(presets())}\nkeys: see {CONF}"
+    names = f"recipes: {', '.join(recipes())}\npresets: {', '.join(presets())}"
+    return f"{__doc__}\ncommands:\n{commands}\n{names}\nkeys: see {CONF}"
 
 
 def presets() -> list[str]:

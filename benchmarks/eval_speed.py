@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from grpo_gsm8k.config import PromptConfig
 from grpo_gsm8k.evaluation.predictions import Prediction, graded
 from grpo_gsm8k.evaluation.requests import Question
 from grpo_gsm8k.evaluation.results import summarize_setting
 from grpo_gsm8k.evaluation.statistics import intervals
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale
+from grpo_gsm8k.grading.answer_rules import AnswerRules
+from grpo_gsm8k.grading.answers import AnswerFormat
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.report import collect
 from grpo_gsm8k.report.render import render_html, render_markdown
@@ -31,15 +32,7 @@ from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult
 from tests.report import runs as made
 
 ITEMS, SAMPLES, UPDATES, TRIES = 1319, 16, 300, 3
-PROMPT = PromptConfig(
-    name="base",
-    system="",
-    text="{question}",
-    chat=False,
-    answer_format=AnswerFormat.HASH,
-    locale=Locale.EN,
-    reasoning_end=None,
-)
+GRADER = Grader(AnswerRules(AnswerFormat.HASH))
 
 
 class Texts:
@@ -71,7 +64,7 @@ def main() -> None:
     def grade() -> None:
         predictions: list[Prediction] = []
         for asked, result in zip(questions, answers, strict=True):
-            predictions += graded(asked, result, texts, PROMPT)
+            predictions += graded(asked, result, texts, GRADER)
         summarize_setting(("model", "zero_shot", 1.0), predictions, seed=0)
 
     print(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import read_problems
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("solutions", type=Path)
     parser.add_argument("--problems", type=Path, required=True, help="GSM8K-like JSONL with the gold answers")
     options = parser.parse_args()
-    gold = {problem.question: problem.gold for problem in read_jsonl(options.problems, "test")}
+    gold = {problem.question: problem.gold for problem in read_problems(options.problems, "test")}
     counts: Counter[tuple[bool, bool, bool]] = Counter()
     for item in labeled(options.solutions):
         number = gold[item.question]

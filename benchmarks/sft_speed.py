@@ -71,13 +71,13 @@ def examples(options: argparse.Namespace) -> list[Any]:
 
     from grpo_gsm8k.data.prepare import ensure, load_split
     from grpo_gsm8k.data.preprocess import encode_examples
-    from grpo_gsm8k.data.problems import read_jsonl
+    from grpo_gsm8k.data.problems import read_problems
     from grpo_gsm8k.data.responses import own_answers
 
     count = options.steps * options.batch
     config = configuration(options.model, "data=gsm_symbolic", f"data.train_size={count + 600}")
     if options.train:
-        problems = read_jsonl(options.train, "train")
+        problems = read_problems(options.train, "train")
     else:
         with tempfile.TemporaryDirectory() as folder:
             problems = load_split(ensure(config.data, Path(folder)), "train")

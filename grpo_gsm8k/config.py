@@ -5,18 +5,42 @@ The docstring of a section and the bounds of its fields appear in docs/configura
 
 from __future__ import annotations
 
+import math
+import re
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from grpo_gsm8k.config_keys import dotted_keys, unknown_key
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answer_rules import AnswerRules
 from grpo_gsm8k.grading.answers import AnswerFormat, AnswerKind, Locale
 from grpo_gsm8k.grading.user_rewards import OnError, RewardLimits
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+RANDOM = re.compile(r"random:([1-9]\d*)")
+
+
+def _item_limit(value: object) -> object:
+    """Refuse other texts with one message instead of one per alternative."""
+    if isinstance(value, bool) or (isinstance(value, str) and not RANDOM.fullmatch(value)):
+        raise ValueError(f"{value!r}: give a number N for the first N, or random:N for N drawn by the seed")
+    return value
+
 
 MIN_TEMPERATURE = 0.01  # vLLM replaces lower temperatures above 0 by this one
 Dtype = Literal["float32", "bfloat16"]
@@ -26,7 +50,47 @@ Seed = Annotated[int, Field(ge=0, lt=2**23)]
 Cores = list[Annotated[int, Field(ge=0)]]
 Temperature = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+ItemLimit = Annotated[  # the first N items, or N drawn by the seed
+    Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^random:[1-9]\d*$")],
+    BeforeValidator(_item_limit),
+]
+Prompting = Literal["zero_shot", "zero_shot_bare", "one_shot", "one_shot_bare", "few_shot", "few_shot_bare"]
+TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=-1), AfterValidator(lambda value: max(value, 0))]  # -1: off, as in vLLM
+MinP = Annotated[float, Field(ge=0, le=1)]
+RepetitionPenalty = Annotated[float, Field(gt=0, le=2)]
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # cannot leave its parent folder
+
+
+def _keep_last(value: object) -> object:
+    """Raise ValueError in one line: a union of types would give one message for each of them."""
+    if value != "all" and not (isinstance(value, int) and value >= 1):
+        raise ValueError(f"Input should be an integer of at least 1, or all, not {value}")
+    return value
+
+
+KeepLast = Annotated[int | Literal["all"], BeforeValidator(_keep_last)]
+
+
+def _stop_texts(value: object) -> object:
+    """Refuse stop texts that would never end a completion, or every one."""
+    texts = value if isinstance(value, list) else [value]
+    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f'Input should be a list of texts such as ["Question:"], not {value!r}')
+    if escaped := [text for text in texts if _ESCAPED.search(str(text))]:
+        raise ValueError(
+            f"{escaped[0]!r} holds a backslash and a letter instead of a line break or tab: write $'...' in the shell, "
+            "or set it in a YAML file"
+        )
+    return value
+
+
+_ESCAPED = re.compile(r"\\[nrt](?![A-Za-z])")  # not LaTeX such as \neq
+StopTexts = Annotated[list[str], BeforeValidator(_stop_texts)]
+OptionalStopTexts = Annotated[
+    list[str] | None, BeforeValidator(lambda value: None if value is None else _stop_texts(value))
+]
 
 
 class Section(BaseModel):
@@ -51,27 +115,56 @@ def _accepts_number(annotation: object) -> bool:
     return bool(kinds & {int, float}) and bool not in kinds
 
 
+FILE_SOURCES = ("jsonl", "json", "csv", "parquet")
+GENERATORS = ("reasoning_gym", "turkish_finance")
+
+
 class DataConfig(Section):
     """The source of the problems, and the sizes of the splits."""
 
     folder: FolderName
-    source: Literal["hub", "jsonl", "reasoning_gym"]
-    name: str
+    source: Literal["hub", "jsonl", "json", "csv", "parquet", "reasoning_gym", "turkish_finance"]
+    name: str | list[str] | None
     hub_id: str
-    revision: str
+    revision: str | None
+    train_split: str | None = "train"
+    test_split: str | None = "test"
     train_path: Path | None
     test_path: Path | None
+    columns: dict[Literal["id", "question", "answer", "gold"], str | list[str]] = Field(default_factory=dict)
+    where: dict[str, str | int | float | bool | list[str | int | float | bool]] = Field(default_factory=dict)
+    invalid: Literal["stop", "drop"] = "stop"
+    answer_kind: AnswerKind | None = None
     val_size: int = Field(ge=1)
     train_size: int = Field(ge=1)
-    test_size: int = Field(ge=0)
+    test_size: int | float = Field(ge=0)
     params: dict[str, int | float | bool | str]
     seed: Seed
     locale: Locale | None = None
+    stop: StopTexts = []
+    sampler: Literal["uniform", "difficulty"] = "uniform"
 
     @model_validator(mode="after")
-    def _check_paths(self) -> Self:
-        if self.source == "jsonl" and (self.train_path is None or self.test_path is None):
-            raise ValueError("source=jsonl needs data.train_path=FILE and data.test_path=FILE")
+    def _check_train(self) -> Self:
+        if self.source in FILE_SOURCES and self.train_path is None:
+            raise ValueError(f"source={self.source} needs data.train_path=FILE")
+        if self.source == "reasoning_gym" and not isinstance(self.name, str):
+            raise ValueError(f"name={self.name}: source=reasoning_gym needs the name of one generator")
+        return self
+
+    @model_validator(mode="after")
+    def _check_test(self) -> Self:
+        if self.test_size != int(self.test_size) and (self.test_size > 1 or self.source in GENERATORS):
+            raise ValueError(f"test_size={self.test_size}: give a number of problems, or a share below 1 of a source's")
+        if self.source in GENERATORS:
+            return self
+        key = "test_path" if self.source in FILE_SOURCES else "test_split"
+        given = getattr(self, key)
+        if (given is None) == (self.test_size == 0):
+            state = "neither is set" if given is None else f"both are set: set data.{key}=null or data.test_size=0"
+            raise ValueError(f"source={self.source} needs data.{key} or data.test_size=N, but {state}")
+        if self.source == "hub" and self.train_split is None and self.test_size:
+            raise ValueError(f"test_size={self.test_size} draws from the train split: set data.train_split=NAME")
         return self
 
 
@@ -94,14 +187,34 @@ class PromptConfig(Section):
     answer_kind: AnswerKind = AnswerKind.NUMBER
     answer_tag: str | None = None
     answer_pattern: str | None = None
+    answer_template: str | None = None
     locale: Locale
     reasoning_end: Annotated[str, Field(min_length=1)] | None = None
+    instruction: str = ""
 
     @model_validator(mode="after")
     def _check_question(self) -> Self:
         if "{question}" not in self.text:
             raise ValueError("text must contain {question}")
         return self
+
+    @model_validator(mode="after")
+    def _check_answers(self) -> Self:
+        self.answer_rules.check()
+        return self
+
+    @property
+    def answer_rules(self) -> AnswerRules:
+        """How answers are marked and read, for `Grader`."""
+        return AnswerRules(
+            self.answer_format,
+            self.answer_kind,
+            self.locale,
+            self.reasoning_end,
+            self.answer_tag,
+            self.answer_pattern,
+            self.answer_template,
+        )
 
 
 class ActorConfig(Section):
@@ -173,12 +286,23 @@ class LearnerConfig(Section):
     betas: tuple[Beta, Beta]
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    schedule: Schedule = "cosine"
     warmup_updates: int = Field(ge=0)
     final_lr_fraction: float = Field(ge=0, le=1)
+    decay_fraction: float | None = Field(default=None, gt=0, le=1)
     max_nonfinite_steps: int = Field(ge=1)
     start_timeout_s: float = Field(gt=0)
     progress_timeout_s: float = Field(gt=0)
     max_restarts: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.decay_fraction is not None and self.schedule != "wsd":
+            raise ValueError(
+                f"decay_fraction={self.decay_fraction:g} has no effect with schedule={self.schedule}: set "
+                "learner.schedule=wsd or learner.decay_fraction=null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_quantization(self) -> Self:
@@ -239,17 +363,29 @@ class SftConfig(Section):
     """The schedule of supervised fine-tuning, and its own optimizer settings."""
 
     epochs: int = Field(ge=1)
-    min_tokens_per_update: int = Field(ge=1)
+    min_tokens_per_update: int | None = Field(ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     lr: float = Field(ge=0)
     weight_decay: float = Field(ge=0)
     warmup_updates: int = Field(ge=0)
     max_new_tokens: int = Field(ge=1)
     eval_every: int = Field(ge=1)
-    eval_limit: int | None = Field(ge=1)
+    eval_limit: ItemLimit | None
+    stop: OptionalStopTexts = None
     patience: int | None = Field(ge=1)
     save_every: int = Field(ge=1)
-    keep_last: int = Field(ge=1)
+    keep_last: KeepLast
     resume_from: str | None
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        tokens, examples = self.min_tokens_per_update, self.batch_size
+        if (tokens is None) == (examples is None):
+            raise ValueError(
+                f"min_tokens_per_update={_shown(tokens)} and batch_size={_shown(examples)}: set exactly one of them, "
+                f"such as sft.min_tokens_per_update=null sft.batch_size={examples or 16}"
+            )
+        return self
 
     @property
     def versions_at_once(self) -> int:
@@ -351,7 +487,7 @@ _DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
 _CLIPPED = ("grpo_clip", "ppo_clip")
 # Sampling settings that change the engine's distribution but not the learner's, with the value that changes nothing.
 # The temperature is not one of them: the learner applies it too.
-NEUTRAL_SAMPLING = {"top_p": 1.0}
+NEUTRAL_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 _PER_GROUP = ("group_mean", "group_mean_std", "leave_one_out")
 # GSPO clips at 3e-4. A token-level range such as 0.2 would never clip a geometric mean.
 _MAX_SEQUENCE_CLIPRANGE = 0.05
@@ -367,7 +503,8 @@ class PolicyGradientConfig(Section):
     reduction: Literal["sequence_mean", "token_mean", "constant"]
     group_size: int = Field(ge=1)
     episodes_per_update: int = Field(ge=1)
-    updates: int = Field(ge=1)
+    updates: int | None = Field(ge=1)
+    epochs: float | None = Field(default=None, gt=0)
     epochs_per_batch: int = Field(ge=1)
     minibatches: int = Field(ge=1)
     cliprange: float | None = Field(gt=0, lt=1)
@@ -384,7 +521,11 @@ class PolicyGradientConfig(Section):
     active_sampling: int = Field(ge=0)
     max_new_tokens: int = Field(ge=1)
     temperature: float = Field(ge=MIN_TEMPERATURE)
-    top_p: float = Field(gt=0, le=1)
+    top_p: TopP
+    top_k: TopK = 0
+    min_p: MinP = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    stop: OptionalStopTexts = None
     max_staleness: int = Field(ge=0)
     rewards: dict[str, float]
     rewards_file: Path | list[Path] | None = None
@@ -393,10 +534,10 @@ class PolicyGradientConfig(Section):
     rewards_memory_mb: int = Field(default=2048, ge=64)
     tag_count: TagCountConfig = TagCountConfig()
     eval_every: int = Field(ge=1)
-    eval_limit: int | None = Field(ge=1)
+    eval_limit: ItemLimit | None
     regression_suite: RegressionSuiteConfig
     save_every: int = Field(ge=1)
-    keep_last: int = Field(ge=1)
+    keep_last: KeepLast
     record: bool
     resume_from: str | None
 
@@ -409,6 +550,14 @@ class PolicyGradientConfig(Section):
     def prompts_per_update(self) -> int:
         """Number of prompts per policy update."""
         return self.episodes_per_update // self.group_size
+
+    def updates_for(self, prompts: int) -> int:
+        """Return the number of updates of a run with this many training prompts."""
+        if self.epochs is None:
+            assert self.updates is not None  # validated
+            return self.updates
+        # Fraction of the decimal text: 0.1 epochs of 320 prompts are 32 prompts, not 32.000000000000002.
+        return math.ceil(Fraction(repr(self.epochs)) * prompts / self.prompts_per_update)
 
     @model_validator(mode="after")
     def _check_batch_shape(self) -> Self:
@@ -453,6 +602,24 @@ class PolicyGradientConfig(Section):
                 "overlong=penalty and rewards.soft_overlong are the same penalty: set policy_gradient.overlong=keep "
                 "or drop rewards.soft_overlong"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if (self.updates is None) == (self.epochs is None):
+            epochs = 3 if self.epochs is None else self.epochs
+            raise ValueError(
+                f"updates={_shown(self.updates)} and epochs={_shown(self.epochs)}: set exactly one of them, such as "
+                f"policy_gradient.updates=null policy_gradient.epochs={epochs:g}"
+            )
+        if self.epochs is not None and self.active_sampling:
+            raise ValueError(
+                f"epochs={self.epochs:g} does not fix the number of updates with active_sampling="
+                f"{self.active_sampling}, which draws further prompts: set policy_gradient.updates=N "
+                "policy_gradient.epochs=null"
+            )
+        if self.record and self.keep_last == "all":
+            raise ValueError("record=true would keep the inputs of every update: set policy_gradient.keep_last=N")
         return self
 
     @model_validator(mode="after")
@@ -526,12 +693,16 @@ class EvalConfig(Section):
     fail_on_regression: bool
     data_path: Path | None
     split: Literal["val", "test"]
-    limit: int | None = Field(ge=1)
-    prompting: list[Literal["zero_shot", "zero_shot_bare", "one_shot", "one_shot_bare", "few_shot"]] = Field(
-        min_length=1
-    )
+    limit: ItemLimit | None
+    prompting: list[Prompting] = Field(min_length=1)
     shots: int = Field(ge=1)
+    examples_file: Path | None = None
     temperatures: list[Temperature] = Field(min_length=1)
+    top_p: TopP = 1.0
+    top_k: TopK = 0
+    min_p: MinP = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    stop: OptionalStopTexts = None
     samples: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     num_shards: int = Field(ge=1)
@@ -550,6 +721,29 @@ class EvalConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_sampling(self) -> Self:
+        for key in ("top_p", "top_k", "min_p"):
+            if getattr(self, key) != NEUTRAL_SAMPLING[key] and not any(self.temperatures):
+                raise ValueError(
+                    f"{key}={getattr(self, key):g} has no effect at temperature 0: set eval.temperatures=[0.7], or "
+                    f"eval.{key}={NEUTRAL_SAMPLING[key]:g}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_own_suite(self) -> Self:
+        suites = [self.eval_suites] if isinstance(self.eval_suites, str) else self.eval_suites
+        used = self.suite == "generate" or bool({"gsm8k", "all"} & set(suites))
+        changed = [key for key, neutral in NEUTRAL_SAMPLING.items() if getattr(self, key) != neutral]
+        for key in [*changed, *(["stop"] if self.stop is not None else [])]:
+            if not used:
+                raise ValueError(
+                    f"{key} has no effect on lm-eval tasks, which have their own settings: add gsm8k to "
+                    f"eval.eval_suites, or leave out eval.{key}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_baseline(self) -> Self:
         if self.fail_on_regression and self.baseline is None:
             raise ValueError("fail_on_regression=true needs a baseline: set eval.baseline=MODEL")
@@ -563,6 +757,19 @@ class EvalConfig(Section):
             raise ValueError(
                 f"temperatures={self.temperatures}: eval.suite=generate takes one, such as eval.temperatures=[0.7]"
             )
+        if self.suite == "generate" and isinstance(self.limit, str):
+            raise ValueError(f"limit={self.limit}: eval.suite=generate takes the first lines only: set eval.limit=N")
+        return self
+
+    @model_validator(mode="after")
+    def _check_examples(self) -> Self:
+        """Refuse repeated ways of prompting, and examples that no way uses."""
+        if len(set(self.prompting)) < len(self.prompting):
+            raise ValueError(f"prompting={self.prompting}: give distinct ways")
+        unused = self.suite == "generate" or all(way.startswith("zero_shot") for way in self.prompting)
+        if self.examples_file is not None and unused:
+            ways = "eval.suite=generate" if self.suite == "generate" else f"eval.prompting={self.prompting}"
+            raise ValueError(f"examples_file has no effect with {ways}: add one_shot or few_shot, or set it to null")
         return self
 
 
@@ -640,6 +847,8 @@ class Config(Section):
         "push",
         "doctor",
     ]
+    recipe: str | None = None
+    scale: Literal["full", "cpu"] = "full"
     seed: Seed
     resume_force: bool
     run: str | None
@@ -672,6 +881,33 @@ class Config(Section):
         """The section of the configured training command."""
         return self.sft if self.command == "sft" else self.policy_gradient
 
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The texts that end a completion of the command; those of the data set apply to plain prompts only."""
+        stop = (self.eval if self.command == "eval" else self.training).stop
+        if stop is None:
+            stop = [] if self.prompt.chat else self.data.stop
+        return tuple(stop)
+
+    @model_validator(mode="after")
+    def _check_sampler(self) -> Self:
+        if self.data.sampler == "uniform" or self.command != "policy_gradient":
+            return self
+        if self.policy_gradient.epochs is not None:
+            raise ValueError(
+                "policy_gradient.epochs does not fix the number of updates with data.sampler=difficulty, which skips "
+                "prompts: set policy_gradient.updates=N policy_gradient.epochs=null"
+            )
+        if self.policy_gradient.group_size < 2:
+            raise ValueError("data.sampler=difficulty needs groups: set policy_gradient.group_size to 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> Self:
+        if self.scale != "full" and self.recipe is None:
+            raise ValueError(f"scale={self.scale} has no effect without a recipe: set recipe=NAME, or use a preset")
+        return self
+
     @model_validator(mode="after")
     def _check_learner_device(self) -> Self:
         """Refuse an engine on the learner's GPU unless `actor.device` is that GPU, as in preset=one_gpu."""
@@ -698,6 +934,35 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_exact_text(self) -> Self:
+        number = self.prompt.answer_kind is AnswerKind.NUMBER and self.prompt.locale is not Locale.EN
+        if self.command == "policy_gradient" and "exact_text" in self.policy_gradient.rewards and number:
+            raise ValueError(
+                f"policy_gradient.rewards.exact_text compares with gold numbers in English notation, but prompt.locale="
+                f"{self.prompt.locale}: use the part correct, or set prompt.answer_kind=text"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_answer_kind(self) -> Self:
+        """Refuse another kind than the data set's: only the answers that happen to be of it would remain."""
+        wanted = self.data.answer_kind
+        uses_data = self.command in ("data", "traces", "preprocess", "sft", "policy_gradient", "eval")
+        if uses_data and wanted is not None and wanted is not self.prompt.answer_kind:
+            raise ValueError(
+                f"the answers of data.folder={self.data.folder} are of the kind {wanted}: set prompt.answer_kind="
+                f"{wanted}, or data.answer_kind=null to keep those of the kind {self.prompt.answer_kind}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_train_split(self) -> Self:
+        trains = self.command in ("traces", "preprocess", "sft", "policy_gradient")
+        if trains and self.data.source == "hub" and self.data.train_split is None:
+            raise ValueError(f"data.folder={self.data.folder} has no train split, so it can only be evaluated")
+        return self
+
+    @model_validator(mode="after")
     def _check_system_prompt(self) -> Self:
         uses_api = self.command == "traces" and self.traces.teacher == "api"  # which always sends chat messages
         if self.prompt.system and not self.prompt.chat and not uses_api:
@@ -714,6 +979,11 @@ class Config(Section):
                 "set actor.lora=merged"
             )
         return self
+
+
+def _shown(value: object) -> str:
+    """Format a value as on the command line."""
+    return "null" if value is None else str(value)
 
 
 def parse_config(values: object) -> Config:

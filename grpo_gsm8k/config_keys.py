@@ -13,7 +13,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _ARGUMENT = re.compile(r"(?P<key>\+{0,2}[\w.@/]+)=(?P<value>.*)", re.DOTALL)
 _NOT_OVERRIDDEN = re.compile(r"Could not (?:override|append to config|delete)[^']*'(?P<key>[^']+)'")
@@ -97,12 +97,19 @@ def _quoted(argument: str, texts: set[str]) -> str:
 
 def _is_text(annotation: Any) -> bool:
     """Return whether a key takes texts and no numbers."""
+    choices = set(_choices(annotation))
+    return bool(choices & {str, Path}) and not choices & {int, float, bool}
+
+
+def _choices(annotation: Any) -> Iterator[Any]:
+    """Yield the alternatives of an annotation, without their constraints."""
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) in (Union, types.UnionType):
-        parts = get_args(annotation)
-        return any(_is_text(part) for part in parts) and not {int, float, bool} & set(parts)
-    return annotation in (str, Path)
+        yield from _choices(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for part in get_args(annotation):
+            yield from _choices(part)
+    else:
+        yield annotation
 
 
 def explain(error: Exception, keys: Mapping[str, Any], groups: Iterable[str]) -> str:

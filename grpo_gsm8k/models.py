@@ -76,7 +76,7 @@ def stop_token_ids(model_folder: Path, tokenizer: Any, chat: bool) -> tuple[int,
         configured = _json_object(model_folder / "config.json").get("eos_token_id")
     ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
     if chat and tokenizer.chat_template:
-        ids.add(_end_of_turn(tokenizer))
+        ids.add(end_of_turn(tokenizer))
     ids.discard(None)
     if not ids:
         raise UserError(
@@ -85,7 +85,7 @@ def stop_token_ids(model_folder: Path, tokenizer: Any, chat: bool) -> tuple[int,
     return tuple(sorted(ids))
 
 
-def _end_of_turn(tokenizer: Any) -> int | None:
+def end_of_turn(tokenizer: Any) -> int | None:
     """Return the first special token that the chat template writes after an assistant's message, None without one."""
     from jinja2 import TemplateError
 

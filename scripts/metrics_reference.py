@@ -30,7 +30,8 @@ Trained tokens are those of the update's forward passes: all tokens of the compl
 whose advantage is zero unless the method has an entropy bonus, a KL term in the loss or a critic. TRL and verl average
 over all completion tokens. On-policy tokens were sampled by the version that the update trains: `sync/logprob_gap_*`
 covers those among the trained tokens of the first optimizer step or, if there are none, those of up to four
-completions. With `policy_gradient.top_p` below 1 the gap contains the engine's renormalization over the nucleus.
+completions. With `policy_gradient.top_p`, `top_k`, `min_p` or `repetition_penalty` the gap
+contains what they change in the engine's distribution.
 """
 KINDS = {
     "train": "Training",

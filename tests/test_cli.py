@@ -13,6 +13,7 @@ from grpo_gsm8k.config import NEUTRAL_SAMPLING, Config, PolicyGradientConfig
 from grpo_gsm8k.errors import UserError
 
 PG = ["command=policy_gradient", "preset=cpu_demo"]
+EPOCHS = [*PG, "policy_gradient.updates=null", "policy_gradient.epochs=3"]
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -38,6 +39,35 @@ def test_the_usual_methods_are_there() -> None:
 def test_nucleus_sampling_with_a_correction_is_accepted() -> None:
     corrected = ["policy_gradient.off_policy.proximal=recomputed", "policy_gradient.off_policy.correction=truncate"]
     assert load_config([*PG, "policy_gradient.top_p=0.8", *corrected]).policy_gradient.top_p == 0.8
+
+
+def test_settings_that_change_nothing_are_accepted() -> None:
+    neutral = ["policy_gradient.top_k=-1", "policy_gradient.min_p=0", "policy_gradient.repetition_penalty=1"]
+    assert load_config([*PG, *neutral]).policy_gradient.top_k == 0
+    greedy = load_config(["command=eval", "preset=cpu_demo", "eval.repetition_penalty=1.2", "eval.top_k=-1"])
+    assert greedy.eval.repetition_penalty == 1.2
+
+
+def test_stop_texts_of_the_data_set_apply_to_plain_prompts() -> None:
+    def stops(*arguments: str, command: str = "policy_gradient") -> tuple[str, ...]:
+        return load_config([f"command={command}", *arguments]).stop_texts
+
+    for command in ("policy_gradient", "sft", "eval"):
+        assert stops(command=command) == ()  # the default prompt is a chat prompt
+        assert stops("prompt=base", command=command) == ("Question:",)
+        assert stops("prompt=base", f"{command}.stop=[]", command=command) == ()
+        assert stops(f"{command}.stop=[END,'####']", command=command) == ("END", "####")
+    assert stops("prompt=base", "data=chain_sum") == ()
+    assert stops("prompt=base", "eval.stop=[END]") == ("Question:",)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "prompts", "updates"), [(3, 320, 30), (3, 321, 31), (0.1, 320, 1), (0.7, 320, 7), (1.1, 320, 11)]
+)
+def test_updates_of_a_number_of_epochs(epochs: float, prompts: int, updates: int) -> None:
+    config = load_config([*EPOCHS, f"policy_gradient.epochs={epochs}"])
+    assert config.policy_gradient.prompts_per_update == 32
+    assert config.policy_gradient.updates_for(prompts) == updates
 
 
 def test_a_sampling_setting_changes_what_the_learner_computes_or_is_checked() -> None:
@@ -73,6 +103,28 @@ BAD = [
     (["command=eval", "preset=cpu_demo", "eval.temperatures=[0.0,0.009]"], "samples at 0.01 or more"),
     ([*PG, "policy_gradient.top_p=0.99"], "set policy_gradient.top_p=1"),
     ([*PG, "policy_gradient.top_p=0.8", "policy_gradient.off_policy.proximal=recomputed"], "off_policy.correction="),
+    ([*PG, "policy_gradient.top_k=40"], "set policy_gradient.top_k=0"),
+    ([*PG, "policy_gradient.min_p=0.1"], "set policy_gradient.min_p=0"),
+    ([*PG, "policy_gradient.repetition_penalty=1.1"], "set policy_gradient.repetition_penalty=1"),
+    ([*PG, "policy_gradient.stop=Question:"], 'such as ["Question:"]'),
+    ([*PG, "policy_gradient.stop=['']"], 'such as ["Question:"]'),
+    ([*PG, r'policy_gradient.stop=["\n\n"]'], "instead of a line break"),
+    ([*PG, "policy_gradient.epochs=3"], "policy_gradient.updates=null policy_gradient.epochs=3"),
+    ([*PG, "policy_gradient.updates=null"], "set exactly one of them"),
+    ([*EPOCHS, "policy_gradient.active_sampling=8"], "policy_gradient.updates=N"),
+    ([*EPOCHS, "data.sampler=difficulty"], "policy_gradient.updates=N"),
+    ([*EPOCHS, "policy_gradient.epochs=0"], "policy_gradient.epochs"),
+    (
+        [*PG, "policy_gradient.keep_last=0"],
+        "policy_gradient.keep_last: Input should be an integer of at least 1, or all",
+    ),
+    ([*PG, "policy_gradient.keep_last=all", "policy_gradient.record=true"], "set policy_gradient.keep_last=N"),
+    ([*PG, "data.sampler=hard"], "data.sampler: Input should be 'uniform' or 'difficulty'"),
+    ([*PG, "learner.decay_fraction=0.5"], "learner.schedule=wsd"),
+    (["command=sft", "preset=cpu_demo", "sft.batch_size=16"], "sft.min_tokens_per_update=null sft.batch_size=16"),
+    (["command=sft", "preset=cpu_demo", "sft.min_tokens_per_update=null"], "set exactly one of them"),
+    (["command=eval", "preset=cpu_demo", "eval.top_p=0.9"], "no effect at temperature 0"),
+    (["command=eval", "preset=cpu_demo", "eval.eval_suites=lm_eval", "eval.stop=[a]"], "no effect on lm-eval tasks"),
     ([*PG, "+policy_gradient.rewards.beauty=0.5"], "policy_gradient.rewards.beauty: unknown reward part"),
     ([*PG, "actor.max_batched_tokens=64"], "raise actor.max_batched_tokens"),
     ([*PG, "actor.max_batched_tokens=200"], "lower actor.max_num_seqs"),
@@ -88,7 +140,7 @@ BAD = [
     ([*PG, "policy_gradient.resume_from=latest"], "resume_from"),
     ([*PG, "wandb.mode=online"], "WANDB_API_KEY"),
     ([*PG, "prompt=chat", "prompt.text=hello"], "question"),
-    ([*PG, "prompt.answer_format=roman"], "prompt.answer_format: Input should be 'hash', 'boxed', 'answer' or"),
+    ([*PG, "prompt.answer_format=roman"], "prompt.answer_format: Input should be 'hash', 'boxed', 'answer',"),
     ([*PG, "prompt=base", "prompt.system=Think."], "put it into prompt.text"),
 ]
 

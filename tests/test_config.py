@@ -51,15 +51,15 @@ def test_every_numeric_key_refuses_what_is_not_finite() -> None:
                 given = [odd, *list(old)[1:]]
             else:
                 given = odd
-            if key != "data.params" or odd is not True:  # whose values may be true or false
+            if key not in ("data.params", "data.where") or odd is not True:  # whose values may be true or false
                 assert refused(key, given), (key, given)
 
 
 def test_every_number_has_a_bound() -> None:
-    """A value of -10**9 makes no sense anywhere, except for weights of rewards and parameters of a generator."""
+    """A value of -10**9 makes no sense, except for weights of rewards, parameters of generators, values of columns."""
     for key in NUMERIC:
         old = overrides.value_at(defaults(), key)
-        if key not in ("data.params", "policy_gradient.rewards"):
+        if key not in ("data.params", "data.where", "policy_gradient.rewards"):
             low: object = [-(10**9), *list(old)[1:]] if isinstance(old, list) else -(10**9)
             assert refused(key, low), key
 

@@ -50,7 +50,7 @@ def test_a_typo_in_any_key_leads_to_it(key: str) -> None:
         ("policy_gradient=grop", "did you mean policy_gradient=grpo? options: cispo, dapo, dr_grpo, grpo, gspo, ppo,"),
         ("learner=loraa", "learner=loraa does not exist: did you mean learner=lora? options: default, lora, qlora"),
         ("learner=3", "learner=3 does not exist: options: default, lora, qlora"),
-        ("data=zzz", "options: chain_sum, gsm8k, gsm8k_socratic, gsm_symbolic, jsonl"),
+        ("data=zzz", "options: asdiv, chain_sum, dapo_math_17k, gsm8k, gsm8k_socratic, gsm_symbolic, jsonl"),
         ("model.path=a=b", """quote it: 'model.path="a=b"'"""),
         ("model.path=a,b", """quote it: 'model.path="a,b"' or, for a list, 'model.path=[a,b]'"""),
         ("model.path={a", """quote it: 'model.path="{a"'"""),

@@ -7,10 +7,13 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.errors import EXIT_REGRESSION
+from grpo_gsm8k.errors import EXIT_REGRESSION, UserError
 from grpo_gsm8k.evaluation import accuracy
+from grpo_gsm8k.evaluation.eval_results import EVAL_RESULTS, eval_results
 from grpo_gsm8k.evaluation.harness import scores
 from grpo_gsm8k.evaluation.harness.tasks import task_list, task_manager, wants_gsm8k
+from grpo_gsm8k.evaluation.predictions import FILE
+from grpo_gsm8k.evaluation.requests import sampling_settings
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run
 from grpo_gsm8k.files.aside import write_atomically
 
@@ -36,9 +39,10 @@ def evaluate_models(config: Config) -> int:
 
     folders = {name: model_folder(config, path) for name, path in named_models(config).items()}
     tasks = task_list(config.eval)
+    _check_settings_of_suites(config, bool(tasks.names))
     manager = task_manager(tasks) if tasks.names else None  # unknown names fail before an engine starts
     plan = accuracy.plan_evaluation(config, folders) if wants_gsm8k(config.eval) else None
-    with open_run(config, accuracy.FILE if plan else LM_EVAL) as run:
+    with open_run(config, FILE if plan else LM_EVAL) as run:
         started = time.monotonic()
         measured = accuracy.measure(config, plan, folders, run) if plan else None
         found = run_harness(config, tasks, manager, folders, run) if tasks.names else []
@@ -46,6 +50,14 @@ def evaluate_models(config: Config) -> int:
         regressions = write_results(config, run, measured, found, seconds)
         print(f"report      {report_of_run(run.path)}")
     return EXIT_REGRESSION if regressions and config.eval.fail_on_regression else 0
+
+
+def _check_settings_of_suites(config: Config, lm_eval: bool) -> None:
+    """Raise UserError for settings that lm-eval tasks cannot follow."""
+    if lm_eval and isinstance(config.eval.limit, str):
+        raise UserError(f"eval.limit={config.eval.limit}: lm-eval tasks take the first problems only: set eval.limit=N")
+    if config.eval.examples_file is not None and not wants_gsm8k(config.eval):
+        raise UserError(f"eval.examples_file has no effect with eval.eval_suites={config.eval.eval_suites}: drop it")
 
 
 def write_results(
@@ -59,12 +71,13 @@ def write_results(
     ]
     summary: dict[str, Any] = {"kind": "eval", "wall_seconds": seconds}
     if measured is not None:
-        summary |= asdict(measured)
+        summary |= {**asdict(measured), "sampling": sampling_settings(config)}
         regressions += [
             f"accuracy of {c.b} ({c.prompting}, temperature {c.temperature:g}): {c.difference:+.1%} ({c.verdict})"
             for c in measured.comparisons
             if c.a == baseline and c.difference < -threshold
         ]
+        write_atomically(run.path / EVAL_RESULTS, json.dumps(eval_results(config, measured), indent=2) + "\n")
         print(accuracy.format_accuracy(measured))
     if found:
         summary["lm_eval"] = {"scores": [asdict(s) for s in found], "changes": [asdict(c) for c in changes]}

@@ -20,11 +20,15 @@ CLI = Path(__file__).resolve().parents[2] / "cli.py"
 def run_pipeline(config: Config, arguments: Sequence[str]) -> int:
     """Run the stages; returns 0, or the exit code of the first stage that fails.
 
-    Each stage gets the pipeline's `arguments`, then its own, which take precedence.
+    Each stage gets the pipeline's `arguments`, then its own, which take precedence. Uploading is skipped without a
+    repository to upload to.
     """
     shared = [argument for argument in arguments if not argument.startswith("command=")]
     for number, stage in enumerate(config.pipeline.stages, start=1):
         print(f"\n== {number}/{len(config.pipeline.stages)}: {' '.join(stage)}", flush=True)
+        if stage[0] == "command=push" and config.push.repo_id is None and not any("push.repo_id=" in s for s in stage):
+            print("== skipped: push.repo_id is not set", flush=True)
+            continue
         started = time.monotonic()
         code = _run([sys.executable, str(CLI), *shared, *stage])
         print(f"== {stage[0]}: exit code {code} after {time.monotonic() - started:.0f} s", flush=True)

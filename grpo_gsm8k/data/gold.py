@@ -5,15 +5,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.grading.answers import MAX_DIGITS, Locale, canonical, gsm8k_gold, parse_number
+from grpo_gsm8k.grading.answers import (
+    MAX_DIGITS,
+    AnswerFormat,
+    AnswerKind,
+    Locale,
+    canonical,
+    extract,
+    gsm8k_gold,
+    parse_number,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MARKER = "####"
 _STORED = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 _SHOWN = 60  # characters of a text in a message
 _OTHER = {Locale.EN: Locale.TR, Locale.TR: Locale.EN}
 
@@ -36,19 +46,57 @@ def check_stored(gold: str) -> None:
         raise ValueError(f"gold {gold[:_SHOWN]!r} is not a canonical number such as 1080 or -0.5")
 
 
-def gold_of(row: Mapping[object, object], answer: str, notation: Notation | None) -> str:
-    """Return the stored form of a row's gold number: `gold`, or what follows `####` in the answer.
+def gold_of(row: Mapping[str, Any], answer: str, notation: Notation, kind: AnswerKind) -> str:
+    """Return the stored form of a row's gold answer: that of its column `gold`, else the one marked in the answer.
 
-    `notation`: None for a row of prepared data, whose gold number was compared with the answer before it was written.
-    Raises ValueError with the reason.
+    The marker is `####`, and for expressions also the last `\\boxed{...}`. Raises ValueError with the reason.
     """
-    if notation is None:
-        gold = row.get("gold")
-        check_stored(gold if isinstance(gold, str) else repr(gold))
-        return str(gold)
-    if "gold" in row:
-        return gold_of_row(row["gold"], answer, notation)
-    return gold_of_answer(answer, notation)
+    if kind is AnswerKind.NUMBER:
+        return gold_of_row(row["gold"], answer, notation) if "gold" in row else gold_of_answer(answer, notation)
+    value = row["gold"] if "gold" in row else _marked(answer, kind)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"gold {str(value)[:_SHOWN]!r} is not a text")
+    gold = " ".join(str(value).split())
+    if kind is AnswerKind.EXPRESSION:
+        gold = _boxed(gold) or gold.strip("$").strip()
+    if not gold:
+        raise ValueError("gold is empty")
+    return gold
+
+
+def letter_of_choice(value: object, choices: Sequence[str]) -> str:
+    """Return the letter of a choice: `B`, `(b)`, `B.`, an index counted from 0, or the text of one of the choices.
+
+    Raises ValueError for anything else, and for a letter beyond the choices.
+    """
+    text = str(value).rpartition(MARKER)[2].strip()
+    found = _LETTER.fullmatch(text)
+    if isinstance(value, int) and not isinstance(value, bool):
+        index = value
+    elif found:
+        index = ord(found[1].upper()) - ord("A")
+    elif text in choices:
+        index = choices.index(text)
+    else:
+        raise ValueError(f"gold {text[:_SHOWN]!r} is not the letter of a choice such as B")
+    if not 0 <= index < (len(choices) or 26):
+        raise ValueError(f"gold {text[:_SHOWN]!r} is beyond the {len(choices)} choices")
+    return chr(ord("A") + index)
+
+
+def _marked(answer: str, kind: AnswerKind) -> str:
+    boxed = _boxed(answer) if kind is AnswerKind.EXPRESSION else ""
+    if boxed:
+        return boxed
+    _, marker, raw = answer.rpartition(MARKER)
+    if not marker:
+        markers = "'####' or \\boxed{...}" if kind is AnswerKind.EXPRESSION else "'####'"
+        raise ValueError(f"no {markers} in the answer {answer[-_SHOWN:]!r}; set data.columns.gold=COLUMN")
+    return raw
+
+
+def _boxed(text: str) -> str:
+    return (extract(text, AnswerFormat.BOXED, Locale.EN) or "") if "\\boxed" in text else ""
 
 
 def gold_of_answer(answer: str, notation: Notation) -> str:
@@ -58,7 +106,10 @@ def gold_of_answer(answer: str, notation: Notation) -> str:
         gold = gsm8k_gold(answer, notation.locale)
     except ValueError as error:
         hint = _hint(raw, notation) if MARKER in answer else ""
-        raise ValueError(f"{error}{hint}; end the answer with '#### <number>'") from None
+        raise ValueError(
+            f"{error}{hint}; end the answer with '#### <number>', name the column of the number with "
+            "data.columns.gold=COLUMN, or set prompt.answer_kind"
+        ) from None
     what = f"{raw[:_SHOWN].strip()!r} after '####'"
     _refuse_ambiguous(raw, Decimal(gold), notation, what)
     return gold

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from grpo_gsm8k.data.problems import read_jsonl, write_jsonl
-from grpo_gsm8k.data.sources import SourceProblems, load_source, notation_of, source_files
+from grpo_gsm8k.config import FILE_SOURCES
+from grpo_gsm8k.data.problems import read_prepared, write_prepared
+from grpo_gsm8k.data.sources import SourceProblems, load_source, notation_of, rules_of, source_files
+from grpo_gsm8k.data.splits import Split, split_problems
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import refuse_link, written_aside
-from grpo_gsm8k.grading.answers import Locale
+from grpo_gsm8k.grading.answers import AnswerKind, Locale
+from grpo_gsm8k.grading.kinds import refused_golds
 from grpo_gsm8k.grading.problem import Problem
 
 if TYPE_CHECKING:
@@ -22,15 +25,24 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import DataConfig
 
-Split = Literal["train", "val", "test"]
 MANIFEST = "manifest.json"
 _FILES: dict[Split, str] = {"train": "train.jsonl", "val": "val.jsonl", "test": "test.jsonl"}
 _FIX = "run command=data with the same data settings to prepare it again, or set data.folder to another name"
 # Keys that determine a source's problems, in addition to source, val_size and seed. Checksums identify jsonl files.
-_SOURCE_KEYS = {
+_SOURCE_KEYS: dict[str, tuple[str, ...]] = {
     "hub": ("hub_id", "name", "revision"),
-    "jsonl": (),
+    **dict.fromkeys(FILE_SOURCES, ()),
     "reasoning_gym": ("name", "params", "train_size", "test_size"),
+    "turkish_finance": ("train_size", "test_size"),
+}
+
+_USUAL: dict[str, Any] = {
+    "columns": {},
+    "where": {},
+    "invalid": "stop",
+    "test_size": 0,
+    "train_split": "train",
+    "test_split": "test",
 }
 
 
@@ -42,6 +54,7 @@ class DataFolder:
     train: int
     val: int
     test: int
+    dropped: dict[str, int] = field(default_factory=dict)  # rows left out, by reason
 
 
 class _SourceFile(BaseModel):
@@ -64,9 +77,12 @@ class _Manifest(BaseModel):
     config: dict[str, Any]
     sources: dict[Literal["train", "test"], _SourceFile]
     files: dict[Split, _SplitFile]
+    dropped: dict[str, int] = Field(default_factory=dict)
 
 
-def prepare_data(config: DataConfig, artifacts: Path, prompt_locale: Locale = Locale.EN) -> DataFolder:
+def prepare_data(
+    config: DataConfig, artifacts: Path, prompt_locale: Locale = Locale.EN, kind: AnswerKind = AnswerKind.NUMBER
+) -> DataFolder:
     """Write the three splits and the manifest, replacing an older folder of the same name.
 
     The same settings give the same bytes. `prompt_locale` is the notation of gold numbers where the settings name none.
@@ -75,16 +91,19 @@ def prepare_data(config: DataConfig, artifacts: Path, prompt_locale: Locale = Lo
     target = artifacts / config.folder
     _refuse_foreign(target)
     notation = notation_of(config, prompt_locale)
-    source = load_source(config, notation)
-    splits = _split(config, source)
+    source = _gradable(config, kind, prompt_locale, load_source(config, rules_of(config, notation, kind)))
+    splits, repeated = split_problems(config, source)
     with written_aside(target) as folder:
         for split, problems in splits.items():
-            write_jsonl(folder / _FILES[split], problems)
-        manifest = _write_manifest(folder, _settings(config, notation.locale), source, splits)
+            write_prepared(folder / _FILES[split], problems)
+        settings = _settings(config, notation.locale, kind)
+        manifest = _write_manifest(folder, settings, source, splits, source.dropped + repeated)
     return _data_folder(target, manifest)
 
 
-def ensure(config: DataConfig, artifacts: Path, prompt_locale: Locale = Locale.EN) -> DataFolder:
+def ensure(
+    config: DataConfig, artifacts: Path, prompt_locale: Locale = Locale.EN, kind: AnswerKind = AnswerKind.NUMBER
+) -> DataFolder:
     """Return the prepared folder; prepare it if it does not exist.
 
     Raises UserError if the folder was prepared with other settings or from other files, or if one of its files has
@@ -93,9 +112,9 @@ def ensure(config: DataConfig, artifacts: Path, prompt_locale: Locale = Locale.E
     target = artifacts / config.folder
     refuse_link(target)
     if not target.exists():
-        return prepare_data(config, artifacts, prompt_locale)
+        return prepare_data(config, artifacts, prompt_locale, kind)
     manifest = _read_manifest(target)
-    _check_settings(target, manifest, _settings(config, notation_of(config, prompt_locale).locale))
+    _check_settings(target, manifest, _settings(config, notation_of(config, prompt_locale).locale, kind))
     _check_sources(target, manifest, config)
     for split, entry in manifest.files.items():
         file = target / _FILES[split]
@@ -106,55 +125,43 @@ def ensure(config: DataConfig, artifacts: Path, prompt_locale: Locale = Locale.E
 
 def load_split(folder: DataFolder, split: Split) -> list[Problem]:
     """Read the problems of one split, in file order."""
-    return read_jsonl(folder.path / _FILES[split], split, notation=None)
+    return read_prepared(folder.path / _FILES[split])
 
 
-def _split(config: DataConfig, source: SourceProblems) -> dict[Split, list[Problem]]:
-    """Hold out `val_size` train problems; all splits keep the order of the source."""
-    _refuse_overlap(source)
-    counts = Counter(_key(problem) for problem in source.train)
-    # A duplicated question could end up in both splits, so it stays in train.
-    unique = [problem for problem in source.train if counts[_key(problem)] == 1]
-    if config.val_size > len(unique) or config.val_size >= len(source.train):
-        raise UserError(
-            f"data.val_size={config.val_size} leaves nothing to train on: the source has {len(source.train)} train "
-            f"problems, {len(unique)} of them with a unique question; lower data.val_size"
-        )
-    # Ranked by hash instead of a random generator, so that the split does not depend on the version of numpy.
-    ranked = sorted(unique, key=lambda problem: hashlib.sha256(f"{config.seed}:{problem.id}".encode()).digest())
-    held_out = {problem.id for problem in ranked[: config.val_size]}
-    return {
-        "train": [problem for problem in source.train if problem.id not in held_out],
-        "val": [problem for problem in source.train if problem.id in held_out],
-        "test": source.test,
-    }
+def _gradable(config: DataConfig, kind: AnswerKind, locale: Locale, source: SourceProblems) -> SourceProblems:
+    """Return a source without the problems whose gold answer grading refuses.
+
+    Raises UserError for the first of them unless `data.invalid=drop`.
+    """
+    problems = [*source.train, *(source.test or [])]
+    refused = refused_golds(kind, [problem.gold for problem in problems], locale)
+    bad = [problem for problem in problems if problem.gold in refused]
+    if bad and config.invalid == "stop":
+        raise UserError(f"problem {bad[0].id}: {refused[bad[0].gold]}{_kind_hint(kind)}, or data.invalid=drop")
+    train, test = ([p for p in part or [] if p.gold not in refused] for part in (source.train, source.test))
+    reasons = Counter({"gold answer that cannot be graded": len(bad)} if bad else {})
+    return replace(source, train=train, test=None if source.test is None else test, dropped=source.dropped + reasons)
 
 
-def _refuse_overlap(source: SourceProblems) -> None:
-    train = {_key(problem): problem.id for problem in source.train}
-    train_ids = set(train.values())
-    for problem in source.test:
-        if _key(problem) in train:
-            raise UserError(
-                f"test problem {problem.id} asks the same question as train problem {train[_key(problem)]}: "
-                "remove one of them"
-            )
-        if problem.id in train_ids:
-            raise UserError(f"the id {problem.id} occurs in both train and test problems: rename one of them")
+def _kind_hint(kind: AnswerKind) -> str:
+    return "; set prompt.answer_kind=expression" if kind is AnswerKind.NUMBER else ""
 
 
-def _key(problem: Problem) -> str:
-    return " ".join(problem.question.split())
-
-
-def _settings(config: DataConfig, locale: Locale) -> dict[str, Any]:
-    keys = ("source", "val_size", "seed", *_SOURCE_KEYS[config.source])
+def _settings(config: DataConfig, locale: Locale, kind: AnswerKind) -> dict[str, Any]:
+    """Return the settings that determine the problems; newer keys only where they differ from what was always done."""
     dumped = config.model_dump(mode="json")
-    return {**{key: dumped[key] for key in keys}, "locale": locale.value}
+    keys = ("source", "val_size", "seed", *_SOURCE_KEYS[config.source])
+    newer = {key: dumped[key] for key, usual in _USUAL.items() if key not in keys and dumped[key] != usual}
+    kinds = {} if kind is AnswerKind.NUMBER else {"answer_kind": kind.value}
+    return {**{key: dumped[key] for key in keys}, **newer, **kinds, "locale": locale.value}
 
 
 def _write_manifest(
-    folder: Path, settings: dict[str, Any], source: SourceProblems, splits: dict[Split, list[Problem]]
+    folder: Path,
+    settings: dict[str, Any],
+    source: SourceProblems,
+    splits: dict[Split, list[Problem]],
+    dropped: Counter[str],
 ) -> _Manifest:
     manifest = _Manifest(
         kind="grpo_gsm8k.data",
@@ -164,8 +171,9 @@ def _write_manifest(
             split: _SplitFile(count=len(problems), sha256=_sha256(folder / _FILES[split]))
             for split, problems in splits.items()
         },
+        dropped=dict(dropped),
     )
-    text = json.dumps(manifest.model_dump(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(manifest.model_dump(exclude_defaults=True), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
     return manifest
 
@@ -182,7 +190,7 @@ def _read_manifest(target: Path) -> _Manifest:
 
 def _data_folder(target: Path, manifest: _Manifest) -> DataFolder:
     files = manifest.files
-    return DataFolder(target, files["train"].count, files["val"].count, files["test"].count)
+    return DataFolder(target, files["train"].count, files["val"].count, files["test"].count, manifest.dropped)
 
 
 def _refuse_foreign(target: Path) -> None:
@@ -201,10 +209,11 @@ def _refuse_foreign(target: Path) -> None:
 def _check_settings(target: Path, manifest: _Manifest, wanted: dict[str, Any]) -> None:
     made = {"locale": Locale.EN.value, **manifest.config}  # folders without the key were read in English notation
     for key in sorted(made.keys() | wanted.keys()):
-        if made.get(key) != wanted.get(key):
-            raise UserError(
-                f"{target} was prepared with data.{key}={made.get(key)}, now data.{key}={wanted.get(key)}: {_FIX}"
-            )
+        usual = "number" if key == "answer_kind" else _USUAL.get(key)
+        before, now = made.get(key, usual), wanted.get(key, usual)
+        if before != now:
+            name = f"prompt.{key}" if key == "answer_kind" else f"data.{key}"
+            raise UserError(f"{target} was prepared with {name}={before}, now {name}={now}: {_FIX}")
 
 
 def _check_sources(target: Path, manifest: _Manifest, config: DataConfig) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grpo_gsm8k.data import tokens
+from grpo_gsm8k.data.conversations import Conversation, encode_pieces, pieces_of
 from grpo_gsm8k.data.prepare import ensure, load_split
-from grpo_gsm8k.data.prompts import encode_prompt, separator
-from grpo_gsm8k.data.responses import TrainingText, own_answers, training_texts
+from grpo_gsm8k.data.prompts import encode_prompt, separator, start_ids
+from grpo_gsm8k.data.responses import TrainingText, WholeText, answer_in, own_answers, training_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
-from grpo_gsm8k.grading import answers
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.models import resolve_model
 
 if TYPE_CHECKING:
@@ -21,18 +22,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.data.responses import TrainingRow
     from grpo_gsm8k.data.tokens import Example
 
 TOO_LONG = "too long"
 NOT_WRITABLE = "characters that the tokenizer does not have"
 END_INSIDE = "end token inside the response"
+_AS_IT_IS = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}  # options of decode
 
 
 def preprocess_texts(config: Config) -> int:
     """Write the token folder that `command=sft` reads, and print a summary."""
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
-    data = ensure(config.data, config.artifacts, config.prompt.locale)
+    data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(config.model.path, config.model.revision, config.artifacts))
     source, texts = training_texts(config, data)
     target = config.artifacts / config.preprocess.folder
@@ -57,9 +60,7 @@ def preprocess_texts(config: Config) -> int:
     return 0
 
 
-def encode_examples(
-    config: Config, texts: Sequence[TrainingText], tokenizer: Any
-) -> tuple[list[Example], Counter[str]]:
+def encode_examples(config: Config, texts: Sequence[TrainingRow], tokenizer: Any) -> tuple[list[Example], Counter[str]]:
     """Return the usable examples, and the number of dropped texts by reason."""
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
@@ -72,29 +73,73 @@ def encode_examples(
     return examples, dropped
 
 
-def encode_example(config: Config, text: TrainingText, tokenizer: Any) -> Example | str:
-    """Return one example, or the reason for dropping it.
+def encode_example(config: Config, row: TrainingRow, tokenizer: Any) -> Example | str:
+    """Return one example, or the reason for dropping it."""
+    match row:
+        case TrainingText():
+            example = _encode_response(config, row, tokenizer)
+        case Conversation():
+            example = _encode_conversation(config, row, tokenizer)
+        case WholeText():
+            example = _encode_whole(row, tokenizer)
+    if isinstance(example, str):
+        return example
+    too_long = len(example.prompt_ids) + len(example.response_ids) > config.preprocess.max_tokens
+    return TOO_LONG if too_long and config.preprocess.overlong == "drop" else example
 
-    Prompt and response are tokenized separately, because the engine gets the tokens of the prompt only: a token merged
-    across the boundary would never follow that prompt in generation.
+
+def _encode_response(config: Config, text: TrainingText, tokenizer: Any) -> Example | str:
+    """Encode a prompt and its response, or return the reason for dropping them.
+
+    They are tokenized separately, because the engine gets the tokens of the prompt only: a token merged across the
+    boundary would never follow that prompt in generation.
     """
     response = separator(config.prompt) + text.response
     ids = tokenizer.encode(response, add_special_tokens=False)
     if tokenizer.eos_token_id in ids:
         return END_INSIDE
-    if tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) != response:
+    if tokenizer.decode(ids, **_AS_IT_IS) != response:
         return NOT_WRITABLE
     prompt_ids = encode_prompt(config.prompt, text.question, tokenizer)
     response_ids = np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int32)
-    if len(prompt_ids) + len(response_ids) > config.preprocess.max_tokens and config.preprocess.overlong == "drop":
-        return TOO_LONG
     return tokens.Example(text.id, prompt_ids, response_ids)
 
 
-def unreadable(config: Config, texts: Sequence[TrainingText]) -> int:
-    """Count responses without a number in the prompt's answer format; a model that imitates them would score 0."""
-    fmt, locale, end = config.prompt.answer_format, config.prompt.locale, config.prompt.reasoning_end
-    return sum(not answers.grade(text.response, "0", fmt, locale, end).well_formed for text in texts)
+def _encode_conversation(config: Config, conversation: Conversation, tokenizer: Any) -> Example | str:
+    """Encode a conversation, or return the reason for dropping it. Raises UserError if it cannot be rendered exactly.
+
+    As with prompts and responses, no token reaches across the beginning of an assistant's turn.
+    """
+    if not config.prompt.chat:
+        raise UserError(f"{conversation.where}: messages need the chat template: set prompt=chat")
+    pieces = pieces_of(conversation, tokenizer)
+    ids, mask = encode_pieces(pieces, tokenizer)
+    if tokenizer.decode(ids.tolist(), **_AS_IT_IS) != "".join(piece.text for piece in pieces):
+        return NOT_WRITABLE
+    ends = np.isin(ids, [ids[-1], tokenizer.eos_token_id]) & mask
+    if int(ends.sum()) != sum(piece.trained for piece in pieces):
+        return END_INSIDE
+    start = int(mask.argmax())
+    return tokens.Example(conversation.id, ids[:start], ids[start:], None if mask[start:].all() else mask[start:])
+
+
+def _encode_whole(row: WholeText, tokenizer: Any) -> Example | str:
+    """Encode a text and its end token: all is trained on but the first token, which nothing predicts."""
+    ids = tokenizer.encode(row.text, add_special_tokens=False)
+    if tokenizer.eos_token_id in ids:
+        return END_INSIDE
+    if tokenizer.decode(ids, **_AS_IT_IS) != row.text:
+        return NOT_WRITABLE
+    start = start_ids(tokenizer)
+    ids = np.asarray([*([] if ids[: len(start)] == start else start), *ids, tokenizer.eos_token_id], dtype=np.int32)
+    return tokens.Example(row.id, ids[:1], ids[1:])
+
+
+def unreadable(config: Config, texts: Sequence[TrainingRow]) -> int:
+    """Count responses without an answer in the prompt's format; a model that imitates them would score 0."""
+    found = [text for text in map(answer_in, texts) if text is not None]
+    with Grader(config.prompt.answer_rules) as grader:
+        return sum(reading.value is None for reading in grader.read_all(found))
 
 
 def percentiles(arrays: Any) -> dict[str, int]:

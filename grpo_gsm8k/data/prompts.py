@@ -36,10 +36,16 @@ def separator(prompt: PromptConfig) -> str:
     return "" if prompt.chat or prompt.text[-1:].isspace() else " "
 
 
+def instructed(prompt: PromptConfig, text: str) -> str:
+    """Return the text after the instruction and an empty line; unchanged if there is no instruction."""
+    return f"{prompt.instruction}\n\n{text}" if prompt.instruction else text
+
+
 def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Sequence[Shot] = ()) -> str:
     """Fill in the question and, with `chat`, apply the chat template; an empty system text adds no system message.
 
-    Worked examples come first: as plain text separated by empty lines, or as earlier turns of the conversation.
+    The order is instruction, worked examples, question. The instruction begins the text or the first user turn;
+    examples are plain text separated by empty lines, or earlier turns of the conversation.
     Raises UserError if the tokenizer has no chat template, or if the template refuses the conversation.
     """
 
@@ -49,7 +55,7 @@ def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Seq
 
     if not prompt.chat:
         examples = [f"{filled(shot.question)}{separator(prompt)}{shot.response}\n\n" for shot in shots]
-        return "".join([*examples, filled(question)])
+        return instructed(prompt, "".join([*examples, filled(question)]))
     if not tokenizer.chat_template:
         raise UserError(
             f"prompt={prompt.name} needs a chat template and the model's tokenizer has none: set prompt=base"
@@ -60,7 +66,9 @@ def render(prompt: PromptConfig, question: str, tokenizer: Tokenizer, shots: Seq
         for shot in shots
         for role, content in (("user", filled(shot.question)), ("assistant", shot.response))
     ]
-    messages = [*system, *turns, {"role": "user", "content": filled(question)}]
+    turns.append({"role": "user", "content": filled(question)})
+    turns[0]["content"] = instructed(prompt, turns[0]["content"])
+    messages = [*system, *turns]
     return render_chat(tokenizer, messages, f"set prompt=base instead of prompt={prompt.name}, or another model.path")
 
 
@@ -68,13 +76,13 @@ def encode_prompt(prompt: PromptConfig, question: str, tokenizer: Tokenizer, sho
     """Token ids int32 [P] of the rendered prompt, with the model's start token exactly once if it uses one."""
     ids = tokenizer.encode(render(prompt, question, tokenizer, shots), add_special_tokens=False)
     # A chat template adds special tokens itself.
-    start = [] if prompt.chat else _start_ids(tokenizer)
+    start = [] if prompt.chat else start_ids(tokenizer)
     if ids[: len(start)] != start:
         ids = start + ids
     return np.asarray(ids, dtype=np.int32)
 
 
-def _start_ids(tokenizer: Tokenizer) -> list[int]:
+def start_ids(tokenizer: Tokenizer) -> list[int]:
     """Return the start token that the tokenizer adds even to an empty text. An end token is ignored."""
     bos = tokenizer.bos_token_id
     return [] if bos is None or bos not in tokenizer.encode("", add_special_tokens=True) else [bos]

@@ -40,7 +40,7 @@ def load_reasoning_gym(config: DataConfig) -> tuple[list[Problem], list[Problem]
     Raises UserError for an unknown generator, invalid parameters, non-numeric answers, and parameters that allow too
     few distinct questions.
     """
-    wanted = config.train_size + config.test_size
+    wanted = config.train_size + int(config.test_size)
     items = _distinct_items(config, wanted)
     train = [_problem(config, item, f"train-{i:05d}") for i, item in enumerate(items[: config.train_size])]
     test = [_problem(config, item, f"test-{i:05d}") for i, item in enumerate(items[config.train_size :])]

@@ -1,4 +1,4 @@
-"""Training texts: the data set's own answers, a teacher's traces, or any JSONL of prompts and responses."""
+"""Training texts: the data set's own answers, a teacher's traces, or any JSONL of responses, conversations or texts."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.data.conversations import Conversation, parse_conversation
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.problems import json_objects, text_of
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale, marked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.data.prepare import DataFolder
+    from grpo_gsm8k.grading.answer_rules import AnswerRules
     from grpo_gsm8k.grading.problem import Problem
 
+_KINDS = ("messages", "response", "text")  # of a row in a JSONL file; each has its own key
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
@@ -30,7 +33,29 @@ class TrainingText:
     response: str
 
 
-def training_texts(config: Config, data: DataFolder) -> tuple[str, list[TrainingText]]:
+@dataclass(frozen=True, slots=True)
+class WholeText:
+    """A text without a prompt, all of which is trained on."""
+
+    id: str
+    text: str
+
+
+TrainingRow = TrainingText | Conversation | WholeText
+
+
+def answer_in(row: TrainingRow) -> str | None:
+    """Return the text that should end in an answer: the response, or the last turn; None for a whole text."""
+    match row:
+        case TrainingText():
+            return row.response
+        case Conversation():
+            return row.messages[-1]["content"]
+        case WholeText():
+            return None
+
+
+def training_texts(config: Config, data: DataFolder) -> tuple[str, Sequence[TrainingRow]]:
     """Return the name of the configured source and its texts. Raises UserError if there are none."""
     source, path = config.preprocess.source, config.preprocess.path
     traces = config.artifacts / config.traces.folder / "train.jsonl"
@@ -45,30 +70,45 @@ def training_texts(config: Config, data: DataFolder) -> tuple[str, list[Training
             raise UserError(f"{path} is missing: run command=traces first, or set preprocess.source=main")
     texts = read_texts(path)
     if not texts:
-        raise UserError(f"{path} is empty: write lines with a prompt and a response")
+        raise UserError(f"{path} is empty: write lines with a prompt and a response, with messages, or with a text")
     return str(path), texts
 
 
 def own_answers(config: Config, problems: list[Problem]) -> list[TrainingText]:
-    """Return the data set's worked answers, each ending with the gold number in the prompt's answer format."""
-    fmt, locale = config.prompt.answer_format, config.prompt.locale
+    """Return the data set's worked answers, each ending with the gold answer in the prompt's answer format."""
+    if problems and all(problem.answer.strip() == problem.gold for problem in problems):
+        raise UserError(
+            f"data.folder={config.data.folder} has no worked answers: collect traces (command=traces), or set "
+            "preprocess.source=jsonl preprocess.path=FILE"
+        )
+    rules = config.prompt.answer_rules
     return [
-        TrainingText(p.id, p.question, worked_answer(p, fmt, locale, calculator=config.preprocess.calculator))
+        TrainingText(p.id, p.question, worked_answer(p, rules, calculator=config.preprocess.calculator))
         for p in problems
     ]
 
 
-def worked_answer(problem: Problem, fmt: AnswerFormat, locale: Locale, calculator: bool) -> str:
-    """Return the steps of a GSM8K answer and its number in the given format; `calculator` keeps `<<48/2=24>>`."""
+def worked_answer(problem: Problem, rules: AnswerRules, calculator: bool) -> str:
+    """Return the steps of a GSM8K answer and the gold answer in the prompt's format; `calculator` keeps `<<48/2=24>>`.
+
+    Raises UserError if the format does not tell how an answer is written.
+    """
+    try:
+        last_line = rules.marked(problem.gold)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     steps, marker, _ = problem.answer.rpartition("####")
     steps = (steps if marker else problem.answer).rstrip()
     if not calculator:
         steps = _CALCULATOR.sub("", steps)
-    return "\n".join(part for part in (steps, marked(problem.gold, fmt, locale)) if part)
+    return "\n".join(part for part in (steps, last_line) if part)
 
 
-def read_texts(path: Path) -> list[TrainingText]:
-    """Read lines of `{"prompt", "response"}` with an optional `id`. Raises UserError with file and line."""
+def read_texts(path: Path) -> list[TrainingRow]:
+    """Read lines of `{"prompt", "response"}`, `{"messages"}` or `{"text"}`, each with an optional `id`.
+
+    One file may hold lines of several kinds. Raises UserError with file and line.
+    """
     texts = []
     seen: dict[str, int] = {}
     for number, row in json_objects(path):
@@ -77,8 +117,24 @@ def read_texts(path: Path) -> list[TrainingText]:
         if name in seen:
             raise UserError(f"{where}: id {name!r} is already used in line {seen[name]}")
         seen[name] = number
-        texts.append(TrainingText(name, text_of(row, "prompt", where), text_of(row, "response", where)))
+        texts.append(_training_row(row, name, where))
     return texts
+
+
+def _training_row(row: dict[object, object], name: str, where: str) -> TrainingRow:
+    kinds = [key for key in _KINDS if row.get(key) is not None]
+    if len(kinds) > 1:
+        raise UserError(f"{where}: {' and '.join(kinds)} in one row: give one of them")
+    if kinds == ["messages"]:
+        return parse_conversation(row, name, where)
+    if kinds == ["text"]:
+        if row.get("prompt") is not None:
+            raise UserError(f"{where}: prompt and text in one row: give prompt and response, or text alone")
+        return WholeText(name, text_of(row, "text", where))
+    if not kinds and row.get("prompt") is None:
+        found = ", ".join(map(str, row)) or "none"
+        raise UserError(f"{where}: columns {found}: a row has prompt and response, messages, or text")
+    return TrainingText(name, text_of(row, "prompt", where), text_of(row, "response", where))
 
 
 def _check_kind(config: Config, source: str) -> None:

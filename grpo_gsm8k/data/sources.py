@@ -1,37 +1,44 @@
-"""Sources of problems: GSM8K on the hub, JSONL files, or a generator."""
+"""Sources of problems: files, data sets of the hub, or generators."""
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from grpo_gsm8k.config import DataConfig
+from grpo_gsm8k.config import FILE_SOURCES, DataConfig
 from grpo_gsm8k.data.gold import ENGLISH, Notation
-from grpo_gsm8k.data.problems import parse_problem, read_jsonl
+from grpo_gsm8k.data.hub import download, hub_rows
+from grpo_gsm8k.data.problems import RowRules, problems_of
+from grpo_gsm8k.data.readers import FileKind, read_rows
 from grpo_gsm8k.data.reasoning import load_reasoning_gym
+from grpo_gsm8k.data.turkish_finance import load_turkish_finance
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import Locale
-from grpo_gsm8k.grading.problem import Problem
+from grpo_gsm8k.grading.answers import AnswerKind, Locale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from grpo_gsm8k.data.readers import Row
+    from grpo_gsm8k.grading.problem import Problem
 
 SourceSplit = Literal["train", "test"]
 _GSM8K = "openai/gsm8k"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-_NO_HUB = "data.source=jsonl data.train_path=FILE data.test_path=FILE takes local files instead"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceProblems:
     """All problems of a source in its own order; `train` still includes the validation problems.
 
-    `files` are the local files by split; empty for the hub and for generators.
+    `test` is None if the test problems are drawn from `train`. `files` are the local files by split; empty for the hub
+    and for generators. `dropped` counts the rows that were left out, by reason.
     """
 
     train: list[Problem]
-    test: list[Problem]
+    test: list[Problem] | None
     files: dict[SourceSplit, Path] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
 def notation_of(config: DataConfig, prompt_locale: Locale) -> Notation:
@@ -43,81 +50,51 @@ def notation_of(config: DataConfig, prompt_locale: Locale) -> Notation:
     return Notation(prompt_locale, given=False)
 
 
-def load_source(config: DataConfig, notation: Notation = ENGLISH) -> SourceProblems:
+def rules_of(config: DataConfig, notation: Notation, kind: AnswerKind) -> RowRules:
+    """Return how the rows of the configured source become problems."""
+    return RowRules(notation, kind, config.columns, config.where, drop=config.invalid == "drop")
+
+
+def load_source(config: DataConfig, rules: RowRules | None = None) -> SourceProblems:
     """Load or generate all problems. Raises UserError with the key or the line."""
-    match config.source:
-        case "hub":
-            return _hub(config, notation)
-        case "jsonl":
-            return _jsonl(config, notation)
-        case "reasoning_gym":
-            return SourceProblems(*load_reasoning_gym(config))
+    rules = rules or rules_of(config, ENGLISH, AnswerKind.NUMBER)
+    if config.source == "reasoning_gym":
+        return SourceProblems(*load_reasoning_gym(config))
+    if config.source == "turkish_finance":
+        return SourceProblems(*load_turkish_finance(config))
+    rows = _rows(config)
+    found = {split: problems_of(split_rows, split, rules) for split, split_rows in rows.items()}
+    for split, read in found.items():
+        if not read.problems:
+            raise UserError(f"{_place(config, split)} contains no problem{_reasons(read.dropped)}")
+    train, test = found.get("train"), found.get("test")
+    dropped = sum((read.dropped for read in found.values()), Counter[str]())
+    return SourceProblems(
+        train.problems if train else [], test.problems if test else None, source_files(config), dropped
+    )
 
 
 def source_files(config: DataConfig) -> dict[SourceSplit, Path]:
     """Return the local files that `load_source` reads, by split."""
-    if config.source != "jsonl":
+    if config.source not in FILE_SOURCES:
         return {}
-    assert config.train_path is not None  # validated by DataConfig
-    assert config.test_path is not None
-    return {"train": config.train_path, "test": config.test_path}
+    paths: dict[SourceSplit, Path | None] = {"train": config.train_path, "test": config.test_path}
+    return {split: path for split, path in paths.items() if path is not None}
 
 
-def _jsonl(config: DataConfig, notation: Notation) -> SourceProblems:
+def _rows(config: DataConfig) -> dict[SourceSplit, Iterable[Row]]:
+    if config.source == "hub":
+        snapshot = download(config)
+        splits: dict[SourceSplit, str | None] = {"train": config.train_split, "test": config.test_split}
+        return {split: hub_rows(config, snapshot, name) for split, name in splits.items() if name is not None}
+    kind: FileKind = config.source  # type: ignore[assignment]  # reasoning_gym has no rows
+    return {split: read_rows(path, kind) for split, path in source_files(config).items()}
+
+
+def _place(config: DataConfig, split: SourceSplit) -> str:
     files = source_files(config)
-    splits = {split: read_jsonl(path, split, notation) for split, path in files.items()}
-    for split, path in files.items():
-        if not splits[split]:
-            raise UserError(f"data.{split}_path: {path} contains no problem")
-    return SourceProblems(splits["train"], splits["test"], files)
+    return f"data.{split}_path: {files[split]}" if split in files else f"the {split} split of {config.hub_id}"
 
 
-def _hub(config: DataConfig, notation: Notation) -> SourceProblems:
-    snapshot = _download(config)
-    train, test = (_hub_split(config, snapshot, split, notation) for split in ("train", "test"))
-    return SourceProblems(train, test)
-
-
-def _download(config: DataConfig) -> Path:
-    """Download one commit of the data set's repository into the Hugging Face cache.
-
-    `datasets.load_dataset(hub_id, revision=...)` would not do: without a network it retries for half a minute and then
-    returns the newest cached revision instead of the requested one. A snapshot is the requested commit or an error.
-    """
-    if not _COMMIT.fullmatch(config.revision):
-        raise UserError(f"data.revision={config.revision} is not a fixed commit: give the full hash (40 hex digits)")
-    if not _HUB_ID.fullmatch(config.hub_id):
-        raise UserError(f"data.hub_id={config.hub_id} is not a hub id: give OWNER/NAME")
-    import huggingface_hub  # lazy: local sources need no hub client
-
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                config.hub_id, repo_type="dataset", revision=config.revision, ignore_patterns=["*.py", "*.zip"]
-            )
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"data.hub_id={config.hub_id} at {config.revision[:12]} is neither reachable nor cached "
-            f"({_first_line(error)}): check the network and the id; {_NO_HUB}"
-        ) from None
-
-
-def _hub_split(config: DataConfig, snapshot: Path, split: str, notation: Notation) -> list[Problem]:
-    import datasets  # lazy: it takes two seconds
-
-    where = f"{config.hub_id}/{config.name}/{split}"
-    try:
-        # Streaming reads the snapshot's files directly, without a copy in the datasets cache.
-        rows = list(datasets.load_dataset(str(snapshot), config.name, split=split, streaming=True))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{where} cannot be read ({_first_line(error)}): check data.name and data.hub_id") from None
-    if not rows:
-        raise UserError(f"{where} contains no problem: check data.name and data.hub_id")
-    return [
-        parse_problem(row, f"{split}-{index:05d}", f"{where} row {index}", notation) for index, row in enumerate(rows)
-    ]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _reasons(dropped: Counter[str]) -> str:
+    return f": left out {', '.join(f'{count} ({reason})' for reason, count in dropped.items())}" if dropped else ""

@@ -22,17 +22,34 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import PromptConfig
 
 KIND = "grpo_gsm8k.tokens"
-_SCHEMA = pa.schema([("id", pa.string()), ("prompt_ids", pa.list_(pa.int32())), ("response_ids", pa.list_(pa.int32()))])
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("response_ids", pa.list_(pa.int32())),
+        ("mask", pa.list_(pa.bool_())),  # null: all response tokens, as in folders from before this column
+    ]
+)
 TokenSplit = Literal["train", "val"]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One prompt and its target response with the end token; int32 [P] and [R]."""
+    """One prompt and its target response with the end token; int32 [P] and [R].
+
+    `mask`, bool [R], marks the response tokens that are trained on; None for all. The others are a conversation's turns
+    between those of the assistant.
+    """
 
     id: str
     prompt_ids: np.ndarray
     response_ids: np.ndarray
+    mask: np.ndarray | None = None
+
+    @property
+    def trained_tokens(self) -> int:
+        """Number of tokens that the loss covers."""
+        return len(self.response_ids) if self.mask is None else int(self.mask.sum())
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -52,6 +69,7 @@ def write_shards(folder: Path, split: TokenSplit, examples: Sequence[Example], s
             "id": [e.id for e in part],
             "prompt_ids": [e.prompt_ids for e in part],
             "response_ids": [e.response_ids for e in part],
+            "mask": [e.mask for e in part],
         }
         pq.write_table(pa.table(columns, schema=_SCHEMA), folder / f"{split}-{number:05d}.parquet")
 
@@ -62,13 +80,14 @@ def read_shards(folder: Path, split: TokenSplit) -> list[Example]:
     for path in sorted(folder.glob(f"{split}-*.parquet")):
         table = pq.read_table(path, schema=_SCHEMA)
         prompts, responses = (_arrays(table[name].combine_chunks()) for name in ("prompt_ids", "response_ids"))
-        examples += map(Example, table["id"].to_pylist(), prompts, responses)
+        masks = [None if mask is None else np.asarray(mask, dtype=np.bool_) for mask in table["mask"].to_pylist()]
+        examples += map(Example, table["id"].to_pylist(), prompts, responses, masks)
     return examples
 
 
-def response_lengths(folder: Path) -> list[int]:
-    """Return the number of response tokens of every training example, including the end token."""
-    return [len(example.response_ids) for example in read_shards(folder, "train")]
+def trained_lengths(folder: Path) -> list[int]:
+    """Return the number of tokens of every training example that the loss covers, including end tokens."""
+    return [example.trained_tokens for example in read_shards(folder, "train")]
 
 
 def write_manifest(folder: Path, tokenizer: Any, prompt: PromptConfig, made: Mapping[str, Any]) -> None:
@@ -103,7 +122,9 @@ def check_made_for(folder: Path, manifest: Mapping[str, Any], tokenizer: Any, pr
             f"{folder} was made with a tokenizer other than that of model.path: run command=preprocess with this model"
         )
     wanted = prompt.model_dump(mode="json")
-    for key, value in manifest["prompt"].items():
+    # An older folder has no value for a newer key; it was made with that key's default.
+    defaults = {key: field.default for key, field in type(prompt).model_fields.items() if not field.is_required()}
+    for key, value in (defaults | manifest["prompt"]).items():
         if wanted.get(key) != value:
             raise UserError(
                 f"{folder} was made with prompt.{key}={value!r}, now prompt.{key}={wanted.get(key)!r}: run "

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.gold import Notation
 from grpo_gsm8k.data.prepare import ensure, load_split
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import RowRules, read_problems
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.any_temperature import accuracy_at_any_temperature
+from grpo_gsm8k.evaluation.chosen_items import chosen, save
+from grpo_gsm8k.evaluation.comparisons import compare_models, compare_ways
 from grpo_gsm8k.evaluation.diagnostics import diagnose_completions, find_contamination
-from grpo_gsm8k.evaluation.predictions import PredictionFile, graded, refused
-from grpo_gsm8k.evaluation.prompting import BARE, repeats
+from grpo_gsm8k.evaluation.predictions import FILE, PredictionFile, graded, refused
+from grpo_gsm8k.evaluation.prompting import BARE, repeats, worked_examples
 from grpo_gsm8k.evaluation.requests import Question, questions
-from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, compare_models, results_table, summarize_setting
+from grpo_gsm8k.evaluation.results import summarize_setting
+from grpo_gsm8k.evaluation.results_table import results_table
 from grpo_gsm8k.evaluation.runner import run_requests
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.transport.protocol import Failed
 
@@ -25,14 +32,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.evaluation.any_temperature import AnyTemperature
+    from grpo_gsm8k.evaluation.comparisons import Compared, ComparedWays
     from grpo_gsm8k.evaluation.diagnostics import Contamination, Diagnostics
     from grpo_gsm8k.evaluation.predictions import Prediction
-    from grpo_gsm8k.evaluation.results import AnyTemperature, Compared, Setting, SettingResult
+    from grpo_gsm8k.evaluation.results import Setting, SettingResult
     from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import GroupResult
 
-FILE = "predictions.jsonl"
+GRADING_THREADS = 4  # they wait for child processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class Measured:
     diagnostics: list[Diagnostics]
     contamination: Contamination | None
     comparisons: list[Compared]
+    comparisons_of_ways: list[ComparedWays]
+    item_ids: list[str]  # in the order of evaluation
 
 
 def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPlan:
@@ -60,15 +71,17 @@ def plan_evaluation(config: Config, folders: Mapping[str, Path]) -> EvaluationPl
     from transformers import AutoTokenizer  # lazy: it takes seconds
 
     for way in repeats(config.eval.prompting, config.prompt):
-        print(f"note: prompt={config.prompt.name} has no system prompt: {way} equals {way.removesuffix(BARE)}")
-    data = ensure(config.data, config.artifacts, config.prompt.locale)
+        same = f"{way} equals {way.removesuffix(BARE)}"
+        print(f"note: prompt={config.prompt.name} has neither prompt.system nor prompt.instruction: {same}")
+    data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
     problems = evaluated_problems(config, load_split(data, config.eval.split))
     train = load_split(data, "train")
+    examples = worked_examples(config, train, problems)
     by_model: dict[str, list[Question]] = {}
     for name, folder in folders.items():
         tokenizer = AutoTokenizer.from_pretrained(folder)
         by_model[name] = questions(
-            config, name, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat), problems, train
+            config, name, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat), problems, examples
         )
     return EvaluationPlan(problems, train, by_model)
 
@@ -77,6 +90,7 @@ def measure(config: Config, plan: EvaluationPlan, folders: Mapping[str, Path], r
     """Generate and grade all completions that an earlier session did not finish, and summarize."""
     all_questions = [question for per_model in plan.questions.values() for question in per_model]
     _write_prompts(run.path / "prompts.jsonl", all_questions)
+    save(run, plan.problems)
     file = PredictionFile(run.path / FILE, {q.key: q.request.n for q in all_questions})
     for name, folder in folders.items():
         _run_unfinished(config, folder, plan.questions[name], file, run)
@@ -98,12 +112,16 @@ def summarize_predictions(
         diagnostics=[diagnose_completions(lines) for lines in by_setting.values()],
         contamination=contamination,
         comparisons=compare_models(by_setting, seed),
+        comparisons_of_ways=compare_ways(by_setting, seed),
+        item_ids=list(dict.fromkeys(prediction.item_id for prediction in predictions)),
     )
 
 
 def format_accuracy(measured: Measured) -> str:
     """Format the tables that are printed at the end."""
-    lines = results_table(measured.results, measured.any_temperature, measured.comparisons)
+    lines = results_table(
+        measured.results, measured.any_temperature, measured.comparisons, measured.comparisons_of_ways
+    )
     if (found := measured.contamination) is not None:
         lines += (
             f"\nevaluated questions in train: {found.overlapping} share 13 consecutive words, "
@@ -113,23 +131,33 @@ def format_accuracy(measured: Measured) -> str:
 
 
 def evaluated_problems(config: Config, split: list[Problem]) -> list[Problem]:
-    """Return the first `limit` problems of the file or the split. Raises UserError if there are none."""
+    """Return the problems of the file or the split that are evaluated. Raises UserError if there are none."""
     path = config.eval.data_path
     locale = config.data.locale
     notation = Notation(locale or config.prompt.locale, given=locale is not None)
-    problems = read_jsonl(path, path.stem, notation) if path else split
+    rules = RowRules(notation, config.prompt.answer_kind, config.data.columns)
+    problems = read_problems(path, path.stem, rules) if path else split
     if path and not problems:
         raise UserError(f"eval.data_path={path} has no problems: write lines of question and answer")
     if not problems:
         raise UserError(f"eval.split={config.eval.split} has no problems: set data.test_size or eval.split=val")
-    return problems[: config.eval.limit]
+    return chosen(config, problems)
 
 
 def _write_prompts(path: Path, asked: Sequence[Question]) -> None:
-    """Write the exact prompts, one line for all temperatures."""
+    """Write the exact prompts, one line for all temperatures.
+
+    Raises UserError if a resumed run has different ones, which invalidate its answers.
+    """
     lines = {(q.model, q.prompting, q.problem.id): q.prompt for q in asked}
     rows = ({"model": m, "prompting": p, "item_id": i, "prompt": text} for (m, p, i), text in lines.items())
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.is_file() and path.read_text(encoding="utf-8") != content:
+        raise UserError(
+            f"data, eval.examples_file or prompt no longer give the prompts in {path}: restore them, or start without "
+            "eval.resume_from"
+        )
+    write_atomically(path, content)
 
 
 def _run_unfinished(
@@ -142,12 +170,23 @@ def _run_unfinished(
     if not waiting:
         return
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    with Grader(config.prompt.answer_rules) as grader, ThreadPoolExecutor(GRADING_THREADS) as threads:
+        gradings: deque[Future[list[Prediction]]] = deque()
 
-    def take(result: GroupResult | Failed) -> None:
-        question = waiting[result.request_id]
-        if isinstance(result, Failed):
-            file.add(refused(question, result))
-        else:
-            file.add(graded(question, result, tokenizer, config.prompt))
+        def grade(result: GroupResult | Failed) -> list[Prediction]:
+            question = waiting[result.request_id]
+            if isinstance(result, Failed):
+                return refused(question, result)
+            return graded(question, result, tokenizer, grader)
 
-    run_requests(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)
+        def take(result: GroupResult | Failed) -> None:
+            if not grader.uses_children:
+                file.add(grade(result))
+                return
+            gradings.append(threads.submit(grade, result))
+            while gradings and gradings[0].done():
+                file.add(gradings.popleft().result())
+
+        run_requests(config, asked[0].model, folder, run.logs, [q.request for q in waiting.values()], take)
+        for grading in gradings:
+            file.add(grading.result())

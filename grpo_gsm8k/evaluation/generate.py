@@ -12,25 +12,27 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.problems import json_objects, text_of
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.evaluation.requests import samples_at
+from grpo_gsm8k.evaluation.requests import samples_at, sampling_settings, sampling_spec
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run, run_requests
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
-from grpo_gsm8k.grading import answers
+from grpo_gsm8k.grading.completion import before_stop
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.runtime.engines import VERSION
-from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, SamplingSpec
+from grpo_gsm8k.transport.protocol import Failed, GenerateGroup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from grpo_gsm8k.config import Config, PromptConfig
+    from grpo_gsm8k.config import Config
     from grpo_gsm8k.tracking.run_folder import RunFolder
-    from grpo_gsm8k.transport.protocol import Completion, GroupResult
+    from grpo_gsm8k.transport.protocol import GroupResult
 
 Id = str | int
 FILE, PROMPTS = "generations.jsonl", "prompts.jsonl"
@@ -48,7 +50,7 @@ class InputLine:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One completion. `extracted` is the raw answer, `number` its canonical form, `tokens` the number of tokens."""
+    """One completion. `extracted` is the raw answer, `number` its normal form, `tokens` the number of tokens."""
 
     text: str
     extracted: str | None
@@ -75,13 +77,13 @@ def generate(config: Config) -> int:
     if len(models) > 1:
         raise UserError(f"eval.model_path={list(models)}: eval.suite=generate takes one model")
     ((name, path),) = models.items()
-    lines = read_lines(config.eval.input_path)[: config.eval.limit]
+    lines = limited(read_lines(config.eval.input_path), config.eval.limit, config.seed, "eval.limit")
     folder = model_folder(config, path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     requests = _requests(config, lines, tokenizer, stop_token_ids(folder, tokenizer, config.prompt.chat))
     ids = {request.request_id: line.id for request, line in zip(requests, lines, strict=True)}
     started = time.monotonic()
-    with open_run(config, FILE) as run:
+    with open_run(config, FILE) as run, Grader(config.prompt.answer_rules) as grader:
         _write_prompts(run.path / PROMPTS, lines, requests, tokenizer)
         file = JsonLines(run.path / FILE)
         done = {record["id"] for record in file.records()}
@@ -89,10 +91,11 @@ def generate(config: Config) -> int:
             print(f"{len(done)} of {len(lines)} lines are already finished", flush=True)
 
         def take(result: GroupResult | Failed) -> None:
-            file.append(asdict(generation_of(ids[result.request_id], result, tokenizer, config.prompt)))
+            made = generation_of(ids[result.request_id], result, tokenizer, grader, config.stop_texts)
+            file.append(asdict(made))
 
         run_requests(config, name, folder, run.logs, [r for r in requests if ids[r.request_id] not in done], take)
-        _finish(run, file, lines, time.monotonic() - started)
+        _finish(run, file, lines, sampling_settings(config), time.monotonic() - started)
     return 0
 
 
@@ -121,7 +124,7 @@ def _requests(
     config: Config, lines: Sequence[InputLine], tokenizer: Any, stops: tuple[int, ...]
 ) -> list[GenerateGroup]:
     (temperature,) = config.eval.temperatures
-    verbatim = config.prompt.model_copy(update={"system": "", "text": "{question}"})
+    verbatim = config.prompt.model_copy(update={"system": "", "instruction": "", "text": "{question}"})
     room = config.actor.max_model_len - config.eval.max_new_tokens
     made: list[GenerateGroup] = []
     for index, line in enumerate(lines):
@@ -132,9 +135,7 @@ def _requests(
                 f"{config.eval.max_new_tokens} exceed actor.max_model_len={config.actor.max_model_len}: shorten it, "
                 "raise the latter, or lower eval.max_new_tokens"
             )
-        # Depends only on the position in the file, so that a resumed run samples the same completions.
-        seed = (config.seed << 40) + index * config.eval.samples
-        sampling = SamplingSpec(temperature, 1.0, config.eval.max_new_tokens, seed, stops)
+        sampling = sampling_spec(config, temperature, index, stops)
         n = samples_at(config, temperature)
         made.append(GenerateGroup(str(index), ids, n, sampling, VERSION, pinned=True))
     return made
@@ -153,22 +154,24 @@ def _write_prompts(path: Path, lines: Sequence[InputLine], requests: Sequence[Ge
     write_atomically(path, content)
 
 
-def generation_of(name: Id, result: GroupResult | Failed, tokenizer: Any, prompt: PromptConfig) -> Generation:
+def generation_of(
+    name: Id, result: GroupResult | Failed, tokenizer: Any, grader: Grader, stops: Sequence[str] = ()
+) -> Generation:
     """Return the output line of one result."""
     if isinstance(result, Failed):
         return Generation(name, (), result.error)
-    return Generation(name, tuple(_generated(completion, tokenizer, prompt) for completion in result.completions), None)
+    decoded = [tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in result.completions]
+    texts = [before_stop(text, stops) for text in decoded]
+    completions = tuple(
+        Generated(text, reading.extracted, reading.value, c.finish_reason, len(c.token_ids))
+        for c, text, reading in zip(result.completions, texts, grader.read_all(texts), strict=True)
+    )
+    return Generation(name, completions, None)
 
 
-def _generated(completion: Completion, tokenizer: Any, prompt: PromptConfig) -> Generated:
-    text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-    extracted = answers.extract(text, prompt.answer_format, prompt.locale, prompt.reasoning_end)
-    number = None if extracted is None else answers.parse_number(extracted, prompt.locale)
-    canonical = None if number is None else answers.canonical(number)
-    return Generated(text, extracted, canonical, completion.finish_reason, len(completion.token_ids))
-
-
-def _finish(run: RunFolder, file: JsonLines, lines: Sequence[InputLine], seconds: float) -> None:
+def _finish(
+    run: RunFolder, file: JsonLines, lines: Sequence[InputLine], sampling: dict[str, Any], seconds: float
+) -> None:
     """Sort the output lines in the order of the input, and write the summary."""
     by_id = {record["id"]: record for record in file.records()}
     file.close()
@@ -184,6 +187,7 @@ def _finish(run: RunFolder, file: JsonLines, lines: Sequence[InputLine], seconds
         "completions": len(made),
         "truncated": ends["length"],
         "tokens": sum(completion["tokens"] for completion in made),
+        "sampling": sampling,
     }
     write_atomically(run.summary_json, json.dumps(summary, indent=2) + "\n")
     failed = f", {summary['failed']} of them refused by the engine (see error)" if summary["failed"] else ""

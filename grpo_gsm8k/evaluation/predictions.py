@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
-from grpo_gsm8k.grading import answers, scoring
+from grpo_gsm8k.grading import scoring
+from grpo_gsm8k.grading.answers import AnswerKind
+from grpo_gsm8k.grading.completion import before_stop
 from grpo_gsm8k.grading.problem import with_current_names
 from grpo_gsm8k.grading.punctuation import right_without_punctuation
 
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from grpo_gsm8k.config import PromptConfig
     from grpo_gsm8k.evaluation.requests import Question
+    from grpo_gsm8k.grading.answer_rules import AnswerRules
+    from grpo_gsm8k.grading.answers import Grade
+    from grpo_gsm8k.grading.grader import Grader
     from grpo_gsm8k.transport.protocol import Failed, GroupResult
 
+FILE = "predictions.jsonl"
 Key = tuple[str, str, float, str]
 
 
@@ -29,7 +34,8 @@ Key = tuple[str, str, float, str]
 class Prediction:
     """One graded completion. `failed`: the engine refused the request permanently, and it counts as wrong.
 
-    `kind` is the strict verdict, `right_unpunctuated` that of `grading.punctuation`. Truncation is wrong in both.
+    `kind` is the strict verdict, `right_unpunctuated` that of `grading.punctuation`, for other answers than numbers
+    the strict one again. Truncation is wrong in both.
     """
 
     model: str
@@ -41,7 +47,7 @@ class Prediction:
     gold: str
     text: str
     extracted: str | None
-    number: str | None  # canonical
+    number: str | None  # `Grade.value`: canonical for numbers; answers of any kind are equal if their texts are
     kind: str
     right_unpunctuated: bool
     tokens: int
@@ -54,22 +60,22 @@ class Prediction:
         return self.model, self.prompting, self.temperature, self.item_id
 
 
-def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: PromptConfig) -> list[Prediction]:
+def graded(question: Question, result: GroupResult, tokenizer: Any, grader: Grader) -> list[Prediction]:
     """Grade the completions of one question."""
-    gold = Decimal(question.problem.gold)
+    decoded = [tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in result.completions]
+    texts = [before_stop(text, question.request.sampling.stop_texts) for text in decoded]
+    grades = grader.grade_all(texts, question.problem.gold)
     lines = []
-    for sample, completion in enumerate(result.completions):
-        text = tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
-        grade = answers.grade(text, question.problem.gold, prompt.answer_format, prompt.locale, prompt.reasoning_end)
+    for sample, (completion, text, grade) in enumerate(zip(result.completions, texts, grades, strict=True)):
         kind = scoring.classify(grade, completion.finish_reason == "length")
         wrong = kind in (scoring.ErrorKind.FORMAT, scoring.ErrorKind.LOGIC)
-        unpunctuated = wrong and right_without_punctuation(grade.extracted, gold, prompt.locale)
+        unpunctuated = wrong and _is_right_unpunctuated(grade, question.problem.gold, grader.rules)
         lines.append(
             Prediction(
                 **_question_fields(question, sample),
                 text=text,
                 extracted=grade.extracted,
-                number=None if grade.number is None else answers.canonical(grade.number),
+                number=grade.value,
                 kind=str(kind),
                 right_unpunctuated=unpunctuated or kind == scoring.ErrorKind.CORRECT,
                 tokens=len(completion.token_ids),
@@ -79,6 +85,11 @@ def graded(question: Question, result: GroupResult, tokenizer: Any, prompt: Prom
             )
         )
     return lines
+
+
+def _is_right_unpunctuated(grade: Grade, gold: str, rules: AnswerRules) -> bool:
+    is_number = rules.kind is AnswerKind.NUMBER
+    return is_number and right_without_punctuation(grade.extracted, Decimal(gold), rules.locale)
 
 
 def refused(question: Question, result: Failed) -> list[Prediction]:

@@ -12,7 +12,7 @@ from grpo_gsm8k.models import context_length
 from grpo_gsm8k.runtime.engines import Engines
 from grpo_gsm8k.start_model import pin_model, start_folder
 from grpo_gsm8k.tracking import manifest, redaction, run_folder
-from grpo_gsm8k.tracking.saved_config import read_saved
+from grpo_gsm8k.tracking.saved_config import complete, read_saved
 from grpo_gsm8k.transport.protocol import Failed
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ SECTIONS = ("data", "model", "prompt")
 KEYS = (
     *("eval_suites", "lm_eval_tasks", "lm_eval_shots", "lm_eval_max_gen_toks", "lm_eval_chat", "baseline"),
     *("suite", "model_path", "data_path", "input_path", "split", "limit"),
-    *("prompting", "shots", "temperatures", "samples", "max_new_tokens"),
+    *("prompting", "shots", "examples_file", "temperatures", "samples", "max_new_tokens"),
+    *("top_p", "top_k", "min_p", "repetition_penalty", "stop"),
 )
 PROGRESS_EVERY = 100
 
@@ -121,10 +122,10 @@ def results_with_retries(
 
 
 def _check_unchanged(run: RunFolder, values: Mapping[str, Any]) -> None:
-    saved = read_saved(run)
+    saved = complete(run, read_saved(run))  # with the old behavior for keys that the run's version did not have
     before, now = _determining_settings(saved), _determining_settings(redaction.redact(values))
     for key, value in now.items():
-        if before.get(key, value) != value:  # ignore keys that the older run's config did not have
+        if before[key] != value:
             raise UserError(
                 f"{key}={value}, but {run.path.name} was started with {before[key]}: resume it with that value, or "
                 "start without eval.resume_from"

@@ -1,4 +1,4 @@
-r"""Extraction, parsing and comparison of final answers. No other module parses a number from a completion.
+r"""Extraction, parsing and comparison of final numbers. No other module parses a number from a completion.
 
 Four rules hold for every format:
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from enum import StrEnum
@@ -31,12 +32,17 @@ MAX_FRACTION_DIGITS = 12
 
 
 class AnswerFormat(StrEnum):
-    r"""Marker of the final answer: `#### 42`, `\boxed{42}`, `ANSWER: 42`, or none (the last number of the text)."""
+    r"""Marker of the final answer: `#### 42`, `\boxed{42}`, `ANSWER: 42`, or none (the last number of the text).
+
+    `tags` and `regex` are read with further keys: see `answer_rules.AnswerRules`.
+    """
 
     HASH = "hash"
     BOXED = "boxed"
     ANSWER = "answer"
     LAST_NUMBER = "last_number"
+    TAGS = "tags"
+    REGEX = "regex"
 
 
 class AnswerKind(StrEnum):
@@ -57,12 +63,17 @@ class Locale(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """The verdict on one completion. `extracted` is None without a marker, `number` is None if it cannot be parsed."""
+    """The verdict on one completion. `extracted` is None without a marker, `value` is None if it cannot be read.
+
+    Equal values have one text in `value`: a number's canonical form, a letter, a normalized text. `failed`: a limit of
+    time or memory ended the grading, and the completion counts as wrong.
+    """
 
     extracted: str | None
-    number: Decimal | None
+    value: str | None
     correct: bool
     well_formed: bool
+    failed: bool = False
 
 
 _HASH = re.compile(r"(?<!#)####(?!#)")
@@ -115,17 +126,27 @@ def extract(text: str, fmt: AnswerFormat, locale: Locale, reasoning_end: str | N
     scale or arithmetic around the box. `reasoning_end` ends the reasoning; None: `</think>`. See the module docstring
     for completions that continue with another problem.
     """
+    return extract_with(text, reasoning_end, lambda part: last_marked(part, fmt), has_digit)
+
+
+def has_digit(raw: str) -> bool:
+    """Whether a raw answer counts; also if it is not one number, because the next problem's would be a wrong one."""
+    return any(c.isdigit() for c in raw)
+
+
+def extract_with(
+    text: str, reasoning_end: str | None, find: Callable[[str], str | None], is_answer: Callable[[str], bool]
+) -> str | None:
+    """Return what `find` returns for the first problem of a text where that is an answer, else its last result."""
     answer = after_reasoning(text, reasoning_end)
     if answer is None:
         return None
     fallback: str | None = None
     for part in problems(answer):
-        raw = _last_marked(part, fmt)
-        if raw is None:
-            continue
-        if any(c.isdigit() for c in raw):  # also if it is not one number: the next problem's would be a wrong one
+        raw = find(part)
+        if raw is not None and is_answer(raw):
             return raw
-        fallback = raw
+        fallback = fallback if raw is None else raw
     return fallback
 
 
@@ -169,18 +190,9 @@ def canonical(number: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
-def marked(gold: str, fmt: AnswerFormat, locale: Locale) -> str:
-    r"""Format a canonical number as the last line of a response that `grade` accepts: `#### 42`, `\boxed{42}`, ..."""
-    number = gold.replace(".", ",") if locale is Locale.TR else gold
-    match fmt:
-        case AnswerFormat.HASH:
-            return f"#### {number}"
-        case AnswerFormat.BOXED:
-            return rf"\boxed{{{number}}}"
-        case AnswerFormat.ANSWER:
-            return f"ANSWER: {number}"
-        case AnswerFormat.LAST_NUMBER:
-            return f"The answer is {number}."
+def in_notation(gold: str, locale: Locale) -> str:
+    """Return a canonical number as it is written in a locale."""
+    return gold.replace(".", ",") if locale is Locale.TR else gold
 
 
 def grade(text: str, gold: str, fmt: AnswerFormat, locale: Locale, reasoning_end: str | None = None) -> Grade:
@@ -190,12 +202,17 @@ def grade(text: str, gold: str, fmt: AnswerFormat, locale: Locale, reasoning_end
     `gold` is always in English notation ("1234.5"). Raises ValueError if it is not
     a number, because such a grade would hide bad data.
     """
+    return grade_number(extract(text, fmt, locale, reasoning_end), gold, locale)
+
+
+def grade_number(extracted: str | None, gold: str, locale: Locale) -> Grade:
+    """Grade an extracted answer; `grade` explains the arguments."""
     expected = parse_number(gold, Locale.EN)
     if expected is None:
         raise ValueError(f"the gold answer {gold[:60]!r} is not one number in English notation")
-    extracted = extract(text, fmt, locale, reasoning_end)
     number = None if extracted is None else parse_number(extracted, locale)
-    return Grade(extracted, number, correct=same_number(number, expected), well_formed=number is not None)
+    value = None if number is None else canonical(number)
+    return Grade(extracted, value, correct=same_number(number, expected), well_formed=number is not None)
 
 
 def gsm8k_gold(answer: str, locale: Locale = Locale.EN) -> str:
@@ -226,7 +243,8 @@ def _value(match: re.Match[str], locale: Locale) -> Decimal | None:
         return Decimal(int(body) * int(match["mixed"]) + int(match["numerator"])) / Decimal(int(match["mixed"]))
 
 
-def _last_marked(part: str, fmt: AnswerFormat) -> str | None:
+def last_marked(part: str, fmt: AnswerFormat) -> str | None:
+    """Return the raw answer at the last marker of a text; `fmt` is neither `tags` nor `regex`."""
     if fmt == AnswerFormat.LAST_NUMBER:
         return _last_number(latex_to_text(part))
     pattern = {AnswerFormat.HASH: _HASH, AnswerFormat.ANSWER: _ANSWER, AnswerFormat.BOXED: _BOXED}[fmt]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 REASONING_END = "</think>"
 # A line that opens a new problem or turn, as in few-shot prompts and chat transcripts. A role needs no colon if it has
@@ -36,3 +36,13 @@ def problems(text: str) -> Iterator[str]:
         yield text[start : match.start()]
         start = match.start()
     yield text[start:]
+
+
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """Return the text before the first of the stop texts, all of it without one.
+
+    Generation ends with the token that completes a stop text, which may begin in the middle of a token: the tokens
+    hold the stop text, and this removes it from their text.
+    """
+    ends = [end for stop in stops if (end := text.find(stop)) >= 0]
+    return text[: min(ends, default=len(text))]

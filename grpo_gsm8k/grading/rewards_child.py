@@ -13,7 +13,6 @@ import random
 import site
 import sys
 from dataclasses import asdict, dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -37,7 +36,7 @@ def encode_group(parts: Sequence[str], items: Sequence[RewardInput], progress: s
         "parts": list(parts),
         "problem": asdict(first.problem),
         "prompt": first.prompt,
-        "completions": [[i.text, list(i.token_ids), i.finish_reason, _encode_grade(i.grade)] for i in items],
+        "completions": [[i.text, list(i.token_ids), i.finish_reason, asdict(i.grade)] for i in items],
         "progress": progress,
         "stop": stop,
     }
@@ -47,18 +46,9 @@ def decode_group(request: dict[str, Any]) -> list[RewardInput]:
     """Return the completions of a request."""
     problem = Problem(**request["problem"])
     return [
-        RewardInput(problem, request["prompt"], text, tuple(ids), reason, _decode_grade(grade))
+        RewardInput(problem, request["prompt"], text, tuple(ids), reason, Grade(**grade))
         for text, ids, reason, grade in request["completions"]
     ]
-
-
-def _encode_grade(grade: Grade) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(grade).items()}
-
-
-def _decode_grade(fields: dict[str, Any]) -> Grade:
-    number = fields.get("number")
-    return Grade(**fields if number is None else {**fields, "number": Decimal(number)})
 
 
 @dataclass(frozen=True)

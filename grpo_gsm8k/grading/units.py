@@ -61,7 +61,7 @@ def is_unit(tail: str, currency: bool, scales: frozenset[str]) -> bool:
     if tail[:1] == "!" or not all(c in _MARKS or (c.isalpha() and not c.isnumeric()) for c in tail):
         return False  # "5!" may be a factorial
     found = [_folded(word) for word in _WORD.findall(tail)]
-    if any(_changes_value(word) or word in scales for word in found) or _CJK_SCALES & set(tail):
+    if any(changes_value(word) or word in scales for word in found) or _CJK_SCALES & set(tail):
         return False
     first = _FIRST_WORD.match(tail)
     money = currency or _CURRENCY.search(tail.lower()) is not None
@@ -97,7 +97,8 @@ def _is_unit_word(word: str, tail: str, money: bool, count: int) -> bool:
     return word in _LETTER_UNITS or (not attached and word in _SPACED_LETTER_UNITS)
 
 
-def _changes_value(word: str) -> bool:
+def changes_value(word: str) -> bool:
+    """Return whether a lower-case word next to a number makes another number of it, or leaves it in doubt."""
     return word in _OTHER_VALUES or _STEMS.match(word) is not None
 
 

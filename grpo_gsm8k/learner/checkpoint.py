@@ -16,16 +16,17 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from grpo_gsm8k.data.difficulty import Solved
 from grpo_gsm8k.errors import CheckpointError, IntegrityError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import refuse_link, written_aside
-from grpo_gsm8k.learner.rollouts import NO_PROMPTS, PromptPlan
+from grpo_gsm8k.learner.prompt_order import NO_PROMPTS, PromptPlan
 
 if TYPE_CHECKING:
     from grpo_gsm8k.learner.objective import Models
@@ -106,11 +107,21 @@ def read_state(folder: Path) -> TrainerState:
         raise CheckpointError(f"{folder}: {error}") from error
     if values.get("state_version") != STATE_VERSION:
         raise CheckpointError(f"{folder}: state version {values.get('state_version')}, expected {STATE_VERSION}")
-    plan = values["plan"]
-    values["plan"] = PromptPlan(plan["cursor"], {int(step): tuple(at) for step, at in plan["positions"].items()})
+    values["plan"] = _plan(values["plan"])
     values["pending_validations"] = tuple(values["pending_validations"])
     values["accuracy"] = {int(version): accuracy for version, accuracy in values["accuracy"].items()}
     return TrainerState(**values)
+
+
+def _plan(values: dict[str, Any]) -> PromptPlan:
+    """Read a prompt plan; those of earlier versions have cursor and positions only."""
+    return PromptPlan(
+        cursor=values["cursor"],
+        positions={int(step): tuple(at) for step, at in values["positions"].items()},
+        skipped={int(step): tuple(at) for step, at in values.get("skipped", {}).items()},
+        solve_counts={name: tuple(counts) for name, counts in values.get("solve_counts", {}).items()},
+        recent={int(k): tuple(Solved(**group) for group in at) for k, at in values.get("recent", {}).items()},
+    )
 
 
 def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:
@@ -137,8 +148,12 @@ def newest_valid(checkpoints: Path) -> tuple[Path, TrainerState] | None:
     return None
 
 
-def prune(checkpoints: Path, keep_last: int, accuracy: dict[int, float], pending: tuple[int, ...]) -> None:
+def prune(
+    checkpoints: Path, keep_last: int | Literal["all"], accuracy: dict[int, float], pending: tuple[int, ...]
+) -> None:
     """Delete all checkpoints but the last `keep_last`, the most accurate one, and those still being validated."""
+    if keep_last == "all":
+        return
     folders = {_step(path): path for path in checkpoints.glob("step_*")}
     validated = [step for step in folders if step in accuracy]
     best = max(validated, key=lambda step: (accuracy[step], -step), default=None)

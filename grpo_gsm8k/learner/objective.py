@@ -36,6 +36,7 @@ class Objective:
     loss: torch.Tensor
     log_ratio_N: torch.Tensor  # log of current over behavior probability
     per_token: dict[str, torch.Tensor]  # by metric name, [N] each
+    policy_loss: float  # the policy loss's part of `loss`
 
 
 def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float) -> Objective:
@@ -56,7 +57,8 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
         pg.off_policy.high,
     )
     policy_loss = surrogate(pg, logprobs_N, log_ratio_N, micro)
-    loss_N = correction_N * policy_loss.loss_N - pg.entropy_coef * entropy_N
+    corrected_N = correction_N * policy_loss.loss_N
+    loss_N = corrected_N - pg.entropy_coef * entropy_N
     drift_N = log_ratio_N.detach()
     per_token = {
         "train/clip_frac": policy_loss.clipped_N,
@@ -78,7 +80,8 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
         per_token["train/value_clip_frac"] = critic_loss.clipped_N
         loss_N = loss_N + pg.critic.value_coef * critic_loss.loss_N
     loss = (loss_N * micro.loss_weights_N).sum()
-    return Objective(loss, (logprobs_N - micro.behaviour_logprobs_N).detach(), per_token)
+    policy_part = float((corrected_N.detach() * micro.loss_weights_N).sum())
+    return Objective(loss, (logprobs_N - micro.behaviour_logprobs_N).detach(), per_token, policy_part)
 
 
 def surrogate(

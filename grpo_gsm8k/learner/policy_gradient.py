@@ -40,8 +40,8 @@ def train(session: PolicyGradientSession) -> int:
 def learn(session: PolicyGradientSession, batch: Batch, version: int, rates: Rates) -> tuple[Experience, UpdateStats]:
     """Do one policy update; returns the data it was trained on, and its statistics."""
     models, config, budget, client = session.models, session.config, session.token_budget, session.client
-    experience = prepare(batch.samples, batch.rewards_GN, models, config, rates.kl_coef, client.beat, budget)
+    experience = prepare(batch.samples, batch.rewards_GN, models, config, rates.kl_coef, session.beat, budget)
     client.record_span("prepare", version)
-    stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, client.beat, budget)
+    stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, session.beat, budget)
     client.record_span("update", version)
     return experience, stats

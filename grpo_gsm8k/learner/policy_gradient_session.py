@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
+from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
+from grpo_gsm8k.learner.prompt_order import NO_PROMPTS
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.learner.rollouts import NO_PROMPTS, Batch, Rollouts, rollout_metrics
-from grpo_gsm8k.learner.schedules import KlController, Rates, lr_scale
+from grpo_gsm8k.learner.rollouts import Batch, Rollouts, failed_gradings, rollout_metrics
+from grpo_gsm8k.learner.schedules import Decay, KlController, Rates, lr_scale
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task
 from grpo_gsm8k.learner.validation import Validation
@@ -60,16 +62,22 @@ class PolicyGradientSession(Session):
         self.rollouts.request_until(version)
         self.client.flush()
 
+    def beat(self) -> None:
+        """Count one unit of work, and start the grading of completions that arrived meanwhile."""
+        self.client.beat()
+        self.rollouts.grade_arrived()
+
     def rates(self, version: int) -> Rates:
         """Return the learning rates and the KL coefficient of the update of `version`, counted from 0."""
         learner, pg = self.config.learner, self.config.policy_gradient
-        scale = lr_scale(version, self.updates, learner.warmup_updates, learner.final_lr_fraction)
+        scale = lr_scale(version, self.updates, learner.warmup_updates, Decay.of(learner))
         return Rates(learner.lr * scale, pg.critic.lr * scale, self.kl.coefficient)
 
     def finish(self, version: int, batch: Batch, experience: Experience, stats: UpdateStats, rates: Rates) -> None:
         """Report the update that made `version`: metrics, ledger, rollouts, and a checkpoint if one is due."""
         metrics = self._update_metrics(version - 1, batch, experience, stats) | rates.metrics()
         uses = self.rollouts.uses(version - 1)
+        metrics["train/epoch"] = self.rollouts.epoch
         self.validation.drain()
         rollout_files.write_rollouts(
             self.run_folder / "rollouts" / f"step_{version}.parquet", batch, experience.advantages_GN
@@ -91,8 +99,12 @@ class PolicyGradientSession(Session):
             **experience_metrics(experience, self.config),
             **rollout_metrics(batch, version),
         }
+        if self.config.prompt.answer_rules.has_limits:
+            metrics["rollout/grading_failed"] = float(failed_gradings(batch))
         if self.config.policy_gradient.active_sampling:
             metrics["rollout/resampled_prompts"] = float(self.rollouts.resampled(version))
+        if self.config.data.sampler == "difficulty":
+            metrics["rollout/skipped_prompts"] = float(self.rollouts.skipped(version))
         if self.config.policy_gradient.rewards_on_error == "zero":
             failures = [len(g.reward.failed) for group in batch.groups for g in group.completions]
             metrics["rollout/reward_errors"] = float(sum(failures))
@@ -119,7 +131,9 @@ class PolicyGradientSession(Session):
         if self.config.policy_gradient.record:
             result = update_record.UpdateResult(*stats.loss_and_grad_norm())
             update_record.save_result(self._record_folder(version), version, rates, result)
-            update_record.prune(self.run_folder, self.config.policy_gradient.keep_last)
+            keep_last = self.config.policy_gradient.keep_last
+            assert keep_last != "all"  # refused together with record
+            update_record.prune(self.run_folder, keep_last)
 
     def _record_folder(self, version: int) -> Path:
         return self.run_folder / "records" / f"step_{version + 1}"
@@ -133,7 +147,9 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     stop_ids = stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat)
     task = Task(tokenizer, config, stop_ids, setup.open_user_rewards(spec, client))
     items, too_long = task.training_items(load_split(spec.data, "train"))
-    validation_items = task.validation_items(load_split(spec.data, "val")[: config.policy_gradient.eval_limit])
+    limit = config.policy_gradient.eval_limit
+    validated = limited(load_split(spec.data, "val"), limit, config.seed, "policy_gradient.eval_limit")
+    validation_items = task.validation_items(validated)
     prompts = [item.prompt_ids for item in [*items, *validation_items]]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
     resumed = setup.find_checkpoint(spec)
@@ -143,11 +159,11 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     start = state.step if state else 0
     models = setup.open_models(config, spec.model_folder, spec.critic_folder, resumed.folder if resumed else None)
     optimizers = setup.open_optimizers(models, config.learner)
-    updates = config.policy_gradient.updates
+    updates = config.policy_gradient.updates_for(len(items))
     validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)
-    client.report(Resumed(start))
+    client.report(Resumed(start, updates))
     plan = state.plan if state else NO_PROMPTS
     session = PolicyGradientSession(
         config=config,
@@ -157,6 +173,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         optimizers=optimizers,
         kl=KlController(config.policy_gradient, state.kl_coefficient if state else None),
         tokenizer=tokenizer,
+        task=task,
         rollouts=Rollouts(client, task, items, too_long, config, start, plan),
         validation=validation,
         publisher=Publisher(spec.weights_root, models.policy, config, items),

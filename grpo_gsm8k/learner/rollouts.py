@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from grpo_gsm8k.algorithms.advantages import zero_variance
-from grpo_gsm8k.data.sampler import prompt_at
+from grpo_gsm8k.data.difficulty import Solved
+from grpo_gsm8k.grading.scoring import ErrorKind
 from grpo_gsm8k.learner.batching import rollout_sample
+from grpo_gsm8k.learner.prompt_order import PromptOrder
 from grpo_gsm8k.transport.protocol import GenerateGroup, PromptUse, SamplingSpec
 
 if TYPE_CHECKING:
@@ -19,22 +21,13 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.batching import Sample
     from grpo_gsm8k.learner.client import Client
+    from grpo_gsm8k.learner.prompt_order import PromptPlan
     from grpo_gsm8k.learner.task import GradedCompletion, Item, Task
-    from grpo_gsm8k.transport.protocol import Completion
+    from grpo_gsm8k.transport.protocol import Completion, GroupResult
 
 TOO_LONG = "prompt_too_long"
 NO_VARIANCE = "no_variance"
-
-
-@dataclass(frozen=True, slots=True)
-class PromptPlan:
-    """Positions of the prompt order by unfinished update, and the next free position."""
-
-    cursor: int
-    positions: dict[int, tuple[int, ...]]
-
-
-NO_PROMPTS = PromptPlan(0, {})  # at the start of a run
+SKIPPED = "skipped"  # by data.sampler=difficulty
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +43,19 @@ class RolloutGroup:
         """Whether all completions have the same reward."""
         return len({graded.reward.total for graded in self.completions}) == 1
 
+    @property
+    def solved(self) -> Solved:
+        """How many of the completions are right."""
+        correct = sum(graded.kind is ErrorKind.CORRECT for graded in self.completions)
+        return Solved(self.item.problem.id, correct, len(self.completions))
+
 
 class Rollouts:
     """Requests the prompts of update k as soon as the weights of update k - max_staleness are published.
 
     Requests carry that version as their minimum and belong to update k from the start. So no sample is staler than the
-    limit, none is dropped, and short completions do not overtake long ones into an earlier update. The order of prompts
-    is a pure function of the position; `cursor` is the first position that is not assigned to an update.
+    limit, none is dropped, and short completions do not overtake long ones into an earlier update.
+    `PromptOrder` assigns prompts to updates.
     """
 
     def __init__(
@@ -73,29 +72,32 @@ class Rollouts:
         self.waited_s = 0.0  # how long the last `take` waited for completions
         self._client = client
         self._task = task
-        self._items = items
         self._too_long = too_long
         self._pg = config.policy_gradient
         self._seed = config.seed
         self._start = start
         self._next = start
-        self._cursor = plan.cursor
-        self._planned = {step: list(positions) for step, positions in plan.positions.items() if step >= start}
+        self._last = self._pg.updates_for(len(items)) - 1
+        self._prompts = len(items)
+        self._order = PromptOrder(items, config, start, plan)
+        self._solved: dict[int, Solved] = {}  # by position
         self._kept: dict[int, list[int]] = {}  # positions that an update trains on
         self._gradings: dict[int, Future[tuple[GradedCompletion, ...]]] = {}  # in progress, by position
 
     @property
     def plan(self) -> PromptPlan:
         """Part of a checkpoint: with it a resumed run assigns the same prompts to the same updates."""
-        return PromptPlan(self._cursor, {step: tuple(positions) for step, positions in self._planned.items()})
+        return self._order.plan
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the prompts that the finished updates have made, drawn or skipped."""
+        return self._order.epoch
 
     def request_until(self, version: int) -> None:
         """Queue requests for every update whose completions weights `version` may generate."""
-        last = min(version + self._pg.max_staleness, self._pg.updates - 1)
-        while self._next <= last:
-            if self._next not in self._planned:
-                self._planned[self._next] = self._advance(self._pg.prompts_per_update)
-            for position in self._planned[self._next]:
+        while self._next <= min(version + self._pg.max_staleness, self._last):
+            for position in self._order.draw(self._next):
                 self._client.queue(self._request(self._next, position))
             self._next += 1
 
@@ -108,7 +110,7 @@ class Rollouts:
         wanted = self._pg.prompts_per_update
         groups: list[tuple[int, RolloutGroup]] = []
         while True:
-            positions = self._planned[step][len(groups) :]
+            positions = self._order.planned[step][len(groups) :]
             if not all(self._collect(step, position) for position in positions):
                 return None
             groups += [(position, self._graded(position)) for position in positions]
@@ -116,63 +118,84 @@ class Rollouts:
             missing = min(wanted - len(useful), self._pg.active_sampling - (len(groups) - wanted))
             if missing <= 0:
                 break
-            more = self._advance(missing)
-            self._planned[step] += more
-            for position in more:
+            for position in self._order.draw_more(step, missing):
                 self._client.queue(self._request(step, position))
             self._client.flush()
         tied = [g for g in groups if g not in useful]
         kept = (useful + tied)[:wanted]
         self._kept[step] = [position for position, _ in kept]
+        self._solved |= {position: group.solved for position, group in groups}
+        self._order.record(step, [group.solved for _, group in groups])
         self.waited_s = self._client.record_span("wait for rollouts", step)
         return [group for _, group in kept]
+
+    def grade_arrived(self) -> None:
+        """Start to grade the completions that have arrived for later updates. Never waits.
+
+        Child processes then work while the learner does.
+        """
+        for step in [step for step in self._order.planned if step < self._next and step not in self._kept]:
+            for position in self._order.planned[step]:
+                if position not in self._gradings:
+                    result = self._client.take_ready(self._request_id(step, position))
+                    if result is not None:
+                        self._gradings[position] = self._start_grading(position, result)
 
     def uses(self, step: int) -> tuple[PromptUse, ...]:
         """Return the ledger's entries for update `step`, trained and dropped prompts, and forget the update."""
         uses = []
         kept = set(self._kept.pop(step))
-        for position in self._planned.pop(step):
-            epoch, item = self._at(position)
-            if position % len(self._items) == 0:  # an epoch begins: record its over-long prompts here
+        skipped = set(self._order.skipped.pop(step, ()))
+        for position in sorted([*self._order.planned.pop(step), *skipped]):
+            epoch, item = self._order.at(position)
+            if position % self._prompts == 0:  # an epoch begins: record its over-long prompts here
                 uses += [PromptUse(epoch, dropped.problem.id, TOO_LONG) for dropped in self._too_long]
-            uses.append(PromptUse(epoch, item.problem.id, "" if position in kept else NO_VARIANCE))
+            if position in skipped:
+                uses.append(PromptUse(epoch, item.problem.id, SKIPPED))
+            else:
+                reason, solved = "" if position in kept else NO_VARIANCE, self._solved.pop(position)
+                uses.append(PromptUse(epoch, item.problem.id, reason, solved.correct, solved.of))
         return tuple(uses)
+
+    def skipped(self, step: int) -> int:
+        """Number of prompts skipped while drawing those of update `step`."""
+        return len(self._order.skipped.get(step, ()))
 
     def resampled(self, step: int) -> int:
         """Number of extra prompts requested for update `step` so far."""
-        return len(self._planned[step]) - self._pg.prompts_per_update
+        return len(self._order.planned[step]) - self._pg.prompts_per_update
 
     def _collect(self, step: int, position: int) -> bool:
         """Wait for the completions of a prompt and start to grade them; False if the run has to stop."""
+        if position in self._gradings:
+            return True
         result = self._client.take(self._request_id(step, position))
         if result is not None:
-            self._gradings[position] = self._task.start_grading(self._at(position)[1], result.completions)
+            self._gradings[position] = self._start_grading(position, result)
         return result is not None
 
+    def _start_grading(self, position: int, result: GroupResult) -> Future[tuple[GradedCompletion, ...]]:
+        return self._task.start_grading(self._order.at(position)[1], result.completions)
+
     def _graded(self, position: int) -> RolloutGroup:
-        epoch, item = self._at(position)
+        epoch, item = self._order.at(position)
         return RolloutGroup(epoch, item, self._client.wait_for(self._gradings.pop(position)))
-
-    def _advance(self, count: int) -> list[int]:
-        positions = list(range(self._cursor, self._cursor + count))
-        self._cursor += count
-        return positions
-
-    def _at(self, position: int) -> tuple[int, Item]:
-        epoch, index = prompt_at(position, len(self._items), self._seed)
-        return epoch, self._items[index]
 
     def _request_id(self, step: int, position: int) -> str:
         return f"{self._client.incarnation}/rollout/{step}/{position}"
 
     def _request(self, step: int, position: int) -> GenerateGroup:
-        _, item = self._at(position)
+        _, item = self._order.at(position)
         sampling = SamplingSpec(
             temperature=self._pg.temperature,
             top_p=self._pg.top_p,
             max_new_tokens=self._pg.max_new_tokens,
             seed=(self._seed << 40) + position * self._pg.group_size,  # completion i of a group uses seed + i
             stop_token_ids=self._task.stop_token_ids,
+            stop_texts=self._task.stop_texts,
+            top_k=self._pg.top_k,
+            min_p=self._pg.min_p,
+            repetition_penalty=self._pg.repetition_penalty,
         )
         return GenerateGroup(
             request_id=self._request_id(step, position),
@@ -232,6 +255,11 @@ def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
         "rollout/staleness_mean": float(np.mean(staleness)),
         "rollout/staleness_max": float(max(staleness)),
     }
+
+
+def failed_gradings(batch: Batch) -> int:
+    """Return the number of completions whose grading a limit of time or memory ended."""
+    return sum(g.grade.failed for group in batch.groups for g in group.completions)
 
 
 def _token_versions(completion: Completion) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner import policy_gradient, sft
@@ -20,8 +21,10 @@ def run_learner(spec: LearnerSpec, channel: Channel) -> None:
     client = Client(channel, spec.incarnation)
     if spec.config.command == "sft":
         fine_tuning = open_sft(spec, client)
-        step, updates = sft.train(fine_tuning), fine_tuning.updates
+        with closing(fine_tuning.task):
+            step, updates = sft.train(fine_tuning), fine_tuning.updates
     else:
         session = open_policy_gradient(spec, client)
-        step, updates = policy_gradient.train(session), session.updates
+        with closing(session.task):
+            step, updates = policy_gradient.train(session), session.updates
     client.report(Finished(step, stopped=client.stop_requested and step < updates))

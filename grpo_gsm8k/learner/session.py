@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.oom import TokenBudget
     from grpo_gsm8k.learner.parity_probe import EngineProbe
     from grpo_gsm8k.learner.publisher import Published, Publisher
+    from grpo_gsm8k.learner.task import Task
     from grpo_gsm8k.learner.update import Optimizers
     from grpo_gsm8k.learner.validation import Validation
 
@@ -34,6 +35,7 @@ class Session:
     models: Models
     optimizers: Optimizers
     tokenizer: Any
+    task: Task
     validation: Validation
     publisher: Publisher
     run_folder: Path

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from transformers import AutoTokenizer
 
 from grpo_gsm8k.data import tokens
+from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
-from grpo_gsm8k.data.schedule import plan_updates
+from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.learner import setup
-from grpo_gsm8k.learner.batching import token_sequence
+from grpo_gsm8k.learner.batching import TokenSequence, token_sequence
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.learner.schedules import lr_scale
+from grpo_gsm8k.learner.schedules import Decay, lr_scale
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task
 from grpo_gsm8k.learner.validation import Validation
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.data.schedule import Use
     from grpo_gsm8k.data.tokens import Example
-    from grpo_gsm8k.learner.batching import TokenSequence
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.sft_update import SftStats
     from grpo_gsm8k.learner.spec import LearnerSpec
@@ -60,7 +60,7 @@ class SftSession(Session):
     def rate(self, step: int) -> float:
         """Return the learning rate of update `step`, counted from 0."""
         sft = self.config.sft
-        return sft.lr * lr_scale(step, self.updates, sft.warmup_updates, self.config.learner.final_lr_fraction)
+        return sft.lr * lr_scale(step, self.updates, sft.warmup_updates, Decay.of(self.config.learner))
 
     def publish(self, step: int) -> None:
         """Publish the weights if their validation is due; waits while too many validations are in progress."""
@@ -86,6 +86,7 @@ class SftSession(Session):
         """Report the update that made version `step`: metrics, ledger, and a checkpoint if one is due."""
         times = self.time_metrics(self._waited_s)
         metrics = stats.metrics(rate, times["time/step_s"]) | self.token_budget.metrics | times
+        metrics["train/epoch"] = sum(len(uses) for uses in self.plan[:step]) / len(self.examples)
         uses = tuple(PromptUse(epoch, self.examples[index].id) for epoch, index in self.plan[step - 1])
         self.client.report(StepDone(step, metrics, uses))
         if self.save_due(step):
@@ -102,7 +103,9 @@ class SftSession(Session):
 
 def as_sequence(example: Example) -> TokenSequence:
     """Return an example in the form that micro-batches are packed from."""
-    return token_sequence(example.prompt_ids, example.response_ids)
+    if example.mask is None:
+        return token_sequence(example.prompt_ids, example.response_ids)
+    return TokenSequence(example.prompt_ids, example.response_ids, example.mask)
 
 
 def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
@@ -113,12 +116,11 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     folder = config.artifacts / config.preprocess.folder
     tokens.check_made_for(folder, tokens.verify(folder), tokenizer, config.prompt)
     examples = tokens.read_shards(folder, "train")
-    plan = plan_updates(
-        [len(e.response_ids) for e in examples], config.sft.min_tokens_per_update, config.sft.epochs, config.seed
-    )
+    plan = plan_updates([e.trained_tokens for e in examples], update_size(config.sft), config.sft.epochs, config.seed)
     stop_ids = stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat)
     task = Task(tokenizer, config, stop_ids, setup.open_user_rewards(spec, client))
-    items = task.validation_items(load_split(spec.data, "val")[: config.sft.eval_limit])
+    validated = limited(load_split(spec.data, "val"), config.sft.eval_limit, config.seed, "sft.eval_limit")
+    items = task.validation_items(validated)
     texts = [ids for e in examples for ids in (e.prompt_ids, e.response_ids)] + [item.prompt_ids for item in items]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)
     resumed = setup.find_checkpoint(spec)
@@ -133,7 +135,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     validation = Validation(client, task, items, config, len(plan), spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)
-    client.report(Resumed(start))
+    client.report(Resumed(start, len(plan)))
     session = SftSession(
         config=config,
         updates=len(plan),
@@ -141,6 +143,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         models=models,
         optimizers=optimizers,
         tokenizer=tokenizer,
+        task=task,
         validation=validation,
         publisher=Publisher(spec.weights_root, policy, config, items),
         run_folder=spec.run_folder,

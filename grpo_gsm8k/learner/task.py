@@ -10,6 +10,8 @@ from grpo_gsm8k.algorithms.lengths import overlong_penalty
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading import answers, rewards, scoring
+from grpo_gsm8k.grading.completion import before_stop
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.grading.tag_count import tag_count
 from grpo_gsm8k.grading.user_rewards import GroupValues
 
@@ -67,8 +69,10 @@ class Task:
         `user_rewards` has the configured reward parts that are not shipped.
         """
         self.stop_token_ids = stop_token_ids
+        self.stop_texts = config.stop_texts
         self._tokenizer = tokenizer
         self._prompt = config.prompt
+        self._grader = Grader(config.prompt.answer_rules)
         self._weights = config.policy_gradient.rewards
         pg = config.policy_gradient
         self._command = config.command
@@ -110,12 +114,25 @@ class Task:
     def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
         """Decode the completions of one prompt, and grade and score them; child processes may still be at it."""
         prompt = self._tokenizer.decode(item.prompt_ids.tolist(), skip_special_tokens=False)
-        texts = [self._tokenizer.decode(c.token_ids.tolist(), skip_special_tokens=True) for c in completions]
+        texts = [self._text(completion) for completion in completions]
         if self._threads is not None:
             return self._threads.submit(self._grade_group, item, prompt, completions, texts)
         done: Future[tuple[GradedCompletion, ...]] = Future()
         done.set_result(self._grade_group(item, prompt, completions, texts))
         return done
+
+    def close(self) -> None:
+        """End the grading of completions that nobody waits for, and the child processes."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._grader.close()
+        if self._user_rewards is not None:
+            self._user_rewards.close()
+
+    def _text(self, completion: Completion) -> str:
+        """Return the text that is graded and recorded: without special tokens, and before the first stop text."""
+        text = self._tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
+        return before_stop(text, self.stop_texts)
 
     def _grade_group(
         self, item: Item, prompt: str, completions: Sequence[Completion], texts: Sequence[str]
@@ -128,9 +145,7 @@ class Task:
         )
 
     def _grades(self, item: Item, texts: Sequence[str]) -> list[answers.Grade]:
-        prompt = self._prompt
-        fmt, locale, end = prompt.answer_format, prompt.locale, prompt.reasoning_end
-        return [answers.grade(text, item.problem.gold, fmt, locale, end) for text in texts]
+        return self._grader.grade_all(texts, item.problem.gold)
 
     def _scores(
         self,
@@ -171,5 +186,4 @@ def configured_parts(config: Config, buffer: int) -> dict[str, rewards.RewardPar
 
 def _needs_children(config: Config) -> bool:
     """Whether grading waits for child processes, so that it belongs in threads."""
-    user_rewards = bool(config.policy_gradient.rewards_files)
-    return user_rewards or config.prompt.answer_kind is answers.AnswerKind.EXPRESSION
+    return bool(config.policy_gradient.rewards_files) or config.prompt.answer_rules.has_limits

@@ -22,6 +22,7 @@ class UpdateStats:
         self.epochs = 0
         self._steps: list[StepStats] = []
         self._critic_steps: list[StepStats] = []
+        self._policy_loss = 0.0  # sum over the optimizer steps
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._maxima: dict[str, float] = {}
@@ -31,6 +32,7 @@ class UpdateStats:
 
         The gap between engine and learner is measured on those alone; None: there are none any more.
         """
+        self._policy_loss += output.policy_loss
         for name, values_N in output.per_token.items():
             self._add(name, values_N)
         ratio_N = output.log_ratio_N.exp()
@@ -73,6 +75,7 @@ class UpdateStats:
         skipped = sum(step.skipped for step in self._steps)
         values = {
             "train/loss": loss,
+            "train/policy_loss": self._policy_loss / len(self.losses),
             "train/grad_norm": grad_norm,
             "train/skipped_steps": float(skipped),
             "train/optimizer_steps": float(len(self._steps) - skipped),

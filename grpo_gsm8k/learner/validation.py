@@ -104,6 +104,7 @@ class Validation:
             max_new_tokens=self._config.training.max_new_tokens,
             seed=self._config.seed,
             stop_token_ids=self._task.stop_token_ids,
+            stop_texts=self._task.stop_texts,
         )
         return GenerateGroup(
             request_id=self._request_id(version, index),

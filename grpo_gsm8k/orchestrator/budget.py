@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.preflight.cost import MEASURED_UPDATES, Estimate, refine
@@ -20,17 +20,22 @@ class RunBudget:
         """`initial` is None if the model's shape is unknown; `elapsed_s` returns the run's wall time in seconds."""
         self._config = config
         self._initial = initial
+        self._total = 0 if initial is None else initial.updates
         self._refined: Estimate | None = None
         self._elapsed_s = elapsed_s
         self._step_s: list[float] = []  # updates of this session
         self._usd_per_hour = config.usd_per_hour if initial is None else initial.usd_per_hour
+
+    def set_total(self, updates: int) -> None:
+        """Set the number of updates of the run, which the learner knows exactly."""
+        self._total = updates
 
     def observe(self, step: int, step_s: float) -> str:
         """Count update `step`. Returns one line with a refined estimate after MEASURED_UPDATES updates, else ""."""
         self._step_s.append(step_s)
         if self._initial is None or len(self._step_s) != MEASURED_UPDATES:
             return ""
-        self._refined = refine(self._initial, self._step_s, step, self._elapsed_s())
+        self._refined = refine(replace(self._initial, updates=self._total), self._step_s, step, self._elapsed_s())
         price = "" if self._refined.usd is None else f", ${self._refined.usd:.2f}"
         return f"measured: {self._refined.step_s:.3g} s an update, the run will take {self._refined.hours:.2g} h{price}"
 

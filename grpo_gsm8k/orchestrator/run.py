@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k import models
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
-from grpo_gsm8k.data.schedule import plan_updates
+from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, UserError
 from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.learner.spec import LearnerSpec
@@ -52,14 +52,14 @@ def run_training(config: Config) -> int:
     with ExitStack() as stack:  # holds the lock on the run folder to the end
         resumed = stack.enter_context(resume.reopened(config)) if config.training.resume_from else None
         rewards = rewards or read_rewards(config, resumed.run if resumed else None)
-        data = ensure(config.data, config.artifacts, config.prompt.locale)
+        data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
         model_folder = start_folder(config)
         critic_path = config.policy_gradient.critic.path
         critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
         for folder in {model_folder, critic_folder}:
             check_trainable(folder, config.actor.max_model_len)
         check_context(config, models.context_length(model_folder))
-        updates = total_updates(config)
+        updates = total_updates(config, data.train)
         estimate = gate.check(config, machine, model_folder, updates)
         inputs = resume.fingerprints(config, data, model_folder) | rewards.fingerprints
         changes = resumed.changes + resume.changed_inputs(resumed, config, inputs) if resumed else ()
@@ -94,14 +94,17 @@ def _exit_code(config: Config, run: RunFolder, outcome: Outcome) -> int:
     return EXIT_REGRESSION if outcome.regressed else 0
 
 
-def total_updates(config: Config) -> int:
-    """Return the configured number of policy updates; for sft, the number that the examples fill."""
+def total_updates(config: Config, prompts: int) -> int:
+    """Return the number of updates: as configured, or for epochs of `prompts`; for sft, those that the examples fill.
+
+    With epochs it is too high if prompts turn out to be too long: the learner reports the exact number at its start.
+    """
     if config.command != "sft":
-        return config.policy_gradient.updates
+        return config.policy_gradient.updates_for(prompts)
     folder = config.artifacts / config.preprocess.folder
     tokens.verify(folder)
-    lengths = tokens.response_lengths(folder)
-    return len(plan_updates(lengths, config.sft.min_tokens_per_update, config.sft.epochs, config.seed))
+    lengths = tokens.trained_lengths(folder)
+    return len(plan_updates(lengths, update_size(config.sft), config.sft.epochs, config.seed))
 
 
 def check_context(config: Config, context: int) -> None:
@@ -171,7 +174,7 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     try:
         outcome = Supervisor(spawners, limits, tracker, ledger, budget, suite).run()
         early = "interrupted" if outcome.signal else OVER_BUDGET if outcome.over_budget else "stopped early"
-        status = "done" if outcome.step == total else early
+        status = "done" if outcome.step == tracker.total_steps else early
     finally:
         suite.close()
         ledger.close()

@@ -165,8 +165,10 @@ class Supervisor:
             case RewardFailed(part, reason):
                 self._tracker.event("reward_failed", part=part, reason=reason)
                 self._tracker.note(f"policy_gradient.rewards.{part} {reason}; it counts as 0 (rollout/reward_errors)")
-            case Resumed(step):
+            case Resumed(step, updates):
                 self._ledger.rollback(step)
+                self._tracker.set_total(updates)
+                self._budget.set_total(updates)
                 self._tracker.rollback(step)
             case Finished():
                 self._finished = message

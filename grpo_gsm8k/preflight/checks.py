@@ -75,9 +75,9 @@ def gpu_lines(machine: Machine, config: Config) -> list[CheckLine]:
     return lines or [CheckLine("GPU", Status.OK, "none, and none is configured")]
 
 
-def space_lines(machine: Machine, config: Config, shape: ModelShape) -> list[CheckLine]:
+def space_lines(machine: Machine, config: Config, shape: ModelShape, updates: int) -> list[CheckLine]:
     """Check the free space in /dev/shm and on the disk against this model's run."""
-    return [_shm(machine, config, shm_bytes(shape, config)), _disk(machine, config, shape)]
+    return [_shm(machine, config, shm_bytes(shape, config)), _disk(machine, config, shape, updates)]
 
 
 def known_gpu(machine: Machine, device: str) -> tuple[str, float] | None:
@@ -107,8 +107,8 @@ def _shm(machine: Machine, config: Config, need: float) -> CheckLine:
     )
 
 
-def _disk(machine: Machine, config: Config, shape: ModelShape) -> CheckLine:
-    one, all_of_them = checkpoint_bytes(shape, config), disk_bytes(shape, config)
+def _disk(machine: Machine, config: Config, shape: ModelShape, updates: int) -> CheckLine:
+    one, all_of_them = checkpoint_bytes(shape, config), disk_bytes(shape, config, updates)
     text = f"{machine.disk_free_gib:.1f} GiB free, checkpoints need {gib(all_of_them)} ({gib(one)} each)"
     free = machine.disk_free_gib * GIB
     if free >= all_of_them:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.data.limits import limit_count
 from grpo_gsm8k.preflight.devices import Device
 from grpo_gsm8k.preflight.workload import TYPICAL_ANSWER, TYPICAL_PROMPT, workload_of
 
@@ -59,7 +60,7 @@ def estimate(
     step_s = max(learning, generating) if work.overlapping and not shared else learning + generating
     validation_s = 0.0
     if work.waits_for_validations or shared:
-        questions = updates // training.eval_every * (training.eval_limit or config.data.val_size)
+        questions = updates // training.eval_every * limit_count(training.eval_limit, config.data.val_size)
         validation_s = _generating_s(shape, actor, config, questions, on_actor)
     start_s = START_ON_CPU_S if on_actor.memory_gib == 0 else START_S
     return _whole_run(step_s, updates, start_s + validation_s, usd_per_hour)

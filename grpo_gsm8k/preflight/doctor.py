@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.data.prepare import ensure
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.preflight import doctor_tables
@@ -38,15 +39,16 @@ def doctor(config: Config) -> int:
 def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: str = "") -> int:
     """Print the report on a probed machine. `unknown` is the reason why there is no `shape`. Returns the exit code."""
     lines = machine_lines(machine, config)
+    updates = _updates(config)
     if shape is not None:
-        lines += space_lines(machine, config, shape)
+        lines += space_lines(machine, config, shape, updates)
     if config.doctor.gpu is not None:
         lines = [_failure_as_warning(line) for line in lines if not line.name.startswith("GPU")]
     diagnosis = None
     if shape is None:
         lines.append(CheckLine("model", Status.FAILURE, unknown, "memory cannot be checked without the model"))
     else:
-        diagnosis = diagnose(shape, config, machine, config.policy_gradient.updates)
+        diagnosis = diagnose(shape, config, machine, updates)
         lines += fit_lines(diagnosis, config)
     paths = fast_paths(config)
     if config.doctor.json_:
@@ -55,6 +57,19 @@ def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: 
         doctor_tables.show(lines, diagnosis, config, paths)
     failed = any(line.status is Status.FAILURE for line in lines)
     return int(failed and not config.doctor.force)
+
+
+def _updates(config: Config) -> int:
+    """Return the number of updates. Raises UserError for epochs of data that are not prepared: it loads none."""
+    pg = config.policy_gradient
+    if pg.epochs is None:
+        return pg.updates_for(0)
+    if not (config.artifacts / config.data.folder).exists():
+        raise UserError(
+            f"policy_gradient.epochs={pg.epochs:g} needs prepared data to count the updates: run command=data "
+            "first, or set policy_gradient.updates=N policy_gradient.epochs=null"
+        )
+    return pg.updates_for(ensure(config.data, config.artifacts, config.prompt.locale).train)
 
 
 def _failure_as_warning(line: CheckLine) -> CheckLine:
@@ -83,7 +98,7 @@ def as_json(
         "actor": {**asdict(sides.actor), "need": sides.actor_need, "room": sides.actor_room},
         "shm": shm_bytes(diagnosis.shape, config),
         "checkpoint": checkpoint_bytes(diagnosis.shape, config),
-        "disk": disk_bytes(diagnosis.shape, config),
+        "disk": disk_bytes(diagnosis.shape, config, diagnosis.estimate.updates),
         "nearest_that_fits": None if suggestion is None else list(suggestion.overrides),
         "estimate": asdict(diagnosis.estimate),
     }

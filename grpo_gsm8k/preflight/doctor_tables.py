@@ -76,7 +76,7 @@ def _memory(diagnosis: Diagnosis, config: Config) -> Table:
     table.add_row("keys and values of one token", f"{actor.cache_per_token / 1024:.0f} KiB")
     table.add_row(f"sequences of {config.actor.max_model_len} tokens at once", str(actor.sequences))
     table.add_row(f"weight versions in {config.shm}", gib(shm_bytes(shape, config)))
-    table.add_row("checkpoints on disk", gib(disk_bytes(shape, config)))
+    table.add_row("checkpoints on disk", gib(disk_bytes(shape, config, diagnosis.estimate.updates)))
     table.add_row("one checkpoint", gib(checkpoint_bytes(shape, config)))
     return table
 

@@ -67,7 +67,10 @@ def checkpoint_bytes(shape: ModelShape, config: Config) -> float:
     return each * trained * (2.0 if workload_of(config).critic == "separate" else 1.0)
 
 
-def disk_bytes(shape: ModelShape, config: Config) -> float:
-    """Return the size of all checkpoints: the last ones, the best one, one being written, and those for replay."""
-    kept = config.training.keep_last + 2 + workload_of(config).recorded_checkpoints
-    return kept * checkpoint_bytes(shape, config)
+def disk_bytes(shape: ModelShape, config: Config, updates: int) -> float:
+    """Return the size of all checkpoints of a run: the last ones, the best, one being written, those for replay."""
+    training = config.training
+    last = training.keep_last
+    if last == "all":
+        last = sum(n % training.save_every == 0 or n % training.eval_every == 0 for n in range(1, updates + 1))
+    return (last + 2 + workload_of(config).recorded_checkpoints) * checkpoint_bytes(shape, config)

@@ -46,7 +46,7 @@ def check(config: Config, machine: Machine, model_folder: Path, updates: int) ->
 def check_fit(machine: Machine, config: Config, shape: ModelShape, updates: int) -> Diagnosis:
     """Diagnose the run and print warnings. Raises UserError for failures unless `doctor.force` is set."""
     diagnosis = diagnose(shape, config, machine, updates)
-    lines = [*gpu_lines(machine, config), *space_lines(machine, config, shape), *fit_lines(diagnosis, config)]
+    lines = [*gpu_lines(machine, config), *space_lines(machine, config, shape, updates), *fit_lines(diagnosis, config)]
     _refuse(lines, config)
     for line in lines:
         if line.status is not Status.OK:

@@ -45,11 +45,19 @@ def _sft(config: Config) -> Workload:
         critic="none",
         weight_versions=SFT_VERSIONS,
         recorded_checkpoints=0,
-        learned_tokens=SFT_TOKENS_FACTOR * config.sft.min_tokens_per_update,
+        learned_tokens=_sft_tokens(config),
         generated=0,
         overlapping=False,
         waits_for_validations=False,
     )
+
+
+def _sft_tokens(config: Config) -> float:
+    sft = config.sft
+    if sft.min_tokens_per_update is not None:
+        return SFT_TOKENS_FACTOR * sft.min_tokens_per_update
+    assert sft.batch_size is not None  # SftConfig requires one of them
+    return float(sft.batch_size * min(TYPICAL_PROMPT + TYPICAL_ANSWER, config.preprocess.max_tokens))
 
 
 def _policy_gradient(config: Config) -> Workload:
@@ -62,7 +70,7 @@ def _policy_gradient(config: Config) -> Workload:
         reference=pg.kl.coef > 0 and not config.learner.lora.enabled,  # with LoRA, the base is the reference
         critic=pg.critic.kind,
         weight_versions=PG_VERSIONS,
-        recorded_checkpoints=pg.keep_last if pg.record else 0,
+        recorded_checkpoints=pg.keep_last if pg.record and pg.keep_last != "all" else 0,
         learned_tokens=tokens * pg.epochs_per_batch,
         generated=pg.episodes_per_update,
         overlapping=pg.max_staleness > 0,

@@ -70,16 +70,20 @@ def any_temperature_table(runs: Sequence[Run]) -> Table:
         "Items",
         "Completions per problem",
         "Right at any temperature",
+        "Punctuation-free",
+        "Majority",
     )
     note = (
-        "A problem counts if at least one of its completions is right, so the value increases with their number. In "
-        "brackets: 95 % intervals over the problems."
+        "A problem counts if at least one of its completions is right, so the value increases with their number. "
+        "Majority: the most common answer of all completions is right; a tie is drawn by the seed. In brackets: 95 % "
+        "intervals over the problems."
     )
-    rows = tuple((run.name, *_any_temperature(found)) for run in runs for found in _with_several_completions(run))
-    return Table("any-temperature", "Right at any temperature", columns, rows, note)
+    rows = tuple((run.name, *_any_temperature(found)) for run in runs for found in with_several_completions(run))
+    return Table("any-temperature", "All temperatures together", columns, rows, note)
 
 
-def _with_several_completions(run: Run) -> Sequence[Mapping[str, Any]]:
+def with_several_completions(run: Run) -> Sequence[Mapping[str, Any]]:
+    """Return the results over all temperatures where problems have several completions."""
     found = run.summary.get("any_temperature") or () if run.command == "eval" else ()
     return [one for one in found if one["completions"] > 1]
 
@@ -92,6 +96,8 @@ def _any_temperature(found: Mapping[str, Any]) -> tuple[str, ...]:
         words.number(found["items"]),
         words.number(found["completions"]),
         _with_interval(found, "accuracy", ""),
+        _with_interval(found, "accuracy_punctuation_free", "punctuation_free_"),
+        _with_interval(found, "majority", "majority_"),
     )
 
 
@@ -106,17 +112,46 @@ def comparisons_table(runs: Sequence[Run]) -> Table:
     return Table("comparisons", "Comparisons of the evaluation", columns, rows, note)
 
 
+def ways_table(runs: Sequence[Run]) -> Table:
+    """Return the table of the comparisons between ways of asking the same model."""
+    columns = ("Run", "Model", "A", "B", "Temperature", "Gained, lost")
+    tests = ("B minus A, points", "p", "p corrected", "Smallest difference", "Verdict")
+    rows = tuple((run.name, *_way(c)) for run in runs for c in run.summary.get("comparisons_of_ways") or ())
+    note = (
+        "Paired over the problems, with 95 % intervals. Gained and lost: problems on which B scores higher and lower "
+        "than A. p is McNemar's exact test, or with several samples its generalization by sign flips; it is corrected "
+        "for the number of pairs (Holm)."
+    )
+    return Table("ways", "Ways of asking, compared", (*columns, *tests), rows, note)
+
+
+def _way(found: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        collect.short_model(str(found["model"])),
+        *(str(found[side]) for side in "ab"),
+        f"{float(found['temperature']):g}",
+        f"{found['gained']}, {found['lost']}",
+        *_difference(found),
+    )
+
+
 def _comparisons(run: Run) -> Sequence[Mapping[str, Any]]:
     return run.summary.get("comparisons") or () if run.command == "eval" else ()
 
 
 def _comparison(found: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        *(collect.short_model(str(found.get(side, words.DASH))) for side in "ab"),
+        ", ".join(str(found[name]) for name in ("prompting", "temperature") if name in found) or words.DASH,
+        *_difference(found),
+    )
+
+
+def _difference(found: Mapping[str, Any]) -> tuple[str, ...]:
     tests = (found.get("p"), found.get("p_holm"))
     low, high, smallest = (found.get(name) for name in ("ci_low", "ci_high", "smallest_difference"))
     ends = "" if low is None or high is None else f" [{words.points(low)}, {words.points(high)}]"
     return (
-        *(collect.short_model(str(found.get(side, words.DASH))) for side in "ab"),
-        ", ".join(str(found[name]) for name in ("prompting", "temperature") if name in found) or words.DASH,
         words.points(float(found.get("difference") or 0.0)) + ends,
         *(words.p_value(p).removeprefix("p ").removeprefix("= ") if p is not None else words.DASH for p in tests),
         words.DASH if smallest is None else f"{100 * smallest:.1f} points",

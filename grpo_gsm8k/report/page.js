@@ -31,7 +31,7 @@
       font: { family: "system-ui, sans-serif", size: 12, color: ink },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: overlaid ? line : "rgba(0,0,0,0)",
-      margin: { l: 48, r: 20, t: 26, b: 44 },
+      margin: layout.margin ?? { l: 48, r: 20, t: 26, b: 44 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: strong },
       showlegend: false,
       hovermode: "closest",
@@ -47,6 +47,8 @@
       const modebar = { ...config, displayModeBar: place.clientHeight < 260 ? false : "hover" };
       modebar.toImageButtonOptions = { ...config.toImageButtonOptions, filename: id };
       const data = JSON.parse(lightened(JSON.stringify(figure.data)));
+      const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
+      for (const trace of data) if (trace.error_x) trace.error_x.color = ink;
       const layout = themed(figure.layout, parseInt(place.style.height, 10), data[0].type === "heatmap");
       Plotly.react(place, data, layout, modebar);
     }

@@ -35,7 +35,9 @@ class Report:
     curves: tuple[Figure, ...]
     panels: tuple[Figure, ...]
     constant: tuple[str, ...]
+    bars: tuple[Figure, ...]
     temperature: tuple[Figure, ...]
+    grids: tuple[Figure, ...]
     questions: tuple[Figure, ...]
     errors: tuple[Figure, ...]
     error_table: Table
@@ -46,7 +48,7 @@ class Report:
     @property
     def figures(self) -> tuple[Figure, ...]:
         """All figures of the report."""
-        return (*self.curves, *self.panels, *self.temperature, *self.questions, *self.errors)
+        return (*self.curves, *self.panels, *self.bars, *self.temperature, *self.grids, *self.questions, *self.errors)
 
 
 def render_html(report: Report) -> str:

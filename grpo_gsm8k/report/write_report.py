@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.report import collect, eval_tables, figures, items, panels, tables
+from grpo_gsm8k.report import collect, eval_figures, eval_tables, figures, grids, items, panels, tables
 from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
 
@@ -58,6 +58,7 @@ def build(
 ) -> Report:
     """Build all parts of a report."""
     runs = material.runs
+    evaluations = {run.name for run in runs if run.command == "eval"}
     metric_panels, constant = panels.panels(runs)
     return Report(
         title=title,
@@ -69,12 +70,15 @@ def build(
             eval_tables.evaluations_table(runs),
             eval_tables.any_temperature_table(runs),
             eval_tables.comparisons_table(runs),
+            eval_tables.ways_table(runs),
             eval_tables.lm_eval_table(runs),
         ),
         curves=tuple(figures.learning_curves(runs)),
         panels=tuple(metric_panels),
         constant=tuple(constant),
-        temperature=tuple(figures.temperature_curves(runs)),
+        bars=(*eval_figures.accuracy_bars(runs), *eval_figures.over_temperatures_bars(runs)),
+        temperature=(*figures.temperature_curves(runs), *eval_figures.pass_at_curves(runs)),
+        grids=tuple(grids.question_grids([s for s in material.merged if s.run in evaluations])),
         questions=tuple(figures.heat_map(material.merged)),
         errors=tuple(figures.error_kinds(material.shown)),
         error_table=tables.errors(material.shown),

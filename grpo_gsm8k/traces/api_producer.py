@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.grading.grader import Grader
     from grpo_gsm8k.traces.api_budget import ApiBudget, Prices
     from grpo_gsm8k.traces.trace_folder import TracesFolder
     from grpo_gsm8k.traces.trace_records import Deliver, TraceSample
@@ -38,12 +39,15 @@ class Interrupted(KeyboardInterrupt):
 class ApiProducer:
     """Producer that delivers one record per sample until all are done, the budget is spent or a signal arrives."""
 
-    def __init__(self, config: Config, key: str, folder: TracesFolder, budget: ApiBudget, prices: Prices) -> None:
+    def __init__(
+        self, config: Config, key: str, folder: TracesFolder, budget: ApiBudget, prices: Prices, grader: Grader
+    ) -> None:
         self.config = config
         self._key = key
         self._folder = folder
         self.budget = budget
         self.prices = prices
+        self.grader = grader
         self._running: set[asyncio.Task[None]] = set()
         self._failures = 0
         self._signal = 0
@@ -144,7 +148,7 @@ class _Request:
             self._settle(Charge())
             model = self._producer.config.traces.model
             answered = Answered(model=model, error=str(error), settled_requests=self._settled)
-        deliver(make_record(self._sample, answered, self._producer.config.prompt))
+        deliver(make_record(self._sample, answered, self._producer.grader))
         self._producer.count(answered.error)
 
     async def _attempt(self) -> Reply:

@@ -7,13 +7,15 @@ part of the solution. An answer at the end of the text is removed, because the f
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale, extract, parse_number
+from grpo_gsm8k.grading.answers import AnswerFormat, last_marked
 from grpo_gsm8k.grading.completion import NEW_PROBLEM
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import PromptConfig
+    from grpo_gsm8k.grading.answer_rules import AnswerRules
 
 _THINK = re.compile(r"\A\s*(?:<think>)?(?P<reasoning>.*?)</think>(?P<text>.*)\Z", re.DOTALL)
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -78,7 +80,7 @@ def _reworded(heading: re.Match[str]) -> str:
 
 def without_echoes(text: str, prompt: PromptConfig) -> tuple[str, int]:
     """Drop sentences that repeat the instruction. Returns the rest and how many were dropped."""
-    instructions = {_key(part) for part in _sentences(f"{prompt.system} {prompt.text.replace('{question}', '. ')}")}
+    instructions = {_key(part) for part in _sentences(_fixed_text(prompt))}
     kept_lines: list[str] = []
     dropped = 0
     for line in text.split("\n"):
@@ -92,18 +94,24 @@ def without_echoes(text: str, prompt: PromptConfig) -> tuple[str, int]:
     return _BLANK_LINES.sub("\n\n", "\n".join(kept_lines)).strip(), dropped
 
 
-def without_answer(text: str, fmt: AnswerFormat, locale: Locale) -> str:
-    """Remove answers in this format from the end of a text, with their headings."""
+def _fixed_text(prompt: PromptConfig) -> str:
+    return f"{prompt.system} {prompt.instruction} {prompt.text.replace('{question}', '. ')}"
+
+
+def without_answer(text: str, rules: AnswerRules) -> str:
+    """Remove answers in the prompt's format from the end of a text, with their headings."""
+    if rules.format in (AnswerFormat.TAGS, AnswerFormat.REGEX):
+        text = _without_last_match(text, rules)
     lines = text.split("\n")
     while lines:
         last = lines[-1].strip()
         if not last or _HEADING.fullmatch(last):
             lines.pop()
             continue
-        if _is_bracketed_answer(lines, fmt, locale):
+        if _is_bracketed_answer(lines, rules):
             del lines[-3:]
             continue
-        rest = _before_answer(last, fmt, locale)
+        rest = _before_answer(last, rules)
         if rest is None:
             break
         lines.pop()
@@ -111,6 +119,26 @@ def without_answer(text: str, fmt: AnswerFormat, locale: Locale) -> str:
             lines.append(rest)
             break
     return "\n".join(lines).strip()
+
+
+def _without_last_match(text: str, rules: AnswerRules) -> str:
+    """Cut the answer in tags, or the match of the pattern, off the end of a text; leave one inside the text."""
+    if rules.format is AnswerFormat.TAGS:
+        head, opening, rest = text.rpartition(f"<{rules.tag}>")
+        raw, closing, tail = rest.partition(f"</{rules.tag}>")
+        is_complete = bool(opening and closing)
+    else:
+        try:
+            match = rules.last_match(text)
+        except TimeoutError:
+            return text
+        if match is None:
+            return text
+        head, raw, tail, is_complete = text[: match.start()], match[1] or "", text[match.end() :], True
+    if not is_complete or rules.read(raw) is None or tail.strip(_MARKS + "\n"):
+        return text
+    before, _, last = head.rpartition("\n")
+    return (before if _is_lead(last) else head).rstrip()
 
 
 def _sentences(line: str) -> list[str]:
@@ -130,34 +158,36 @@ def _is_echo(sentence: str, instructions: set[str]) -> bool:
     return not any(c.isdigit() for c in _MARKED_NUMBER.sub(" ", sentence))
 
 
-def _is_bracketed_answer(lines: list[str], fmt: AnswerFormat, locale: Locale) -> bool:
+def _is_bracketed_answer(lines: list[str], rules: AnswerRules) -> bool:
     r"""Return whether the text ends with an answer on its own line between `\[` and `\]` or similar brackets."""
     if len(lines) < 3:
         return False
     opening, inner, closing = (line.strip() for line in lines[-3:])
     opened = _BRACKETS.get(closing)
-    return opened is not None and opening.startswith(opened) and _before_answer(inner, fmt, locale) == ""
+    return opened is not None and opening.startswith(opened) and _before_answer(inner, rules) == ""
 
 
-def _before_answer(line: str, fmt: AnswerFormat, locale: Locale) -> str | None:
+def _before_answer(line: str, rules: AnswerRules) -> str | None:
     """Return the text before the answer that ends a line, "" if nothing else is there; None if no answer ends it."""
-    if fmt is AnswerFormat.BOXED:
-        return _before_box(line, locale)
-    if fmt is AnswerFormat.HASH:
+    if rules.format in (AnswerFormat.TAGS, AnswerFormat.REGEX):
+        return None  # removed before
+    if rules.format is AnswerFormat.BOXED:
+        return _before_box(line, rules)
+    if rules.format is AnswerFormat.HASH:
         head, marker, raw = line.rpartition("####")
         head = head.rstrip("#")
-    elif fmt is AnswerFormat.ANSWER:
+    elif rules.format is AnswerFormat.ANSWER:
         head, marker, raw = _partition(_ANSWER_WORD, line)
     else:
-        return _before_statement(line, locale)
-    if not marker or parse_number(raw, locale) is None:
+        return _before_statement(line, rules)
+    if not marker or rules.read(raw) is None:
         return None
     return "" if _is_lead(head) else head.rstrip(" \t*_")
 
 
-def _before_box(line: str, locale: Locale) -> str | None:
-    raw = extract(line, AnswerFormat.BOXED, locale)
-    if not raw or parse_number(raw, locale) is None:
+def _before_box(line: str, rules: AnswerRules) -> str | None:
+    raw = last_marked(line, AnswerFormat.BOXED)
+    if not raw or rules.read(raw) is None:
         return None
     start = line.rfind("\\boxed", 0, line.rfind(raw))
     head, end = line[:start], line.rfind(raw) + len(raw)
@@ -167,13 +197,13 @@ def _before_box(line: str, locale: Locale) -> str | None:
     return "" if _is_lead(head) and len(tail.split()) <= 3 else f"{head}{raw}{tail}"
 
 
-def _before_statement(line: str, locale: Locale) -> str | None:
+def _before_statement(line: str, rules: AnswerRules) -> str | None:
     """Return "" if a line only states the answer, else None; used for `last_number`."""
     for fmt in (AnswerFormat.HASH, AnswerFormat.BOXED):
-        if _before_answer(line, fmt, locale) == "":
+        if _before_answer(line, replace(rules, format=fmt)) == "":
             return ""
     head, marker, raw = _partition(_STATEMENT, line)
-    return "" if marker and _is_lead(head) and parse_number(raw, locale) is not None else None
+    return "" if marker and _is_lead(head) and rules.read(raw) is not None else None
 
 
 def _partition(pattern: re.Pattern[str], line: str) -> tuple[str, str, str]:

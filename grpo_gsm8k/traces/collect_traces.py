@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, open_budget, prices_of, recorded_cost, unanswered_cost
 from grpo_gsm8k.traces.api_producer import ApiProducer, Interrupted
 from grpo_gsm8k.traces.formatting import FormatReport, format_traces, to_jsonl
@@ -63,18 +64,18 @@ def _run(config: Config) -> None:
     path = config.artifacts / config.traces.folder
     if config.traces.teacher == "api" and not (path / RAW).exists():
         _check_api(config.traces)  # before the data set is prepared, which may take minutes
-    data = ensure(config.data, config.artifacts, config.prompt.locale)
+    data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
     problems = load_split(data, "train")[: config.traces.limit]
     wanted = [
         TraceSample(problem, number) for problem in problems for number in range(config.traces.samples_per_prompt)
     ]
-    with TracesFolder(path, settings_of(config, data)) as folder:
+    with TracesFolder(path, settings_of(config, data)) as folder, Grader(config.prompt.answer_rules) as grader:
         if folder.repaired_bytes:
             print(f"{path}: removed {folder.repaired_bytes} bytes of a torn line", flush=True)
         before = _collected(folder, wanted)
-        stopped = _produce(config, folder, before) if before.missing else None
+        stopped = _produce(config, folder, before, grader) if before.missing else None
         after = _collected(folder, wanted) if before.missing else before
-        lines, report = format_traces(after.done, config.traces, config.prompt)
+        lines, report = format_traces(after.done, config.traces, config.prompt, grader)
         write_atomically(path / TRAIN, to_jsonl(lines))
         write_atomically(path / REPORT, json.dumps(_report(after, report), indent=2) + "\n")
     _print_result(after, report, config)
@@ -103,12 +104,12 @@ def _collected(folder: TracesFolder, wanted: Sequence[TraceSample]) -> Collected
     )
 
 
-def _produce(config: Config, folder: TracesFolder, before: Collected) -> str | None:
+def _produce(config: Config, folder: TracesFolder, before: Collected, grader: Grader) -> str | None:
     """Collect the missing samples; every record is written before it is counted. Returns why it stopped early."""
     done = {record.id for record in before.done}
     outstanding = [sample for sample in before.wanted if sample.id not in done]
     budget = open_budget(config.traces, before.paid + before.unanswered)
-    producer = _open_producer(config, folder, budget)
+    producer = _open_producer(config, folder, budget, grader)
     cost_usd = before.paid.usd
 
     def deliver(record: RawRecord) -> None:
@@ -121,12 +122,12 @@ def _produce(config: Config, folder: TracesFolder, before: Collected) -> str | N
         return producer(outstanding, deliver)
 
 
-def _open_producer(config: Config, folder: TracesFolder, budget: ApiBudget) -> Producer:
+def _open_producer(config: Config, folder: TracesFolder, budget: ApiBudget, grader: Grader) -> Producer:
     """The one place that knows the kinds of teachers."""
     if config.traces.teacher == "local":
-        return local_producer(config, folder.path / "logs")
+        return local_producer(config, folder.path / "logs", grader)
     key = _check_api(config.traces)
-    return ApiProducer(config, key, folder, budget, prices_of(config.traces))
+    return ApiProducer(config, key, folder, budget, prices_of(config.traces), grader)
 
 
 def _check_api(traces: TracesConfig) -> str:

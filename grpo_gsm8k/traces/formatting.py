@@ -7,13 +7,14 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.grading.answers import grade, marked
+from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.traces.cleaning import split_thinking, tidy, without_answer, without_echoes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from grpo_gsm8k.config import PromptConfig, TracesConfig
+    from grpo_gsm8k.grading.grader import Grader
     from grpo_gsm8k.traces.trace_records import RawRecord
 
 
@@ -31,7 +32,7 @@ class Dropped:
     """Numbers of dropped traces by the first reason that applied."""
 
     truncated: int = 0  # drop_truncated
-    no_answer: int = 0  # no readable number, so no final line can be written
+    no_answer: int = 0  # no readable answer, so no final line can be written
     wrong: int = 0  # drop_wrong
     empty: int = 0  # drop_empty
     unreadable: int = 0  # the response would be graded differently from its trace
@@ -55,15 +56,15 @@ class FormatReport:
 
 
 def format_traces(
-    records: Iterable[RawRecord], traces: TracesConfig, prompt: PromptConfig
+    records: Iterable[RawRecord], traces: TracesConfig, prompt: PromptConfig, grader: Grader
 ) -> tuple[list[TrainLine], FormatReport]:
-    """Convert records to lines in the same order. Pure function."""
+    """Convert records to lines in the same order."""
     report = FormatReport()
     kept: dict[str, list[TrainLine]] = defaultdict(list)
     order: list[TrainLine] = []
     for record in records:
         report.traces += 1
-        response = _response(record, traces, prompt, report)
+        response = _response(record, traces, prompt, grader, report)
         if response is None:
             continue
         if traces.drop_duplicates and any(line.response == response for line in kept[record.problem_id]):
@@ -91,14 +92,16 @@ def body_of(record: RawRecord, drop_echoes: bool, prompt: PromptConfig) -> tuple
         if drop_echoes:
             body, dropped = without_echoes(body, prompt)
             echoes += dropped
-        body = without_answer(body, prompt.answer_format, prompt.locale)
+        body = without_answer(body, prompt.answer_rules)
         if body:
             return body, echoes
     return "", echoes
 
 
-def _response(record: RawRecord, traces: TracesConfig, prompt: PromptConfig, report: FormatReport) -> str | None:
-    dropped, fmt, locale = report.dropped, prompt.answer_format, prompt.locale
+def _response(
+    record: RawRecord, traces: TracesConfig, prompt: PromptConfig, grader: Grader, report: FormatReport
+) -> str | None:
+    dropped = report.dropped
     if record.truncated and traces.drop_truncated:
         dropped.truncated += 1
     elif record.number is None:
@@ -108,17 +111,21 @@ def _response(record: RawRecord, traces: TracesConfig, prompt: PromptConfig, rep
     else:
         body, echoes = body_of(record, traces.drop_echoes, prompt)
         report.echoes_removed += echoes
-        response = f"{body}\n{marked(record.number, fmt, locale)}".lstrip("\n")
+        response = f"{body}\n{_last_line(record.number, grader)}".lstrip("\n")
         if not body and traces.drop_empty:
             dropped.empty += 1
-        elif (
-            not (graded := grade(response, record.gold, fmt, locale, prompt.reasoning_end)).well_formed
-            or graded.correct != record.correct
-        ):
+        elif not (graded := grader.grade(response, record.gold)).well_formed or graded.correct != record.correct:
             dropped.unreadable += 1
         else:
             return response
     return None
+
+
+def _last_line(answer: str, grader: Grader) -> str:
+    try:
+        return grader.rules.marked(answer)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _shortest(

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.grading.grader import Grader
     from grpo_gsm8k.traces.trace_records import Deliver, Producer, TraceSample
 
 
-def local_producer(config: Config, logs: Path) -> Producer:
+def local_producer(config: Config, logs: Path, grader: Grader) -> Producer:
     """Return a producer that samples `model` at `traces.temperature` (null: 1), with one seed per sample."""
 
     def produce(samples: Sequence[TraceSample], deliver: Deliver) -> str | None:
@@ -38,7 +39,7 @@ def local_producer(config: Config, logs: Path) -> Producer:
             for result in engines.run(requests):
                 sample = by_id[result.request_id]
                 answered = _answered(config, sample, result, tokenizer, time.monotonic() - started)
-                deliver(make_record(sample, answered, config.prompt))
+                deliver(make_record(sample, answered, grader))
         return None
 
     return produce

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 
+from grpo_gsm8k.data.prompts import instructed
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.traces.trace_records import Usage
 
@@ -81,7 +82,7 @@ class ApiTeacher:
         """Return the message texts of a request; the system text first, if there is one."""
         prompt = self._config.prompt
         # Not str.format: templates and questions may contain braces.
-        user = prompt.text.replace("{question}", question)
+        user = instructed(prompt, prompt.text.replace("{question}", question))
         return [prompt.system, user] if prompt.system else [user]
 
     async def ask(self, question: str) -> Reply:

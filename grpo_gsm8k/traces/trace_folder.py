@@ -11,13 +11,14 @@ from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import refuse_link, write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.files.locks import try_lock
+from grpo_gsm8k.grading.answers import AnswerKind
 from grpo_gsm8k.traces.trace_records import RawRecord, from_json, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.config import Config, PromptConfig
     from grpo_gsm8k.data.prepare import DataFolder
 
 RAW = "raw.jsonl"
@@ -37,12 +38,24 @@ def settings_of(config: Config, data: DataFolder) -> dict[str, Any]:
         "traces.max_tokens": traces.max_tokens,
         "traces.temperature": traces.temperature,
         "prompt.system": prompt.system,
+        "prompt.instruction": prompt.instruction or None,  # like folders from before this key
         "prompt.text": prompt.text,
         "prompt.answer_format": prompt.answer_format,
+        **_further_answer_keys(prompt),
         "prompt.locale": prompt.locale,
         "prompt.reasoning_end": prompt.reasoning_end,
         "data (sha256 of the train problems)": hashlib.sha256((data.path / "train.jsonl").read_bytes()).hexdigest(),
     }
+
+
+def _further_answer_keys(prompt: PromptConfig) -> dict[str, Any]:
+    """Return the keys that folders of 2026-11-25 and before do not have, unless they have their default."""
+    values = {
+        "prompt.answer_kind": None if prompt.answer_kind is AnswerKind.NUMBER else prompt.answer_kind,
+        "prompt.answer_tag": prompt.answer_tag,
+        "prompt.answer_pattern": prompt.answer_pattern,
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 class TracesFolder:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from grpo_gsm8k.errors import LabError
-from grpo_gsm8k.grading.answers import canonical, grade
 from grpo_gsm8k.grading.problem import with_current_names
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.config import PromptConfig
+    from grpo_gsm8k.grading.grader import Grader
     from grpo_gsm8k.grading.problem import Problem
 
 
@@ -54,7 +53,7 @@ class RawRecord:
     gold: str
     reasoning: str | None
     text: str
-    number: str | None  # canonical; None: no readable number at the configured marker
+    number: str | None  # `Grade.value`; None: no readable answer at the configured marker
     correct: bool
     finish_reason: str | None
     truncated: bool
@@ -86,10 +85,10 @@ Producer = Callable[[Sequence[TraceSample], Deliver], str | None]
 """Collects the samples and delivers their records. Returns why it stopped early, or None. Raises LabError."""
 
 
-def make_record(sample: TraceSample, answered: Answered, prompt: PromptConfig) -> RawRecord:
+def make_record(sample: TraceSample, answered: Answered, grader: Grader) -> RawRecord:
     """Grade an answer in the prompt's format, and combine it with its problem."""
     problem = sample.problem
-    graded = grade(answered.text, problem.gold, prompt.answer_format, prompt.locale, prompt.reasoning_end)
+    graded = grader.grade(answered.text, problem.gold)
     return RawRecord(
         id=sample.id,
         problem_id=problem.id,
@@ -98,7 +97,7 @@ def make_record(sample: TraceSample, answered: Answered, prompt: PromptConfig) -
         gold=problem.gold,
         reasoning=answered.reasoning,
         text=answered.text,
-        number=None if graded.number is None else canonical(graded.number),
+        number=graded.value,
         correct=graded.correct,
         finish_reason=answered.finish_reason,
         truncated=answered.finish_reason == "length",

@@ -42,6 +42,9 @@ class ProgressConsole(Protocol):
     def step(self, step: int, metrics: Metrics) -> None:
         """Show a finished policy update."""
 
+    def total(self, total_steps: int) -> None:
+        """Set the number of updates of the run."""
+
     def validation(self, version: int, metrics: Metrics) -> None:
         """Show a finished validation."""
 
@@ -110,6 +113,10 @@ class PlainConsole:
         shown = " | ".join(f"{label} {text}" for label, text in self._progress.fields())
         _print(self._stream, f"step {step}/{self._progress.total_steps} | {shown}")
 
+    def total(self, total_steps: int) -> None:
+        """Set the number that the lines show."""
+        self._progress.total_steps = total_steps
+
     def validation(self, version: int, metrics: Metrics) -> None:
         """Print the validation."""
         self._progress.add_validation(version, metrics)
@@ -144,6 +151,11 @@ class LiveConsole:
         """Advance the bar."""
         self._progress.add_step(step, metrics)
         self._bar.update(self._task, completed=step)
+
+    def total(self, total_steps: int) -> None:
+        """Set the length of the bar."""
+        self._progress.total_steps = total_steps
+        self._bar.update(self._task, total=total_steps)
 
     def validation(self, version: int, metrics: Metrics) -> None:
         """Update the displayed accuracy."""

@@ -1,6 +1,7 @@
 """The ledger: an append-only record of what every prompt of every epoch was used for.
 
-A line is `{"step": k, "prompts": [[epoch, prompt_id, reason], ...]}` or `{"rollback": k}`. A rollback means that the
+A line is `{"step": k, "prompts": [[epoch, prompt_id, reason, correct, of], ...]}` or `{"rollback": k}`; entries without
+completions end after the reason. `correct` of the `of` completions were right. A rollback means that the
 learner was restarted from the checkpoint of step k, which voids the lines of later steps.
 """
 
@@ -42,7 +43,7 @@ class Ledger:
         if step != self._last + 1:
             raise LabError(f"ledger: got step {step} after step {self._last}, expected {self._last + 1}")
         self._last = step
-        self._lines.append({"step": step, "prompts": [[p.epoch, p.prompt_id, p.reason] for p in prompts]})
+        self._lines.append({"step": step, "prompts": [_entry(use) for use in prompts]})
 
     def rollback(self, step: int) -> None:
         """Void all steps after `step`."""
@@ -53,6 +54,11 @@ class Ledger:
     def close(self) -> None:
         """Sync to disk and close."""
         self._lines.close()
+
+
+def _entry(use: PromptUse) -> list[int | str | None]:
+    counts = [] if use.of is None else [use.correct, use.of]
+    return [use.epoch, use.prompt_id, use.reason, *counts]
 
 
 def read(path: Path) -> Account:

@@ -6,7 +6,9 @@ from typing import Final
 
 UNITS: Final = ("0 to 1", "nats", "nats per token", "policy updates", "seconds", "tokens", "tokens/s")
 METRICS: Final[dict[str, str]] = {
-    "train/loss": "mean loss over the update's optimizer steps",
+    "train/loss": "mean loss over the update's optimizer steps, with all enabled terms: policy, KL, entropy, value",
+    "train/policy_loss": "the policy's part of train/loss, with the off-policy correction",
+    "train/epoch": "passes over the training prompts or examples so far",
     "train/perplexity": "exp of the mean loss per response token",
     "train/token_accuracy": "fraction of response tokens that are the model's most likely token, 0 to 1",
     "train/response_tokens": "response tokens in the update, tokens",
@@ -35,6 +37,7 @@ METRICS: Final[dict[str, str]] = {
     "train/frac_zero_variance_groups": "fraction of groups whose completions all have the same reward, 0 to 1",
     "train/optimizer_steps": "optimizer steps applied in this update",
     "train/skipped_steps": "optimizer steps in this update skipped because of a non-finite gradient",
+    "rollout/skipped_prompts": "prompts skipped while drawing this update's; data.sampler=difficulty",
     "rollout/resampled_prompts": "additional prompts requested to replace groups without reward variance",
     "rollout/reward_errors": "failures of functions in policy_gradient.rewards_file that counted as 0",
     "rollout/tokens": "sampled tokens that this update trained on, tokens",
@@ -43,6 +46,7 @@ METRICS: Final[dict[str, str]] = {
     "rollout/truncated_frac": "fraction of completions cut off by the token limit, 0 to 1",
     "rollout/staleness_mean": "mean staleness of a completion's first token, policy updates",
     "rollout/staleness_max": "largest staleness of a completion's first token, policy updates",
+    "rollout/grading_failed": "completions counted as wrong because grading them reached its limit of time or memory",
     "sync/publish_s": "time to publish the weights, seconds",
     "sync/load_s": "duration of the engine's last weight load, seconds",
     "sync/logprob_gap_mean": "mean |engine - learner| log-probability of on-policy tokens, nats",

@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def training_stats_json(self) -> Path:
+        """Reward and losses of the first, middle and last update."""
+        return self.path / "training_stats.json"
+
+    @property
     def regression_json(self) -> Path:
         """Results of the regression suite so far."""
         return self.path / "regression.json"
@@ -124,8 +129,9 @@ def find(artifacts: Path, spec: str, command: str | None = None) -> tuple[RunFol
     """Return the run that `spec` selects, and the step of its checkpoint.
 
     `spec` is `latest` (the newest run with a complete checkpoint), a run folder or its name (step: its newest complete
-    checkpoint, None without one), or a checkpoint folder `.../checkpoints/step_<N>`. Complete means that the manifest
-    exists; its bytes are verified on loading. `command` restricts `latest` to runs of that command. Raises UserError.
+    checkpoint, None without one), its `name` (the newest run of that name), or a checkpoint folder
+    `.../checkpoints/step_<N>`. Complete means that the manifest exists; its bytes are verified on loading. `command`
+    restricts `latest` to runs of that command. Raises UserError.
     """
     runs = _runs(artifacts)
     if spec == "latest":
@@ -226,10 +232,17 @@ def _age_key(path: Path) -> tuple[str, list[tuple[int, str]]]:
 def _below(runs: Path, spec: str) -> Path:
     root = runs.resolve()
     given = Path(spec)
-    path = (root / spec if len(given.parts) == 1 and not given.exists() else given).resolve()
+    path = (_by_name(runs, spec) if len(given.parts) == 1 and not given.exists() else given).resolve()
     if path == root or not path.is_relative_to(root):
         raise UserError(f"resume_from={spec} is not in {runs}: set artifacts=FOLDER, or use resume_from=latest")
     return path
+
+
+def _by_name(runs: Path, name: str) -> Path:
+    """Return the folder of that name in `runs`, or else of the newest run whose name without the time it is."""
+    matching = (run.path for run in _newest_first(runs) if run.path.name.partition("_")[2] == name)
+    folder = runs.resolve() / name
+    return folder if folder.exists() else next(matching, folder)
 
 
 def _checked(run: RunFolder) -> RunFolder:

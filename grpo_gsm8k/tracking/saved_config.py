@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from grpo_gsm8k.config import Config, parse_config
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.tracking.redaction import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.tracking.run_folder import RunFolder
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+RECIPE = "recipe"
 END = "...\n"  # the end of a YAML document: a file without it may have been cut short
 Values = dict[str, Any]
 
@@ -33,9 +36,27 @@ def compose_values(overrides: Sequence[str]) -> Values:
 @functools.cache  # a composition takes a few tenths of a second, and resuming needs some of them twice
 def _composed(overrides: tuple[str, ...]) -> Values:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", overrides=list(overrides))
+        composed = compose("config", overrides=_at_scale(overrides))
     values: Values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     return values
+
+
+def recipes() -> list[str]:
+    """Return the names for `recipe=`."""
+    return sorted(path.stem for path in (CONF / RECIPE).glob("*.yaml"))
+
+
+def _at_scale(overrides: Sequence[str]) -> list[str]:
+    """Turn `recipe=NAME` into the recipe's file for the chosen scale. Raises UserError or HydraException."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    chosen = {one.key_or_group: one.value() for one in parsed if not one.is_delete()}
+    name = chosen.get(RECIPE)
+    if name is not None and name not in recipes():
+        raise UserError(f"recipe={name} does not exist; recipes: {', '.join(recipes())}")
+    words = [word for one, word in zip(parsed, overrides, strict=True) if one.key_or_group != RECIPE]
+    if name is None:
+        return words
+    return [*words, f"{RECIPE}={'cpu/' if chosen.get('scale') == 'cpu' else ''}{name}"]
 
 
 def read_saved(run: RunFolder) -> Values:
@@ -52,7 +73,9 @@ def read_saved(run: RunFolder) -> Values:
 
 
 def complete(run: RunFolder, saved: Values) -> Values:
-    """Return saved values with today's default for each key that an older version lacked, without unknown keys.
+    """Return saved values with a default for each key that an older version lacked, without unknown keys.
+
+    A field's own default is what versions without the key did; a field without one gets today's default.
 
     Raises UserError if the run's command is unknown.
     """
@@ -97,7 +120,10 @@ def _filled(saved: Values, defaults: Values, kind: type[BaseModel]) -> Values:
     filled: Values = {}
     for key, name in field_names(kind).items():
         section = section_of(kind, name)
-        value = saved.get(key, defaults[key])
+        field = kind.model_fields[name]
+        today = field.is_required() or section is not None
+        default = defaults[key] if today else plain(field.get_default(call_default_factory=True))
+        value = saved.get(key, default)
         filled[key] = _filled(value, defaults[key], section) if section and isinstance(value, dict) else value
     return filled
 

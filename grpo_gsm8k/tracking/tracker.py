@@ -17,6 +17,7 @@ from grpo_gsm8k.tracking.metrics import METRICS, PREFIXES
 from grpo_gsm8k.tracking.redaction import plain, redact
 from grpo_gsm8k.tracking.summary import best_of, seconds_of_sessions, summarize_run, validations_of
 from grpo_gsm8k.tracking.timeline import Timeline
+from grpo_gsm8k.tracking.training_stats import training_stats
 from grpo_gsm8k.tracking.wandb_writer import WANDB_CLOSE_SECONDS, WandbWriter, check_wandb, wandb_run_id
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Tracker:
         """
         check_wandb(wandb_config)
         self._run = run
-        self._total_steps = total_steps
+        self.total_steps = total_steps
         self._console = console
         self._status = "running"
         self._notes: dict[str, Any] = {}
@@ -82,6 +83,13 @@ class Tracker:
         self._wandb: WandbWriter | None = None
         if self.wandb_run_id is not None:
             self._wandb = WandbWriter(run.path, wandb_config, self.wandb_run_id, redact(plain(config)))
+
+    def set_total(self, total_steps: int) -> None:
+        """Set the number of updates of the run; the learner knows it exactly."""
+        if total_steps != self.total_steps:
+            self._console.note(f"the run has {total_steps} updates, not {self.total_steps}: some prompts are too long")
+            self.total_steps = total_steps
+            self._console.total(total_steps)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record policy update `step`, counted from 1. Raises TrackingError if recorded before, or unknown names."""
@@ -156,7 +164,7 @@ class Tracker:
     def summary(self) -> dict[str, Any]:
         """Return the content of summary.json for the run so far. May be called before or after `close`."""
         numbers = summarize_run(self._metrics.records(), self._events.records())
-        counts = {"status": self._status, "steps": self._last_step, "total_steps": self._total_steps}
+        counts = {"status": self._status, "steps": self._last_step, "total_steps": self.total_steps}
         return {**counts, "wall_seconds": self.wall_seconds(), **numbers, **self._notes}
 
     def wall_seconds(self) -> float:
@@ -172,7 +180,7 @@ class Tracker:
         self._console.note(text)
 
     def close(self, status: str, wandb_seconds: float = WANDB_CLOSE_SECONDS) -> dict[str, Any]:
-        """Write summary.json, then wait at most `wandb_seconds` for W&B. Returns the summary.
+        """Write summary.json and training_stats.json, then wait at most `wandb_seconds` for W&B. Returns the summary.
 
         W&B gets exit code 0 for statuses in SUCCESSES, else 1.
         """
@@ -180,6 +188,8 @@ class Tracker:
         self.event("end", status=status)
         summary = self.summary()
         write_atomically(self._run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        stats = training_stats(self._metrics.records(), self.total_steps)
+        write_atomically(self._run.training_stats_json, json.dumps(stats, indent=2, allow_nan=False) + "\n")
         if self._wandb is not None:
             self._wandb.close(0 if status in SUCCESSES else 1, wandb_seconds)
             self._report_wandb()

@@ -32,6 +32,9 @@ class SamplingSpec:
     seed: int
     stop_token_ids: tuple[int, ...]
     stop_texts: tuple[str, ...] = ()  # generation also ends after one of these
+    top_k: int = 0  # 0: off
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0  # of tokens in prompt and completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Completion:
 
     token_ids: np.ndarray  # int32 [R], with the end-of-sequence token if it was sampled
     logprobs: np.ndarray  # float32 [R]
-    finish_reason: str  # "stop" or "length"
+    finish_reason: str  # "stop" (also after a stop text, whose tokens are included) or "length"
     version_spans: tuple[VersionSpan, ...]
 
 
@@ -159,11 +162,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class PromptUse:
-    """One prompt of one epoch: trained on (empty `reason`), or dropped for `reason`."""
+    """One prompt of one epoch: trained on (empty `reason`), or dropped for `reason`.
+
+    `correct` of `of` completions were right; None if there were none, and in the ledgers of earlier versions.
+    """
 
     epoch: int
     prompt_id: str
     reason: str = ""
+    correct: int | None = None
+    of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +217,10 @@ class RewardFailed:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The learner continues from `step`; records of later steps are void."""
+    """The learner continues from `step`, records of later steps are void; the run has `updates` updates."""
 
     step: int
+    updates: int
 
 
 @dataclass(frozen=True, slots=True)

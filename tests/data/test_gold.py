@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from grpo_gsm8k.data.gold import ENGLISH, Notation, check_stored, gold_of
+from grpo_gsm8k.data.gold import Notation, check_stored, gold_of
 from grpo_gsm8k.data.prepare import ensure, load_split, prepare_data
-from grpo_gsm8k.data.problems import json_objects, read_jsonl, write_jsonl
+from grpo_gsm8k.data.problems import RowRules, json_objects, read_prepared, read_problems, write_prepared
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.grading.answers import AnswerFormat, Locale, canonical, grade
+from grpo_gsm8k.grading.answers import AnswerFormat, AnswerKind, Locale, grade
 from grpo_gsm8k.grading.problem import Problem
 
 EN, TR = Notation(Locale.EN, given=False), Notation(Locale.TR, given=False)
@@ -37,7 +37,7 @@ EN_GIVEN, TR_GIVEN = Notation(Locale.EN, given=True), Notation(Locale.TR, given=
     ],
 )
 def test_answers(answer, notation, gold):
-    assert gold_of({}, answer, notation) == gold
+    assert gold_of({}, answer, notation, AnswerKind.NUMBER) == gold
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_answers(answer, notation, gold):
     ],
 )
 def test_rows(row, answer, notation, gold):
-    assert gold_of(row, answer, notation) == gold
+    assert gold_of(row, answer, notation, AnswerKind.NUMBER) == gold
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,11 @@ def test_rows(row, answer, notation, gold):
         ({"gold": True}, "x", EN, "is not a number"),
         ({"gold": None}, "#### 1", EN, "is not a number"),
         ({"gold": [1]}, "#### 1", EN, "is not a number"),
-        ({"gold": "1.50"}, "#### 1.5", None, "canonical"),
-        ({}, "#### 1.5", None, "canonical"),
     ],
 )
 def test_refused(row, answer, notation, reason):
     with pytest.raises(ValueError, match=r"gold|####") as caught:
-        gold_of(row, answer, notation)
+        gold_of(row, answer, notation, AnswerKind.NUMBER)
     assert reason in str(caught.value)
 
 
@@ -105,25 +103,23 @@ def test_whatever_is_accepted_is_stored_and_read_back(tmp_path: Path, notation: 
     problems = []
     for index, text in enumerate(texts):
         try:
-            gold = gold_of({}, f"#### {text.translate(swap)}", notation)
+            gold = gold_of({}, f"#### {text.translate(swap)}", notation, AnswerKind.NUMBER)
         except ValueError:
             continue
         check_stored(gold)
         problems.append(Problem(str(index), "?", f"#### {text.translate(swap)}", gold))
         assert grade(f"#### {text.translate(swap)}", gold, AnswerFormat.HASH, notation.locale).correct
     assert len(problems) == 304 + 4
-    write_jsonl(tmp_path / "a.jsonl", problems)
-    assert read_jsonl(tmp_path / "a.jsonl", "x", notation=None) == problems
-    assert read_jsonl(tmp_path / "a.jsonl", "x", notation) == problems
+    write_prepared(tmp_path / "a.jsonl", problems)
+    assert read_prepared(tmp_path / "a.jsonl") == problems
+    assert read_problems(tmp_path / "a.jsonl", "x", RowRules(notation)) == problems
     assert [Decimal(p.gold) for p in problems[:304]] == numbers()
 
 
 @pytest.mark.parametrize("gold", ["1/3", "1.50", "1,080", "", "nan", "1e5", "+1", "-0", "9" * 41, " 1"])
-def test_what_cannot_be_read_is_not_written(tmp_path: Path, gold: str) -> None:
-    with pytest.raises(UserError, match=r"problem a: gold .* is not a canonical number"):
-        write_jsonl(tmp_path / "a.jsonl", [Problem("a", "?", "x", gold)])
-    assert not (tmp_path / "a.jsonl").exists()
-    assert gold != canonical(Decimal(1))
+def test_what_cannot_be_graded_is_not_stored(gold: str) -> None:
+    with pytest.raises(ValueError, match=r"gold .* is not a canonical number"):
+        check_stored(gold)
 
 
 @pytest.fixture
@@ -180,8 +176,8 @@ def test_byte_order_marks_are_ignored(tmp_path):
     other = line.replace(b'"a"', b'"b"')
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\xef\xbb\xbf" + other + b"\n\xef\xbb\xbf")
-    assert [problem.id for problem in read_jsonl(path, "x", ENGLISH)] == ["a", "b"]
+    assert [problem.id for problem in read_problems(path, "x")] == ["a", "b"]
     assert [number for number, _ in json_objects(path)] == [1, 2]
     path.write_bytes(line.decode().encode("utf-16"))
     with pytest.raises(UserError, match="not UTF-8; save the file as UTF-8"):
-        read_jsonl(path, "x")
+        read_problems(path, "x")

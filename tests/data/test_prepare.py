@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 
 from grpo_gsm8k.config import DataConfig
 from grpo_gsm8k.data.prepare import ensure, load_split, prepare_data
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import read_problems
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.grading.answers import AnswerKind
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
 
@@ -42,7 +43,7 @@ def test_real_gsm8k(gsm8k, tmp_path, data_config):
     for field in ("id", "question"):
         values = [getattr(problem, field) for problems in splits.values() for problem in problems]
         assert len(set(values)) == len(values) == 6961 + 512 + 1319
-    original = read_jsonl(gsm8k / "train.jsonl", "train")
+    original = read_problems(gsm8k / "train.jsonl", "train")
     assert sorted(splits["train"] + splits["val"], key=lambda problem: problem.id) == original
     first = contents(folder.path)
     assert contents(prepare_data(config, tmp_path).path) == first
@@ -209,3 +210,51 @@ def test_the_demo_set(artifacts):
         values = OmegaConf.to_container(compose("chain_sum"))
     folder = prepare_data(DataConfig.model_validate(values), artifacts)
     assert (folder.train, folder.val, folder.test) == (4096 - 512, 512, 512)
+
+
+def test_a_test_set_is_drawn_from_one_file(tmp_path, rows, data_config):
+    path = rows(tmp_path / "one.jsonl", [{"question": f"{i}+0?", "answer": f"#### {i}"} for i in range(542)])
+    config = data_config(train_path=path, test_path=None, test_size=100, val_size=42)
+    folder = prepare_data(config, tmp_path / "a")
+    assert (folder.train, folder.val, folder.test) == (400, 42, 100)
+    drawn = [load_split(folder, split) for split in ("train", "val", "test")]
+    assert len({problem.id for problems in drawn for problem in problems}) == 542
+    share = prepare_data(config.model_copy(update={"test_size": 0.185}), tmp_path / "b")
+    assert load_split(share, "test") == drawn[2]
+    other = prepare_data(config.model_copy(update={"seed": 1}), tmp_path / "c")
+    assert load_split(other, "test") != drawn[2]
+    with pytest.raises(UserError, match=r"data\.test_size=542 leaves nothing to train on"):
+        prepare_data(config.model_copy(update={"test_size": 542}), tmp_path / "d")
+
+
+def test_a_folder_for_another_kind_of_answer_is_refused(tmp_path, rows, data_config):
+    path = rows(tmp_path / "one.jsonl", [{"question": f"{i}?", "answer": "", "gold": f"x+{i}"} for i in range(9)])
+    config = data_config(train_path=path, test_path=None, test_size=2, columns={"answer": "gold"})
+    with pytest.raises(UserError, match=r"gold 'x\+0' is not one number"):
+        prepare_data(config, tmp_path)
+    folder = prepare_data(config, tmp_path, kind=AnswerKind.EXPRESSION)
+    assert ensure(config, tmp_path, kind=AnswerKind.EXPRESSION) == folder
+    with pytest.raises(UserError, match=r"with prompt\.answer_kind=expression, now prompt\.answer_kind=number"):
+        ensure(config, tmp_path)
+
+
+def test_golds_that_cannot_be_graded_are_refused_or_dropped(tmp_path, rows, data_config):
+    golds = ["x+1", "\\frac{1", "2", "(1,2)", "[0,1)", "\\sqrt{2}"]
+    path = rows(tmp_path / "one.jsonl", [{"question": f"{i}?", "gold": gold} for i, gold in enumerate(golds)])
+    config = data_config(train_path=path, test_path=None, test_size=1, val_size=1)
+    with pytest.raises(UserError, match=r"problem train-00001: gold .* is not an expression .*data\.invalid=drop"):
+        prepare_data(config, tmp_path, kind=AnswerKind.EXPRESSION)
+    folder = prepare_data(config.model_copy(update={"invalid": "drop"}), tmp_path, kind=AnswerKind.EXPRESSION)
+    assert folder.train + folder.val + folder.test == 5
+    assert folder.dropped == {"gold answer that cannot be graded": 1}
+    assert ensure(config.model_copy(update={"invalid": "drop"}), tmp_path, kind=AnswerKind.EXPRESSION) == folder
+
+
+def test_choices_are_shown_and_answered_by_letter(tmp_path, rows, data_config):
+    items = [{"question": f"{i}?", "choices": ["one", "two"], "gold": gold} for i, gold in enumerate(["(b)", 0, "two"])]
+    path = rows(tmp_path / "one.jsonl", items)
+    config = data_config(train_path=path, test_path=None, test_size=1, val_size=1)
+    folder = prepare_data(config, tmp_path, kind=AnswerKind.CHOICE)
+    found = {p.id: p for split in ("train", "val", "test") for p in load_split(folder, split)}
+    assert [found[f"train-0000{i}"].gold for i in range(3)] == ["B", "A", "B"]
+    assert found["train-00000"].question == "0?\nA) one\nB) two"

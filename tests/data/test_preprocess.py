@@ -15,7 +15,7 @@ from cli import load_config
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode_example, encode_examples
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import read_problems
 from grpo_gsm8k.data.prompts import separator
 from grpo_gsm8k.data.responses import TrainingText, own_answers, read_texts
 from grpo_gsm8k.errors import UserError
@@ -44,7 +44,7 @@ def config_of(*overrides: str) -> Config:
 @pytest.mark.parametrize("name", MODELS)
 def test_masked_labels_of_gsm8k_decode_to_response_and_end(name: str, kind: str) -> None:
     config = config_of(f"prompt={PROMPTS[name]}")
-    texts = own_answers(config, read_jsonl(GSM8K / f"{kind}.jsonl", kind)[:500])
+    texts = own_answers(config, read_problems(GSM8K / f"{kind}.jsonl", kind)[:500])
     examples, dropped = encode_examples(config, texts, tokenizer(name))
     by_id = {text.id: text for text in texts}
     for example in examples:
@@ -92,7 +92,7 @@ def test_what_cannot_be_learnt_is_left_out_with_its_reason() -> None:
 
 
 def test_calculator_annotations_are_a_choice() -> None:
-    problem = read_jsonl(_file_with({"question": "?", "answer": "2+2=<<2+2=4>>4\n#### 4.0"}), "a")
+    problem = read_problems(_file_with({"question": "?", "answer": "2+2=<<2+2=4>>4\n#### 4.0"}), "a")
     assert own_answers(config_of(), problem)[0].response == "2+2=4\n#### 4"
     kept = own_answers(config_of("preprocess.calculator=true"), problem)
     assert kept[0].response == "2+2=<<2+2=4>>4\n#### 4"
@@ -135,7 +135,7 @@ def test_command_defaults_and_refusals(cli: Cli) -> None:
     manifest = tokens.verify(folder)
     examples = tokens.read_shards(folder, "train")
     assert len(examples) == 32
-    assert tokens.response_lengths(folder) == [len(e.response_ids) for e in examples]
+    assert tokens.trained_lengths(folder) == [len(e.response_ids) for e in examples]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert cli.run("command=preprocess", *demo).returncode == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # byte-identical

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -10,9 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cli import load_config
+from grpo_gsm8k.data.prepare import load_split, prepare_data
 from grpo_gsm8k.data.reasoning import import_reasoning_gym
-from grpo_gsm8k.data.sources import load_source
+from grpo_gsm8k.data.sources import load_source, notation_of, rules_of
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.grading.answers import AnswerKind, Locale
+
+
+def named(name, *arguments):
+    """The configuration of a data set by its name."""
+    return load_config(["command=data", f"data={name}", *arguments])
+
 
 CARD = """---
 configs:
@@ -83,7 +93,7 @@ def test_hub_unreachable_and_not_cached(tmp_path, monkeypatch, data_config):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     started = time.monotonic()
-    with pytest.raises(UserError, match=r"neither reachable nor cached.*data\.source=jsonl data\.train_path=FILE"):
+    with pytest.raises(UserError, match=r"neither reachable nor cached.*data=jsonl data\.train_path=FILE"):
         load_source(data_config(source="hub", hub_id="grpo-gsm8k-tests/absent"))
     assert time.monotonic() - started < 30
 
@@ -156,3 +166,92 @@ def test_the_stand_in_for_pycosat_is_needed_and_goes_away():
     assert "No module named 'pycosat'" in plain.stderr
     assert import_reasoning_gym().create_dataset
     assert "pycosat" not in sys.modules
+
+
+def math_rows(split):
+    level = {"level": "Level 1", "type": "Algebra"}
+    return [
+        {"problem": f"{split} half?", **level, "solution": r"So $\boxed{\frac{1}{2}}$."},
+        {"problem": f"{split} pair?", **level, "solution": r"$\boxed{(1,2)}$"},
+    ]
+
+
+def numina_row(question, answer, question_type):
+    valid = {"problem_is_valid": "Yes", "solution_is_valid": "Yes"}
+    return {"problem": question, "solution": "s", "answer": answer, "question_type": question_type, **valid}
+
+
+def svamp_row(split):
+    return {"ID": f"{split}-1", "Body": "He had 2.", "Question": f"And {split}?", "Answer": "145.0", "Type": "Sum"}
+
+
+DAPO_ROW = {
+    "data_source": "math_dapo",
+    "prompt": [{"role": "user", "content": "Solve this. What is 30 + 4?"}],
+    "reward_model": {"ground_truth": "34", "style": "rule-lighteval/MATH_v2"},
+    "extra_info": {"index": "9a9b"},
+}
+# Rows with the columns of the real data sets, by split, and the golds of the first configuration's train problems.
+NAMED = {
+    "math": ({split: math_rows(split) for split in ("train", "test")}, [r"\frac{1}{2}", "(1,2)"]),
+    "svamp": ({split: [svamp_row(split)] for split in ("train", "test")}, ["145"]),
+    "asdiv": (
+        {"validation": [{"body": "9 apples.", "question": f"{i} red?", "answer": f"{i} (apples)"} for i in (7, 9)]},
+        ["7", "9"],
+    ),
+    "numina_1.5": (
+        {"train": [numina_row("a?", "x^2", "math-word-problem"), numina_row("b?", "proof", "proof")]},
+        ["x^2"],
+    ),
+    "dapo_math_17k": ({"train": [DAPO_ROW] * 3}, ["34"]),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_data_sets(tmp_path, monkeypatch, name):
+    splits, golds = NAMED[name]
+    kind = AnswerKind.EXPRESSION if name in ("math", "numina_1.5") else AnswerKind.NUMBER
+    config = named(name, f"prompt.answer_kind={kind}").data
+    names = config.name if isinstance(config.name, list) else [config.name]
+    for part in names:
+        for split, items in splits.items():
+            folder = tmp_path / (part or "data")
+            folder.mkdir(exist_ok=True)
+            distinct = [{**item, "problem": f"{part} {item['problem']}"} if len(names) > 1 else item for item in items]
+            pq.write_table(pa.Table.from_pylist(distinct), folder / f"{split}-00000-of-00001.parquet")
+    card = "".join(
+        f"- config_name: {part or 'default'}\n  data_files:\n"
+        + "".join(f"  - {{split: {split}, path: {part or 'data'}/{split}-*}}\n" for split in splits)
+        for part in names
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{card}---\n")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    pinned = config.model_copy(update={"revision": config.revision or "0" * 40})
+    source = load_source(pinned, rules_of(pinned, notation_of(pinned, Locale.EN), kind))
+    assert [problem.gold for problem in source.train] == golds * len(names)
+    assert (source.test is None) == (config.test_split is None)
+
+
+def test_a_set_for_evaluation_has_no_train_problems(tmp_path, monkeypatch):
+    row = {"problem": "?", "solution": "s", "answer": "(3, 4)", "unique_id": "test/1.json", "level": 2}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    config = named("math500", "prompt.answer_kind=expression").data
+    folder = prepare_data(config, tmp_path / "artifacts", kind=AnswerKind.EXPRESSION)
+    assert (folder.train, folder.val, folder.test) == (0, 0, 1)
+    (problem,) = load_split(folder, "test")
+    assert (problem.id, problem.gold, problem.extra) == ("test/1.json", "(3, 4)", {"level": 2})
+    with pytest.raises(UserError, match=r"data\.folder=math500 has no train split, so it can only be evaluated"):
+        named("math500", "command=sft", "prompt.answer_kind=expression")
+
+
+def test_a_set_that_is_not_pinned_is_refused():
+    for name, kind in (("asdiv", "number"), ("numina_1.5", "expression")):
+        with pytest.raises(UserError, match=r"data\.revision is not set: pin .* to a commit, data\.revision=HASH"):
+            load_source(named(name, f"prompt.answer_kind={kind}").data)
+
+
+def test_a_set_of_expressions_needs_their_kind():
+    with pytest.raises(UserError, match=r"data\.folder=math are of the kind expression: set prompt\.answer_kind="):
+        named("math")
+    assert named("math", "data.answer_kind=null").data.answer_kind is None

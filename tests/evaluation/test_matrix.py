@@ -17,6 +17,7 @@ from grpo_gsm8k.commands.evaluate import write_results
 from grpo_gsm8k.evaluation.accuracy import summarize_predictions
 from grpo_gsm8k.evaluation.predictions import PredictionFile, graded
 from grpo_gsm8k.evaluation.requests import Question
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.report.write_report import report_of_run
 from grpo_gsm8k.runtime.engines import VERSION
@@ -78,7 +79,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     questions = {cell: question(*cell) for cell in CELLS}
     file = PredictionFile(run.path / "predictions.jsonl", {q.key: 1 for q in questions.values()})
     for cell, asked in reversed(questions.items()):
-        file.add(graded(asked, result(*cell), CodePoints(), config.prompt))
+        file.add(graded(asked, result(*cell), CodePoints(), Grader(config.prompt.answer_rules)))
     order = {asked.key: index for index, asked in enumerate(questions.values())}
     write_results(config, run, summarize_predictions(file.finish(order), None, config.seed), [], 1.0)
     report_of_run(run.path)
@@ -133,6 +134,81 @@ def test_right_at_any_temperature(summary: dict[str, Any], page: str) -> None:
         assert (a["temperatures"], a["items"], a["completions"]) == (list(TEMPERATURES), 100, 5)
         assert a["ci_low"] <= a["accuracy"] <= a["ci_high"]
         assert f"<td>{100 * a['accuracy']:.1f} % [{100 * a['ci_low']:.1f}, {100 * a['ci_high']:.1f}]</td>" in page
+
+
+def votes(m: int, q: int) -> tuple[int, int]:
+    """Votes for the right answer, and for the most common wrong one, by hand: other wrong numbers differ by t."""
+    otherwise = sum(written_otherwise(m, q, t) for t in range(5))
+    others = 5 - otherwise - (right_votes := sum(right(m, q, t) for t in range(5)))
+    return right_votes, max(otherwise, min(others, 1))
+
+
+def test_the_majority_and_punctuation_free_over_all_temperatures(summary: dict[str, Any], page: str) -> None:
+    tied = 0
+    for a in summary["any_temperature"]:
+        m = int(a["model"][-1])
+        won = sum(good > bad for good, bad in (votes(m, q) for q in ITEMS))
+        ties = sum(good == bad for good, bad in (votes(m, q) for q in ITEMS))
+        assert won <= round(100 * a["majority"]) <= won + ties
+        assert a["majority_ci_low"] <= a["majority"] <= a["majority_ci_high"]
+        lenient = sum(any(right(m, q, t) or written_otherwise(m, q, t) for t in range(5)) for q in ITEMS) / 100
+        assert a["accuracy_punctuation_free"] == lenient
+        assert f"<td>{100 * lenient:.1f} % [" in page
+        assert f"<td>{100 * a['majority']:.1f} % [" in page
+        tied += ties
+    assert tied > 0
+
+
+def test_eval_results_has_the_numbers_of_the_summary(evaluated: RunFolder, summary: dict[str, Any]) -> None:
+    found = json.loads((evaluated.path / "eval_results.json").read_text())
+    assert found["evaluation_set"]["item_ids"] == [f"q{q:03d}" for q in ITEMS]
+    assert found["evaluation_set"]["examples"] == 100
+    for one, r in zip(found["results"], summary["results"], strict=True):
+        m, t = int(one["model"][-1]), TEMPERATURES.index(one["temperature"])
+        assert one["correct"] == sum(right(m, q, t) for q in ITEMS)
+        same = ("model", "prompting", "temperature", "samples", "accuracy", "ci_low", "ci_high")
+        same += ("accuracy_punctuation_free", "pass_at", "majority_at")
+        assert {key: one[key] for key in same} == {key: r[key] for key in same}
+        assert one["examples"] == r["items"]
+    for one, a in zip(found["over_temperatures"], summary["any_temperature"], strict=True):
+        m = int(one["model"][-1])
+        assert one["any_temperature"]["correct"] == sum(any(right(m, q, t) for t in range(5)) for q in ITEMS)
+        assert one["any_temperature"] | {"correct": 0} == {
+            "correct": 0,
+            **{key: a[key] for key in ("accuracy", "ci_low", "ci_high")},
+        }
+        assert one["majority"]["accuracy"] == a["majority"]
+        assert one["any_temperature_punctuation_free"]["accuracy"] == a["accuracy_punctuation_free"]
+
+
+def test_the_grids(page: str) -> None:
+    figures = json.loads(page.split('id="figures">')[1].split("</script>")[0])
+    solved = [[any(right(m, q, t) for t in range(5)) for q in ITEMS] for m in MODELS]
+    for m in MODELS:
+        (trace,) = figures[f"grid-{m}"]["data"]
+        assert trace["z"] == [[float(solved[m][10 * row + column]) for column in range(10)] for row in range(10)]
+        assert f"{sum(solved[m])} of 100 questions right" in page
+    (trace,) = figures["grid-overlay"]["data"]
+    counts = [sum(solved[m][q] for m in MODELS) for q in ITEMS]
+    assert trace["z"] == [counts[10 * row : 10 * row + 10] for row in range(10)]
+    assert trace["hovertext"][0][1] == f"q001: right by {counts[1]} of 6"
+    ever, always = sum(count > 0 for count in counts), sum(count == 6 for count in counts)
+    assert f"{ever} of 100 questions were solved by at least one of 6 models and ways of asking: {ever}.0 % [" in page
+    assert f"{always} were solved by all, {100 - ever} by none" in page
+
+
+def test_the_bars(page: str, summary: dict[str, Any]) -> None:
+    figures = json.loads(page.split('id="figures">')[1].split("</script>")[0])
+    for t, trace in enumerate(figures["accuracies"]["data"]):
+        assert trace["name"] == f"temperature {TEMPERATURES[t]:g}"
+        assert trace["x"] == [sum(right(m, q, t) for q in ITEMS) / 100 for m in MODELS]
+        results = [r for r in summary["results"] if r["temperature"] == TEMPERATURES[t]]
+        assert trace["error_x"]["array"] == pytest.approx([r["ci_high"] - r["accuracy"] for r in results])
+        assert trace["error_x"]["arrayminus"] == pytest.approx([r["accuracy"] - r["ci_low"] for r in results])
+    ever, _, majority = figures["over-temperatures"]["data"]
+    assert ever["x"] == [a["accuracy"] for a in summary["any_temperature"]]
+    assert majority["x"] == [a["majority"] for a in summary["any_temperature"]]
+    assert "pass-at-k" not in figures  # one sample
 
 
 def test_the_heat_map(page: str) -> None:

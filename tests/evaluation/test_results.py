@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from grpo_gsm8k.evaluation.any_temperature import accuracy_at_any_temperature
 from grpo_gsm8k.evaluation.predictions import Prediction
-from grpo_gsm8k.evaluation.results import accuracy_at_any_temperature, doublings, results_table, summarize_setting
+from grpo_gsm8k.evaluation.results import doublings, summarize_setting
+from grpo_gsm8k.evaluation.results_table import results_table
 
 HOT, COLD = ("m", "zero_shot", 1.0), ("m", "zero_shot", 0.0)
 KINDS = {
@@ -67,3 +70,36 @@ def test_the_table_says_everything_once() -> None:
 @pytest.mark.parametrize(("n", "ks"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (10, [1, 2, 4, 8, 10])])
 def test_doublings(n: int, ks: list[int]) -> None:
     assert doublings(n) == ks
+
+
+def test_intervals_of_pass_at_k_and_majority_resample_the_problems() -> None:
+    """Pass@k of 60 problems with c of 4 right is counted by hand, and resampled here without our code."""
+    rng = np.random.default_rng(5)
+    outcomes = {f"q{i}": "".join(rng.permutation(list("R" * (i % 5) + "w" * (4 - i % 5)))) for i in range(60)}
+    found = summarize_setting(HOT, lines(HOT, outcomes), seed=0)
+    wrong_pairs = np.array([6, 3, 1, 0, 0])  # of 6 pairs, by the number of right ones
+    values = {1: np.arange(5) / 4, 2: 1 - wrong_pairs / 6, 4: np.array([0, 1, 1, 1, 1])}
+    for k, by_right in values.items():
+        items = by_right[np.arange(60) % 5]
+        assert found.pass_at[k] == pytest.approx(items.mean())
+        drawn = items[rng.integers(0, 60, size=(20_000, 60))].mean(axis=1)
+        assert found.pass_at_ci[k] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
+    low, high = found.majority_at_ci[4]
+    assert low < found.majority_at[4] < high
+
+
+def test_the_majority_over_all_temperatures() -> None:
+    hot = lines(HOT, {"a": "Rw", "b": "ww", "c": "wR", "d": "tt"})
+    cold = lines(COLD, {"a": "R", "b": "R", "c": "f", "d": "R"})
+    (found,) = accuracy_at_any_temperature({HOT: hot, COLD: cold}, seed=0)
+    # a: 2 of 3 right; b: 7 twice; c: a tie of 7 and 1234, f has no vote; d: truncated ones have no vote.
+    assert found.majority in (2 / 4, 3 / 4)
+    tied = {
+        accuracy_at_any_temperature({HOT: lines(HOT, {"c": order})}, seed)[0].majority
+        for order in ("wR", "Rw")
+        for seed in (0,)
+    }
+    assert len(tied) == 1  # the seed decides, not the order
+    by_seed = {accuracy_at_any_temperature({HOT: lines(HOT, {"c": "wR"})}, seed)[0].majority for seed in range(20)}
+    assert by_seed == {0.0, 1.0}
+    assert found.accuracy_punctuation_free == 1.0

@@ -15,6 +15,7 @@ from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation import runner
 from grpo_gsm8k.evaluation.generate import Generation, generation_of
 from grpo_gsm8k.evaluation.runner import open_run, run_requests
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, SamplingSpec
 
@@ -58,7 +59,9 @@ def test_refused_requests_are_asked_again(
     assert asked == {name: min(attempts, refused + 1) for name, refused in refusals.items()}
     errors = [result for result in taken if isinstance(result, Failed)]
     assert all(result.error == f"refusal {attempts}" for result in errors)
-    assert generation_of(7, errors[0], None, config.prompt) == Generation(7, (), f"refusal {attempts}")
+    assert generation_of(7, errors[0], None, Grader(config.prompt.answer_rules)) == Generation(
+        7, (), f"refusal {attempts}"
+    )
 
 
 def test_nothing_to_ask_starts_no_engine(tmp_path: Path) -> None:

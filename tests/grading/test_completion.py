@@ -5,9 +5,23 @@ from __future__ import annotations
 import pytest
 
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, extract, grade
-from grpo_gsm8k.grading.completion import after_reasoning, problems
+from grpo_gsm8k.grading.completion import after_reasoning, before_stop, problems
 
 HASH, BOXED, LAST = AnswerFormat.HASH, AnswerFormat.BOXED, AnswerFormat.LAST_NUMBER
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "before"),
+    [
+        ("42\n\nQuestion: 1+1", ("Question:",), "42\n\n"),
+        ("a Q: b A: c", ("A:", "Q:"), "a "),  # the first one in the text, not in the list
+        ("Question:", ("Question:",), ""),
+        ("nothing", ("Question:",), "nothing"),
+        ("nothing", (), "nothing"),
+    ],
+)
+def test_text_before_a_stop_text(text: str, stops: tuple[str, ...], before: str) -> None:
+    assert before_stop(text, stops) == before
 
 
 @pytest.mark.parametrize(

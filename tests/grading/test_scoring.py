@@ -42,8 +42,9 @@ def test_classify(text: str, truncated: bool, kind: ErrorKind) -> None:
 @pytest.mark.parametrize(("text", "truncated"), list(product(TEXTS, [False, True])))
 def test_correct_reward_and_accuracy_agree(text: str, truncated: bool) -> None:
     verdict = grade(text, "18", AnswerFormat.HASH, Locale.EN)
-    reason = "length" if truncated else "stop"
-    paid = correct_reward(RewardInput(Problem("1", "q", "#### 18", "18"), "q", text, (), reason, verdict))
+    paid = correct_reward(
+        RewardInput(Problem("1", "q", "#### 18", "18"), "q", text, (), "length" if truncated else "stop", verdict)
+    )
     assert paid == float(classify(verdict, truncated) == ErrorKind.CORRECT)
 
 

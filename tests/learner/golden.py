@@ -22,7 +22,7 @@ from grpo_gsm8k.config import Config
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.learner.experience import prepare
 from grpo_gsm8k.learner.rollouts import RolloutGroup, assemble
-from grpo_gsm8k.learner.schedules import Rates, lr_scale
+from grpo_gsm8k.learner.schedules import Decay, Rates, lr_scale
 from grpo_gsm8k.learner.setup import open_models, open_optimizers
 from grpo_gsm8k.learner.task import Item, Task
 from grpo_gsm8k.learner.update import update_policy
@@ -64,7 +64,7 @@ def curve(setting: str, artifacts: Path) -> dict[str, list[float]]:
         sampler.load_state_dict(models.policy.model.state_dict())
         chosen = items[version * PROMPTS : (version + 1) * PROMPTS]
         batch = assemble(rollout(sampler, task, chosen, version, 40), config, version)
-        scale = lr_scale(version, UPDATES, config.learner.warmup_updates, config.learner.final_lr_fraction)
+        scale = lr_scale(version, UPDATES, config.learner.warmup_updates, Decay.of(config.learner))
         rates = Rates(config.learner.lr * scale, config.policy_gradient.critic.lr * scale, 0.0)
         experience = prepare(batch.samples, batch.rewards_GN, models, config, 0.0, _ignore)
         stats = update_policy(models, optimizers, experience.groups, config, version, rates, _ignore)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
+from grpo_gsm8k.data.difficulty import Solved
 from grpo_gsm8k.errors import CheckpointError, DiskFullError, UserError
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
 from grpo_gsm8k.learner.model import Policy
 from grpo_gsm8k.learner.objective import Models
+from grpo_gsm8k.learner.prompt_order import PromptPlan
 from grpo_gsm8k.learner.setup import open_optimizers
 from tests.learner.conftest import small_config
 
@@ -26,6 +30,25 @@ def save(checkpoints: Path, policy: Policy, folder: Path) -> Path:
     models = Models(policy, None, None)
     optimizers = open_optimizers(models, small_config().learner)
     return checkpoint.save(checkpoints, STATE, models, optimizers, AutoTokenizer.from_pretrained(folder))
+
+
+def test_the_state_survives_json(policy: Policy, random_model: Path, tmp_path: Path) -> None:
+    """With what the difficulty sampler adds; the plan of an earlier version has cursor and positions only."""
+    plan = PromptPlan(7, {3: (5, 6)}, {3: (4,)}, {"a": (0.1 + 0.2, 8.0)}, {2: (Solved("b", 1, 8),)})
+    models = Models(policy, None, None)
+    optimizers = open_optimizers(models, small_config().learner)
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    state = replace(STATE, plan=plan, accuracy={0: 0.5})
+    assert checkpoint.read_state(checkpoint.save(tmp_path, state, models, optimizers, tokenizer)) == state
+    assert checkpoint._plan({"cursor": 7, "positions": {"3": [5, 6]}}) == PromptPlan(7, {3: (5, 6)})
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, {2, 9, 10}), (3, {2, 8, 9, 10}), ("all", {2, 6, 8, 9, 10})])
+def test_checkpoints_that_are_kept(tmp_path: Path, keep: int | Literal["all"], left: set[int]) -> None:
+    for step in (2, 6, 8, 9, 10):
+        (tmp_path / f"step_{step}").mkdir()
+    checkpoint.prune(tmp_path, keep, {2: 0.9, 6: 0.5}, (9,))  # the best one, and one being validated, always stay
+    assert {int(path.name[5:]) for path in tmp_path.iterdir()} == left
 
 
 @pytest.fixture

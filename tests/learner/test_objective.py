@@ -210,6 +210,25 @@ def test_loss_and_gradient_equal_the_derivation(random_model: Path, method: str)
     assert (gradient - derived).norm() / derived.norm() < 5e-5
 
 
+@pytest.mark.parametrize("method", ["ppo", "entropy", "kl_k3", "decoupled"])
+def test_the_policy_loss_is_the_derived_loss_without_the_other_terms(random_model: Path, method: str) -> None:
+    scene = Scene(random_model, small_config(*METHODS[method]))
+    outputs = [
+        objective(scene.models, micro, scene.config, scene.config.policy_gradient.kl.coef)
+        for micro in microbatches(scene.samples, scene.config, scene.models.policy.device)
+    ]
+    whole, part = sum(float(o.loss.detach()) for o in outputs), sum(o.policy_loss for o in outputs)
+    pg = scene.config.policy_gradient
+    off = {
+        "entropy_coef": 0.0,
+        "kl": pg.kl.model_copy(update={"coef": 0.0}),
+        "critic": pg.critic.model_copy(update={"value_coef": 0.0}),
+    }
+    scene.config = scene.config.model_copy(update={"policy_gradient": pg.model_copy(update=off)})
+    assert part == pytest.approx(scene.derived()[0], rel=2e-5, abs=2e-6)
+    assert (part == pytest.approx(whole)) == (method == "decoupled")
+
+
 @pytest.mark.slow
 def test_the_k1_term_equals_the_derivation_though_the_configuration_refuses_it(random_model: Path) -> None:
     """Its gradient is zero in expectation, not on a sample: the term itself is right."""

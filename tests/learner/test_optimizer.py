@@ -4,25 +4,66 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import get_scheduler
 
+from grpo_gsm8k.config import Schedule
 from grpo_gsm8k.errors import NonFiniteError
 from grpo_gsm8k.learner.model import Policy
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.schedules import lr_scale
+from grpo_gsm8k.learner.schedules import Decay, lr_scale
 from tests.learner.conftest import small_config
 
 
 def test_warm_up_then_cosine() -> None:
-    scales = [lr_scale(u, 11, 2, 0.1) for u in range(11)]
+    scales = [lr_scale(u, 11, 2, Decay(0.1)) for u in range(11)]
     assert scales[:3] == [0.5, 1.0, 1.0]
     assert scales[10] == pytest.approx(0.1)  # the last update
     assert scales[6] == pytest.approx(0.55)  # half of the cosine: (1 + 0.1) / 2
     assert scales[2:] == sorted(scales[2:], reverse=True)
 
 
+def transformers_scales(schedule: str, total: int, warmup: int, **given: object) -> list[float]:
+    """Return the factors of one of transformers' schedulers for steps 0 to total."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(schedule, optimizer, warmup, total, scheduler_specific_kwargs=given or None)
+    scales = []
+    for _ in range(total + 1):
+        scales.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return scales
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(20, 4), (20, 0), (7, 1)])
+def test_schedules_equal_those_of_transformers(total: int, warmup: int) -> None:
+    """Ours reach the floor in the last update and theirs one step later; our first warm-up step is not 0."""
+
+    def ours(decay: Decay) -> list[float]:
+        return [lr_scale(update, total, warmup, decay) for update in range(total)]
+
+    linear = transformers_scales("linear", total - 1, warmup)
+    assert ours(Decay(0.0, "linear"))[warmup:] == pytest.approx(linear[warmup:])
+    assert ours(Decay(0.25, "linear"))[warmup:] == pytest.approx([0.25 + 0.75 * s for s in linear[warmup:]])
+    assert ours(Decay(0.25, "linear"))[-1] == 0.25
+    cosine = transformers_scales("cosine", total - 1, warmup)
+    assert ours(Decay(0.0))[warmup:] == pytest.approx(cosine[warmup:])
+    assert ours(Decay(0.5, "constant"))[warmup:] == [1.0] * (total - warmup)
+    schedules: list[Schedule] = ["linear", "constant", "cosine", "wsd"]
+    for schedule in schedules:
+        assert ours(Decay(0.1, schedule))[:warmup] == [(update + 1) / max(1, warmup) for update in range(warmup)]
+    given = {"num_decay_steps": round(0.4 * total), "decay_type": "linear", "min_lr_ratio": 0.1}
+    wsd = transformers_scales("warmup_stable_decay", total, warmup, **given)
+    assert ours(Decay(0.1, "wsd", 0.4))[warmup:] == pytest.approx(wsd[warmup + 1 :])
+
+
+def test_a_decay_longer_than_the_run_begins_after_the_warm_up() -> None:
+    scales = [lr_scale(update, 10, 4, Decay(0.0, "wsd", 1.0)) for update in range(10)]
+    assert scales[4:] == pytest.approx([5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
+
+
 @pytest.mark.parametrize("total", [1, 2, 3])
 def test_warm_up_is_never_longer_than_the_run(total: int) -> None:
-    scales = [lr_scale(u, total, 100, 0.1) for u in range(total)]
+    scales = [lr_scale(u, total, 100, Decay(0.1)) for u in range(total)]
     assert scales[-1] == 1.0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ import pytest
 
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
-from grpo_gsm8k.learner.rollouts import NO_VARIANCE, PromptPlan, Rollouts
+from grpo_gsm8k.learner import checkpoint
+from grpo_gsm8k.learner.prompt_order import PromptPlan
+from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts
 from grpo_gsm8k.learner.task import GradedCompletion, Item
-from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, VersionSpan
+from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, PromptUse, VersionSpan
 from tests.learner.conftest import small_config
 
 ITEMS = [Item(Problem(str(i), "q", "a", "1"), np.array([5 + i], dtype=np.int32)) for i in range(30)]
@@ -29,6 +33,8 @@ class Net:
         self.queued: list[GenerateGroup] = []
         self.results: dict[str, GroupResult] = {}
         self.stop_token_ids = (1,)
+        self.started: list[str] = []  # problem ids, as their grading started
+        self.stop_texts = ()
 
     def queue(self, request: GenerateGroup) -> None:
         self.queued.append(request)
@@ -42,6 +48,9 @@ class Net:
     def take(self, request_id: str) -> GroupResult | None:
         return self.results.get(request_id)
 
+    def take_ready(self, request_id: str) -> GroupResult | None:
+        return self.results.get(request_id)
+
     def wait_for(self, work: Future[Any]) -> Any:
         return work.result()
 
@@ -49,6 +58,7 @@ class Net:
         return 0.0
 
     def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
+        self.started.append(item.problem.id)
         done: Future[tuple[GradedCompletion, ...]] = Future()
         done.set_result(tuple(self._graded(item, c, float(i % 2)) for i, c in enumerate(completions)))
         return done
@@ -60,13 +70,14 @@ class Net:
         return GradedCompletion(item, completion, "", grade, score, scoring.ErrorKind.CORRECT)
 
 
-def rollouts(net: Net, limit: int, start: int = 0, plan: PromptPlan | None = None) -> Rollouts:
+def rollouts(net: Net, limit: int, start: int = 0, plan: PromptPlan | None = None, *more: str) -> Rollouts:
     config = small_config(
         "policy_gradient.group_size=2",
         "policy_gradient.episodes_per_update=8",
         "policy_gradient.updates=4",
         "policy_gradient.max_staleness=1",
         f"policy_gradient.active_sampling={limit}",
+        *more,
     )
     client: Any = net
     return Rollouts(client, client, ITEMS, [], config, start, plan or PromptPlan(0, {}))
@@ -91,6 +102,23 @@ def test_an_update_gets_its_prompts_in_order() -> None:
     assert ids(r.take(0)) == planned[:4]
     assert [use.reason for use in r.uses(0)] == [""] * 4
     assert ids(r.take(1)) == planned[4:]
+
+
+def test_completions_of_later_updates_are_graded_as_they_arrive() -> None:
+    net = Net(set())
+    r = rollouts(net, limit=0)
+    r.request_until(0)
+    planned = order(net)
+    r.grade_arrived()
+    assert net.started == []
+    net.flush()
+    assert ids(r.take(0)) == planned[:4]
+    r.grade_arrived()  # while update 0 is computed
+    r.grade_arrived()
+    assert net.started == planned  # each once
+    r.uses(0)
+    assert ids(r.take(1)) == planned[4:]
+    assert net.started == planned
 
 
 def test_groups_without_variance_are_replaced_and_accounted_for() -> None:
@@ -155,3 +183,56 @@ def test_a_resumed_run_gives_the_same_prompts_to_the_same_updates(done: int) -> 
     again = Net(tied)
     resumed = rollouts(again, 8, done, first.plan)
     assert begun + run(resumed, again, range(done, 4)) == whole
+
+
+LONG = ("policy_gradient.updates=20", "data.sampler=difficulty")
+
+
+def run_updates(r: Rollouts, net: Net, updates: range) -> list[tuple[PromptUse, ...]]:
+    """Return the ledger's entries of some updates, in the order of calls of the training loop."""
+    entries = []
+    for step in updates:
+        r.request_until(step)
+        net.flush()
+        assert r.take(step)
+        r.request_until(step + 1)
+        net.flush()
+        entries.append(r.uses(step))
+    return entries
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+@pytest.mark.parametrize("done", [1, 7, 8, 19])
+def test_a_resumed_run_skips_the_same_prompts(done: int, limit: int) -> None:
+    """All completions are right, so prompts are skipped from the second epoch on, and none twice in an epoch."""
+    tied = {str(i) for i in range(0, 30, 3)}
+    net = Net(tied)
+    whole = run_updates(rollouts(net, limit, 0, None, *LONG), net, range(20))
+    visits = [(use.epoch, use.prompt_id) for uses in whole for use in uses]
+    assert len(visits) == len(set(visits))
+    assert sum(use.reason == SKIPPED for uses in whole for use in uses) > 40
+    net = Net(tied)
+    first = rollouts(net, limit, 0, None, *LONG)
+    begun = run_updates(first, net, range(done))
+    again = Net(tied)
+    plan = checkpoint._plan(json.loads(json.dumps(asdict(first.plan))))
+    assert begun + run_updates(rollouts(again, limit, done, plan, *LONG), again, range(done, 20)) == whole
+
+
+def test_a_longer_run_begins_with_the_prompts_of_a_shorter_one() -> None:
+    """Though the shorter run's last updates were drawn with nothing after them."""
+    net = Net(set())
+    whole = run_updates(rollouts(net, 0, 0, None, *LONG), net, range(20))
+    short = rollouts(Net(set()), 0, 0, None, *LONG, "policy_gradient.updates=10")
+    net = short._client  # type: ignore[assignment]
+    begun = run_updates(short, net, range(10))
+    rest = rollouts(net, 0, 10, short.plan, *LONG)
+    assert begun + run_updates(rest, net, range(10, 20)) == whole
+
+
+def test_epochs_count_drawn_and_skipped_prompts() -> None:
+    net = Net(set())
+    r = rollouts(net, 0, 0, None, *LONG)
+    uses = run_updates(r, net, range(15))
+    assert r.epoch == sum(map(len, uses)) / 30
+    assert r.skipped(15) == len(r.plan.skipped.get(15, ()))

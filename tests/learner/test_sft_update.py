@@ -8,12 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grpo_gsm8k.data.preprocess import encode_examples
-from grpo_gsm8k.data.problems import read_jsonl
+from grpo_gsm8k.data.problems import read_problems
 from grpo_gsm8k.data.responses import own_answers
 from grpo_gsm8k.data.tokens import Example
 from grpo_gsm8k.learner.model import Policy, load_policy
 from grpo_gsm8k.learner.optimizer import Optimizer
-from grpo_gsm8k.learner.schedules import lr_scale
+from grpo_gsm8k.learner.schedules import Decay, lr_scale
 from grpo_gsm8k.learner.sft_session import as_sequence
 from grpo_gsm8k.learner.sft_update import SftStats, fine_tune
 from grpo_gsm8k.models import EMBEDDED_TINY
@@ -94,7 +94,7 @@ def test_learns_32_gsm8k_answers_by_heart_and_stops() -> None:
     """The tiny model, on items that fit it: short ones."""
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TINY)
     config = small_config("preprocess.max_tokens=400")
-    texts = own_answers(config, read_jsonl(GSM8K / "train.jsonl", "train"))
+    texts = own_answers(config, read_problems(GSM8K / "train.jsonl", "train"))
     short = [text for text in texts if len(text.question) + len(text.response) < 200]
     examples = sorted(
         encode_examples(config, short, tokenizer)[0], key=lambda e: len(e.prompt_ids) + 2 * len(e.response_ids)
@@ -106,7 +106,7 @@ def test_learns_32_gsm8k_answers_by_heart_and_stops() -> None:
     steps, losses = 240, []
     for step in range(steps):
         first = step * 8 % len(samples)
-        rate = 4e-3 * lr_scale(step, steps, 20, 0.05)
+        rate = 4e-3 * lr_scale(step, steps, 20, Decay(0.05))
         stats = fine_tune(policy, optimizer, samples[first : first + 8], config.learner, rate, lambda: None)
         losses.append(stats.loss_sum / stats.tokens)
     assert max(losses[-4:]) < 0.05  # the last pass over all

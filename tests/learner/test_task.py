@@ -1,48 +1,61 @@
-"""Rewards of a group: shipped parts with their settings."""
+"""What is graded of a completion: its text before the first stop text, and all of its tokens."""
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from grpo_gsm8k.grading.problem import Problem
+from grpo_gsm8k.grading.scoring import ErrorKind
 from grpo_gsm8k.learner.task import Item, Task
+from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 from grpo_gsm8k.transport.protocol import Completion, VersionSpan
 from tests.learner.conftest import small_config
 
-ITEM = Item(Problem("p-1", "What is 2 + 3?", "#### 5", "5"), np.array([3], dtype=np.int32))
-LIMIT = 20
+
+def completion(text: str, reason: str = "stop") -> Completion:
+    ids = np.array(build_tokenizer().encode(text), dtype=np.int32)
+    return Completion(ids, np.zeros(len(ids), dtype=np.float32), reason, (VersionSpan(0, 0, len(ids)),))
 
 
-class Tokenizer:
-    """Decodes every completion to the same text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
-        return self.text if skip_special_tokens else "prompt"
-
-
-def completion(tokens: int) -> Completion:
-    ids, logprobs = np.arange(tokens), np.zeros(tokens)
-    return Completion(ids, logprobs, "length" if tokens == LIMIT else "stop", (VersionSpan(0, 0, tokens),))
+@pytest.mark.parametrize(
+    ("text", "stops", "shown", "kind"),
+    [
+        ("#### 7\nQuestion:", ["Question:"], "#### 7\n", ErrorKind.CORRECT),
+        ("#### 71", ["1"], "#### 7", ErrorKind.CORRECT),  # without the stop text the answer is another one
+        ("#### 7", ["####"], "", ErrorKind.FORMAT),
+        ("#### 71", [], "#### 71", ErrorKind.LOGIC),
+    ],
+)
+def test_the_text_before_the_stop_text_is_graded(text: str, stops: list[str], shown: str, kind: ErrorKind) -> None:
+    config = small_config()
+    pg = config.policy_gradient.model_copy(update={"stop": stops})
+    task = Task(build_tokenizer(), config.model_copy(update={"policy_gradient": pg}), (1,))
+    item = Item(Problem("a", "3+4", "#### 7", "7"), np.array([5], dtype=np.int32))
+    (graded,) = task.start_grading(item, [completion(text)]).result()
+    assert (graded.text, graded.kind) == (shown, kind)
+    assert len(graded.completion.token_ids) == len(text)  # one token per character, all of them trained on
 
 
 def parts(text: str, rewards: str, *words: str) -> list[dict[str, float]]:
-    config = small_config(f"policy_gradient.max_new_tokens={LIMIT}", f"policy_gradient.rewards={rewards}", *words)
-    tokenizer: Any = Tokenizer(text)
+    """Parts of completions of 5, 10, 15 and 20 tokens, the last of them truncated, that all decode to `text`."""
+    config = small_config("policy_gradient.max_new_tokens=20", f"policy_gradient.rewards={rewards}", *words)
+    tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: text)
     task = Task(tokenizer, config, (1,))
-    graded = task.start_grading(ITEM, [completion(n) for n in (5, 10, 15, LIMIT)]).result()
-    return [g.reward.parts for g in graded]
+    spans = (VersionSpan(0, 0, 1),)
+    completions = [
+        Completion(np.arange(n), np.zeros(n), "length" if n == 20 else "stop", spans) for n in (5, 10, 15, 20)
+    ]
+    item = Item(Problem("a", "3+4", "#### 7", "7"), np.array([5], dtype=np.int32))
+    return [graded.reward.parts for graded in task.start_grading(item, completions).result()]
 
 
 def test_soft_overlong_is_the_penalty_as_a_part() -> None:
-    """Here 10 of the 20 tokens: 0 up to 10, -1/2 at 15, -1 at the limit."""
+    """With a buffer of 10 of the 20 tokens: 0 up to 10, -1/2 at 15, -1 at the limit."""
     buffer = "policy_gradient.overlong_buffer=0.5"
-    part = [p["soft_overlong"] for p in parts("", "{soft_overlong: 2}", buffer)]
+    part = [found["soft_overlong"] for found in parts("", "{soft_overlong: 2}", buffer)]
     assert part == pytest.approx([0.0, 0.0, -0.5, -1.0])
     assert part == [p["overlong"] for p in parts("", "{correct: 1}", buffer, "policy_gradient.overlong=penalty")]
 

@@ -54,6 +54,16 @@ def test_ten_updates_refine_the_estimate() -> None:
     assert refined["measured_updates"] == 10
 
 
+def test_the_estimate_is_refined_for_the_learners_number_of_updates() -> None:
+    clock = Clock()
+    budget = RunBudget(config(), INITIAL, clock)
+    budget.set_total(50)
+    for step in range(1, 11):
+        budget.observe(step, 30.0)
+    refined = budget.summary()["estimate"]["refined"]
+    assert (refined["updates"], refined["hours"]) == (50, pytest.approx(40 * 30 / 3600))
+
+
 def test_the_first_update_is_not_measured() -> None:
     assert refine(INITIAL, [500.0, 20.0, 22.0], 3, 600.0).step_s == pytest.approx(21.0)
     assert refine(INITIAL, [500.0], 1, 600.0).step_s == 500.0

@@ -1,11 +1,10 @@
-"""The user's reward functions in real runs: values, failures, restarts, resume, and the copy in the run folder."""
+"""Rewards files are checked, copied and hashed; a run uses its copies, also in a replaced learner and a resume."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -27,26 +26,12 @@ from tests.conftest import Cli, read_jsonl
 from tests.orchestrator.test_runs import events_of, finish, pid_of, run_of, steps_of, wait_for
 
 FILE = """
-import time
-
 def good(item):
     return item.tokens / 10 + item.grade.well_formed
 
 def rank(items):
     lengths = sorted(item.tokens for item in items)
     return [lengths.index(item.tokens) for item in items]
-
-def raises(item):
-    return 1 / 0
-
-def hangs(item):
-    time.sleep(600)
-
-def not_a_number(item):
-    return float("nan")
-
-def wrong_length(items):
-    return [1.0]
 """
 RUN = (
     *("command=policy_gradient", "preset=cpu_demo", "wandb.mode=off", "actor.engine=scripted"),
@@ -178,40 +163,6 @@ def test_a_run_records_the_parts_and_two_runs_are_equal(cli: Cli, file: Path) ->
         (record,) = (r for r in read_jsonl(one / "metrics.jsonl") if r.get("step") == step)
         assert record["train/reward_good"] == pytest.approx(sum(row["reward_good"] for row in rows) / len(rows))
         assert "rollout/reward_errors" not in record
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("part", "reason"),
-    [
-        ("raises", r"completion 1 of \d: benim_ödülüm\.py line 12: ZeroDivisionError: division by zero; fix"),
-        ("hangs", r"completion 1 of \d: no answer within 3 s \(policy_gradient\.rewards_timeout_s\); fix"),
-        ("not_a_number", r"completion 1 of \d: returned nan, which is not finite; fix"),
-        ("wrong_length", r"all 8 completions: returned 1 values for 8 completions; fix"),
-    ],
-)
-def test_a_failing_function_ends_the_run_with_one_line(cli: Cli, file: Path, part: str, reason: str) -> None:
-    """The learner is not restarted. The rollouts or the validation, which have 8 completions or 1, may fail first."""
-    words = (*RUN, with_files(file), f"+policy_gradient.rewards.{part}=1", "policy_gradient.rewards_timeout_s=3")
-    done = cli.run(*words)
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert re.match(rf"error: policy_gradient\.rewards\.{part} failed for item \S+, {reason}", last), last
-    assert not events_of(cli.runs()[-1], "learner_restarted")
-
-
-@pytest.mark.slow
-def test_failures_that_count_as_zero_are_counted_and_reported_once(cli: Cli, file: Path) -> None:
-    words = ("+policy_gradient.rewards.raises=1", "policy_gradient.rewards_on_error=zero")
-    done = cli.run(*RUN, with_files(file), *words)
-    assert done.returncode == 0, done.stderr
-    run = cli.runs()[-1]
-    (event,) = events_of(run, "reward_failed")
-    assert event["part"] == "raises"
-    steps = [r for r in read_jsonl(run / "metrics.jsonl") if "step" in r]
-    assert [r["rollout/reward_errors"] for r in steps] == [16.0] * 3
-    assert [r["train/reward_raises"] for r in steps] == [0.0] * 3
-    assert all(float(str(r["train/reward_good"])) > 0 for r in steps)
 
 
 def interrupted(cli: Cli, file: Path, stop: Callable[[Path], None]) -> Path:

@@ -24,6 +24,8 @@ from tests.conftest import REPO
 from tests.preflight.conftest import CPU, H100, MACHINE
 from tests.preflight.test_fit import FOUR_OF_384
 
+UPDATES = 300
+
 
 def configuration(*overrides: str) -> Config:
     return load_config(["command=policy_gradient", *overrides])
@@ -34,17 +36,17 @@ def line(lines: list[CheckLine], name: str) -> CheckLine:
 
 
 def test_a_good_machine_has_no_complaints(shape_1_5b: ModelShape) -> None:
-    lines = [*machine_lines(MACHINE, configuration()), *space_lines(MACHINE, configuration(), shape_1_5b)]
+    lines = [*machine_lines(MACHINE, configuration()), *space_lines(MACHINE, configuration(), shape_1_5b, UPDATES)]
     assert {item.status for item in lines} == {Status.OK}
     assert line(lines, "GPU link").text == "NVLink (NV18)"
 
 
 def test_a_tiny_shm_is_a_failure_with_the_size_to_set(shape_1_5b: ModelShape) -> None:
     tiny = replace(MACHINE, shm_gib=0.0625, shm_free_gib=0.0625)  # Docker's default
-    found = line(space_lines(tiny, configuration(), shape_1_5b), "shm")
+    found = line(space_lines(tiny, configuration(), shape_1_5b, UPDATES), "shm")
     assert found.status is Status.FAILURE
     assert "--shm-size=13gb" in found.fix
-    gone = line(space_lines(replace(MACHINE, shm_gib=None), configuration(), shape_1_5b), "shm")
+    gone = line(space_lines(replace(MACHINE, shm_gib=None), configuration(), shape_1_5b, UPDATES), "shm")
     assert gone.status is Status.FAILURE
     assert "shm=FOLDER" in gone.fix
 
@@ -88,7 +90,7 @@ def test_other_shortcomings() -> None:
 
 def test_a_small_disk(shape_1_5b: ModelShape) -> None:
     def disk(free: float) -> CheckLine:
-        return line(space_lines(replace(MACHINE, disk_free_gib=free), configuration(), shape_1_5b), "disk")
+        return line(space_lines(replace(MACHINE, disk_free_gib=free), configuration(), shape_1_5b, UPDATES), "disk")
 
     assert [disk(free).status for free in (10.0, 40.0, 80.0)] == [Status.FAILURE, Status.WARNING, Status.OK]
     assert "policy_gradient.keep_last" in disk(10.0).fix

@@ -86,7 +86,7 @@ def test_room_for_weights_and_checkpoints(shape_1_5b: ModelShape) -> None:
     n = shape_1_5b.parameters
     assert shm_bytes(shape_1_5b, configuration()) == 2 * 2 * n
     assert checkpoint_bytes(shape_1_5b, configuration()) == 12 * n
-    assert disk_bytes(shape_1_5b, configuration()) == 4 * 12 * n  # the last two, the best, the one being written
+    assert disk_bytes(shape_1_5b, configuration(), 300) == 4 * 12 * n  # the last two, the best, the one being written
     assert shm_bytes(shape_1_5b, configuration("learner=lora")) < 0.1 * n
     assert shm_bytes(shape_1_5b, configuration("learner=lora", "actor.lora=merged")) == 4 * n
 

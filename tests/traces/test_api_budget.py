@@ -7,19 +7,21 @@ from decimal import Decimal
 import pytest
 
 from grpo_gsm8k.errors import LabError
+from grpo_gsm8k.grading.answer_rules import AnswerRules
 from grpo_gsm8k.grading.answers import AnswerFormat
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, Prices, recorded_cost, sent_line, unanswered_cost
 from grpo_gsm8k.traces.teacher import retry_after_s
 from grpo_gsm8k.traces.trace_records import Answered, RawRecord, TraceSample, Usage, from_json, make_record, to_json
-from tests.traces.test_formatting import prompt
 
+GRADER = Grader(AnswerRules(AnswerFormat.HASH))
 PRICES = Prices(Decimal("0.28"), Decimal("0.42"))
 
 
 def record(number: int, **changes: object) -> RawRecord:
     problem = Problem("p", "1 + 1?", "", "2")
-    return make_record(TraceSample(problem, number), Answered(**changes), prompt(AnswerFormat.HASH))  # type: ignore[arg-type]
+    return make_record(TraceSample(problem, number), Answered(**changes), GRADER)  # type: ignore[arg-type]
 
 
 def test_a_charge_is_exact_and_survives_the_file() -> None:

@@ -10,8 +10,10 @@ import pytest
 from cli import load_config
 from grpo_gsm8k.config import Config, PromptConfig, TracesConfig
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
+from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.grading.problem import Problem
-from grpo_gsm8k.traces.formatting import body_of, format_traces, to_jsonl
+from grpo_gsm8k.traces import formatting
+from grpo_gsm8k.traces.formatting import FormatReport, TrainLine, body_of, to_jsonl
 from grpo_gsm8k.traces.trace_records import Answered, RawRecord, TraceSample, make_record
 
 R = "Janet's ducks lay 16 eggs. She uses 3 + 4 = 7, so 9 are left, and 9 * 2 = 18."
@@ -31,13 +33,19 @@ def prompt(fmt: str, locale: str = "en") -> PromptConfig:
     )
 
 
+def format_traces(
+    records: list[RawRecord], traces: TracesConfig, prompt: PromptConfig
+) -> tuple[list[TrainLine], FormatReport]:
+    return formatting.format_traces(records, traces, prompt, Grader(prompt.answer_rules))
+
+
 def record(
     text: str, fmt: str, gold: str = "18", reasoning: str | None = None, sample: int = 0, **changes: object
 ) -> RawRecord:
     problem = Problem(f"p{gold}", f"How much is {gold}?", "", gold)
     values: dict[str, object] = {"text": text, "reasoning": reasoning, "finish_reason": "stop", "model": "m"}
     answered = Answered(**(values | changes))  # type: ignore[arg-type]
-    return make_record(TraceSample(problem, sample), answered, prompt(fmt))
+    return make_record(TraceSample(problem, sample), answered, Grader(prompt(fmt).answer_rules))
 
 
 # format, text, gold number, expected body, expected number
@@ -221,7 +229,9 @@ def test_each_filter_has_its_switch_and_count() -> None:
 def test_turkish_numbers_are_written_the_turkish_way() -> None:
     turkish = prompt("hash", "tr")
     problem = Problem("p", "Kaç?", "", "1234.5")
-    made = make_record(TraceSample(problem, 0), Answered(text="Toplam budur.\n#### 1.234,50"), turkish)
+    made = make_record(
+        TraceSample(problem, 0), Answered(text="Toplam budur.\n#### 1.234,50"), Grader(turkish.answer_rules)
+    )
     (line,), _ = format_traces([made], options(), turkish)
     assert line.response == "Toplam budur.\n#### 1234,5"
     assert grade(line.response, "1234.5", AnswerFormat.HASH, Locale.TR).correct
@@ -231,3 +241,19 @@ def test_lines_are_one_object_each() -> None:
     lines, _ = format_traces([record(f"{R}\n#### 18", "hash")], options(), prompt("hash"))
     assert to_jsonl(lines).count("\n") == 1
     assert Decimal(lines[0].response.split()[-1]) == 18
+
+
+def test_answers_in_tags_and_by_a_pattern_are_written_once() -> None:
+    for keys, last in (
+        ({"answer_format": "tags", "answer_tag": "cevap"}, "<cevap>18</cevap>"),
+        (
+            {"answer_format": "regex", "answer_pattern": "Cevap: *(.+)", "answer_template": "Cevap: {answer}"},
+            "Cevap: 18",
+        ),
+    ):
+        made = PromptConfig.model_validate({**prompt("hash").model_dump(), **keys})
+        problem = Problem("p18", "How much is 18?", "", "18")
+        answered = Answered(text=f"{R}\n{last}\n", finish_reason="stop", model="m")
+        raw = make_record(TraceSample(problem, 0), answered, Grader(made.answer_rules))
+        (line,), _ = format_traces([raw], options(), made)
+        assert line.response == f"{R}\n{last}"

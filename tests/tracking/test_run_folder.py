@@ -134,3 +134,13 @@ def test_no_heavy_import() -> None:
     code = "import sys, " + ", ".join(f"grpo_gsm8k.{name}" for name in modules) + "\n"
     code += "print(sorted({'torch', 'vllm', 'transformers', 'wandb', 'rich', 'numpy'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_name_without_its_time_is_the_newest_run_of_that_name(tmp_path: Path) -> None:
+    make_run(tmp_path, "main", (5,), hour=9)
+    newest = make_run(tmp_path, "main", (2,), hour=10)
+    make_run(tmp_path, "other", (7,), hour=11)
+    make_run(tmp_path, "main-b", (8,), hour=12)
+    assert run_folder.find(tmp_path, "main") == (RunFolder(newest.path.resolve()), 2)
+    with pytest.raises(UserError, match="not a run folder"):
+        run_folder.find(tmp_path, "mai")

@@ -41,6 +41,9 @@ class Recorder:
     def validation(self, version: int, metrics: object) -> None:
         pass
 
+    def total(self, total_steps: int) -> None:
+        pass
+
     def note(self, text: str) -> None:
         self.notes.append(text)
 
@@ -181,6 +184,21 @@ def test_summary(run: RunFolder) -> None:
     assert summary["restarts"] == {"actor": 1, "learner": 0}
     assert (summary["status"], summary["steps"], summary["change"]) == ("done", 2, "higher")
     assert 0 < summary["wall_seconds"] < 60
+
+
+def test_the_learner_corrects_the_number_of_updates(run: RunFolder) -> None:
+    stream = io.StringIO()
+    tracker = open_tracker(run, console=console.PlainConsole(10, 0, stream))
+    tracker.set_total(10)
+    assert stream.getvalue() == ""
+    tracker.set_total(7)
+    tracker.step(1, numbers())
+    tracker.close("stopped early")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "the run has 7 updates, not 10: some prompts are too long"
+    assert lines[1].startswith("step 1/7 | ")
+    assert json.loads(run.summary_json.read_text())["total_steps"] == 7
+    assert json.loads(run.training_stats_json.read_text())["first"]["reward"] == 0.5
 
 
 def test_plain_console_is_one_ascii_line_per_step() -> None:

@@ -14,6 +14,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from grpo_gsm8k.data.chat_template import render_chat
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.runner import results_with_retries
+from grpo_gsm8k.grading.completion import before_stop
 from grpo_gsm8k.runtime.engines import VERSION
 from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, SamplingSpec
 
@@ -157,8 +158,7 @@ class EngineLM(TemplateLM):
         if result is None:
             return ""
         text = self.tokenizer.decode(result.completions[0].token_ids.tolist(), skip_special_tokens=True)
-        ends = [text.find(stop) for stop in stops if stop]
-        return str(text)[: min((end for end in ends if end >= 0), default=None)]
+        return before_stop(str(text), [stop for stop in stops if stop])
 
 
 def _report_truncated(truncated: int, total: int) -> None:

@@ -24,7 +24,7 @@ class SampledAnswer:
 
 def mean_at_n(samples: Sequence[SampledAnswer]) -> float:
     """Mean over items of the share of right samples; all items weigh the same. Raises ValueError on no samples."""
-    return _mean(sum(s.correct for s in group) / len(group) for group in _by_item(samples).values())
+    return mean(sum(s.correct for s in group) / len(group) for group in _by_item(samples).values())
 
 
 def accuracy_by_temperature(samples: Sequence[SampledAnswer]) -> dict[float, float]:
@@ -46,10 +46,15 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return (draws - math.comb(n - correct, k)) / draws
 
 
+def item_pass_at_k(samples: Sequence[SampledAnswer], k: int) -> dict[str, float]:
+    """Return `pass_at_k` by item. Raises ValueError on no samples, or an item with fewer than k."""
+    groups = _by_item(samples)
+    return {item_id: pass_at_k(len(group), sum(s.correct for s in group), k) for item_id, group in groups.items()}
+
+
 def mean_pass_at_k(samples: Sequence[SampledAnswer], k: int) -> float:
-    """Mean over items of `pass_at_k`. Raises ValueError on no samples, or an item with fewer than k."""
-    groups = _by_item(samples).values()
-    return _mean(pass_at_k(len(group), sum(s.correct for s in group), k) for group in groups)
+    """Mean over items of `pass_at_k`. Raises ValueError like `item_pass_at_k`."""
+    return mean(item_pass_at_k(samples, k).values())
 
 
 def majority_answer(answers: Sequence[str | None], seed: int | str) -> str | None:
@@ -64,14 +69,14 @@ def majority_answer(answers: Sequence[str | None], seed: int | str) -> str | Non
     return random.Random(seed).choice(sorted(answer for answer, count in votes.items() if count == most))
 
 
-def majority_at_k(samples: Sequence[SampledAnswer], k: int, seed: int) -> float:
-    """Share of items whose majority answer among their first k samples, in the given order, is right.
+def right_by_majority(samples: Sequence[SampledAnswer], k: int, seed: int) -> dict[str, bool]:
+    """Return by item whether the majority answer among its first k samples, in the given order, is right.
 
     An item without any answer is wrong. Ties of an item are broken independently of other items. Raises ValueError if
     an item has fewer than k samples, k < 1, there are no samples, or samples with the same answer are graded
     differently (a truncated sample is wrong, so its answer must be None).
     """
-    right = []
+    right: dict[str, bool] = {}
     for item_id, group in _by_item(samples).items():
         if not 1 <= k <= len(group):
             raise ValueError(f"majority@{k}: item {item_id!r} has {len(group)} samples")
@@ -79,8 +84,13 @@ def majority_at_k(samples: Sequence[SampledAnswer], k: int, seed: int) -> float:
         verdicts = {s.correct for s in group[:k] if winner is not None and s.answer == winner}
         if len(verdicts) > 1:
             raise ValueError(f"item {item_id!r}: the answer {winner!r} is graded both right and wrong")
-        right.append(verdicts == {True})
-    return _mean(right)
+        right[item_id] = verdicts == {True}
+    return right
+
+
+def majority_at_k(samples: Sequence[SampledAnswer], k: int, seed: int) -> float:
+    """Share of items that are `right_by_majority`, with the same errors."""
+    return mean(right_by_majority(samples, k, seed).values())
 
 
 def right_at_any_temperature(samples: Sequence[SampledAnswer]) -> dict[str, bool]:
@@ -97,7 +107,7 @@ def agreement(samples: Sequence[SampledAnswer]) -> float:
     for group in _by_item(samples).values():
         votes = Counter(s.answer for s in group if s.answer is not None)
         shares.append(max(votes.values(), default=0) / len(group))
-    return _mean(shares)
+    return mean(shares)
 
 
 def _by_item(samples: Sequence[SampledAnswer]) -> Mapping[str, list[SampledAnswer]]:
@@ -113,6 +123,7 @@ def _grouped(pairs: Iterable[tuple[Key, SampledAnswer]]) -> dict[Key, list[Sampl
     return groups
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean(values: Iterable[float]) -> float:
+    """Return the mean, with a sum that is rounded once."""
     listed = list(values)
     return math.fsum(listed) / len(listed)

@@ -8,6 +8,7 @@ import pytest
 
 from cli import load_config
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.evaluation.harness import tiny_sums
 from grpo_gsm8k.evaluation.harness.tasks import TaskList, task_list, task_manager, wants_gsm8k
 
 
@@ -53,3 +54,16 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UserError, match="unknown mmlu_, surely_not; give"):
         task_manager(TaskList(("surely_not", "arc_challenge", "mmlu_"), ()))
+
+
+def test_a_shipped_task_needs_no_network() -> None:
+    _, found = chosen("lm_eval", "eval.lm_eval_tasks=[tiny_sums]")
+    assert found.names == ("tiny_sums",)
+    assert "tiny_sums" in task_manager(found).all_tasks
+    splits = tiny_sums.sums()
+    rows = [*splits["train"], *splits["test"]]
+    assert len({row["question"] for row in rows}) == len(rows) == 48
+    for row in rows:
+        a, _, b, _ = row["question"].split()
+        assert row["choices"][row["label"]] == str(int(a) + int(b))
+        assert len(set(row["choices"])) == 4
