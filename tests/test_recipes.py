@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from grpo_gsm8k.tracking.saved_config import recipes
 from scripts.run_recipes import result_of
 from tests.conftest import Cli
 
-LONGEST_S = 360  # "at most 6 minutes"
 NAMES = ["gemma2b_comparison", "qwen3b_ppo_qlora", "qwen_math_two_gpu", "turkish_grpo_lora"]
 
 
@@ -167,10 +165,8 @@ def test_the_line_about_a_recipe(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_on_two_cores(cli: Cli, name: str) -> None:
-    started = time.monotonic()
     done = cli.run("command=pipeline", f"recipe={name}", "scale=cpu")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < LONGEST_S
     assert list((cli.artifacts / "reports").glob("*/report.html"))
     for run in cli.runs():
         saved = yaml.safe_load((run / "config.yaml").read_text())
