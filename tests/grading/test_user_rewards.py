@@ -201,11 +201,23 @@ def test_weights_and_functions_are_compared_before_a_run(opened: Open, tmp_path:
     opened().check({"good": -1.0, "correct": 1.0, "group": 0.0})
     for weights, message in (
         ({"good": 1.0, "godo": 1.0}, r"rewards\.godo: unknown reward part; known: chance, correct, eats_memory"),
-        ({"correct": 1.0}, r"weighs none of its functions \(good, sees_everything"),
+        ({"correct": 1.0}, r"weighs no function of mine\.py \(good, sees_everything"),
         ({}, r"policy_gradient\.rewards: empty"),
     ):
         with pytest.raises(UserError, match=message):
             opened().check(weights)
+
+
+def test_every_file_has_a_weighted_function(opened: Open, tmp_path: Path) -> None:
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("def first(item): return 1\n")
+    other.write_text("def second(item): return 1\n")
+    rewards = opened(files=[one, other])
+    rewards.check({"first": 1.0, "second": 0.0})
+    with pytest.raises(
+        UserError, match=r"policy_gradient\.rewards weighs no function of other\.py \(second\): add one"
+    ):
+        rewards.check({"first": 1.0})
 
 
 @pytest.mark.parametrize(
