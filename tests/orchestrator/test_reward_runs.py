@@ -105,22 +105,22 @@ def test_a_failing_function_stops_the_run(cli: Cli, tmp_path: Path, part: str, r
     assert "Traceback" not in done.stdout + done.stderr
     assert events_of(run, "learner_restarted") == []
     assert steps_of(run) == [1]
+    old = sha256(file)
+    file.write_text(file.read_text().replace("return ALWAYS or any", "return False and any"))
+    resume = (*arguments, "policy_gradient.resume_from=latest")
     if part == "raises":
-        old = sha256(file)
-        file.write_text(file.read_text().replace("1 / (0 if _broken() else 1)", "2.0"))
-        resume = (*arguments, "policy_gradient.resume_from=latest")
         refused = cli.run(*resume)
         assert refused.returncode == 2
         assert f'rewards file mine.py was "{old}", now "{sha256(file)}"' in refused.stderr
         assert copies(run) == {"rewards file mine.py": old}
         assert sha256(run / "rewards/mine.py") == old
-        resumed = cli.run(*resume, "resume_force=true")
-        assert resumed.returncode == 0, resumed.stderr
-        assert cli.runs() == [run]
-        assert steps_of(run) == [1, 2, 3, 4]
-        assert [r["train/reward_raises"] for r in metrics_of(run) if "step" in r] == [1.0, 2.0, 2.0, 2.0]
-        assert copies(run) == {"rewards file mine.py": sha256(file)}
-        assert sha256(run / "rewards/mine.py") == sha256(file)
+    resumed = cli.run(*resume, "resume_force=true")
+    assert resumed.returncode == 0, resumed.stderr
+    assert cli.runs() == [run]
+    assert steps_of(run) == [1, 2, 3, 4]
+    assert {r[f"train/reward_{part}"] for r in metrics_of(run) if "step" in r} == {1.0}
+    assert copies(run) == {"rewards file mine.py": sha256(file)}
+    assert sha256(run / "rewards/mine.py") == sha256(file)
 
 
 def test_failures_that_count_as_zero(cli: Cli, tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ TAG_REWARDS = (
 )
 
 
-def in_tags(record: dict[str, str]) -> dict[str, str]:
+def in_tags(record: dict[str, object]) -> dict[str, str]:
     """A problem as an example of fine-tuning, with its steps and its answer in tags."""
-    steps = record["answer"].rpartition("\n")[0]
+    steps = str(record["answer"]).rpartition("\n")[0]
     response = f"<steps>\n{steps}\n</steps>\n<cevap>\n{record['gold']}\n</cevap>"
     return {"prompt": f"Question: {record['question']}\nAnswer:", "response": response}
 
@@ -217,7 +217,7 @@ def test_answers_in_tags_with_the_rewards_of_a_seed(cli: Cli, tmp_path: Path) ->
     (run,) = (run for run in cli.runs() if run.name.endswith("policy_gradient"))
     rows = pq.read_table(run / "rollouts/step_1.parquet").to_pylist()
     assert len(rows) == 128
-    gold = {record["id"]: record["gold"] for record in read_jsonl(cli.artifacts / "chain_sum/train.jsonl")}
+    gold = {record["id"]: str(record["gold"]) for record in read_jsonl(cli.artifacts / "chain_sum/train.jsonl")}
     found = [
         (0.0, 0.0) if row["finish_reason"] == "length" else seed_rewards(row["text"], gold[row["prompt_id"]])
         for row in rows
