@@ -93,7 +93,7 @@ class LimitedChild:
         """End the child at once. May be called from another thread, whose waiting call then fails."""
         process, self._process, self._unread = self._process, None, b""
         if process is not None:
-            if process.poll() is None:
+            if process.returncode is None:  # not waited for, so its id is still its own, even if it has ended
                 os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
             process.wait()
             for pipe in (process.stdin, process.stdout):
@@ -151,10 +151,18 @@ class LimitedChild:
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:
+    """Return how the process ended, without reaping it: `close` still has to end the processes that it started."""
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    deadline = time.monotonic() + _EXIT_SECONDS
     try:
-        return f"the process ended with exit code {process.wait(_EXIT_SECONDS)}"
-    except subprocess.TimeoutExpired:
-        return "the process closed its pipe"
+        while (ended := os.waitid(os.P_PID, process.pid, options)) is None:
+            if time.monotonic() > deadline:
+                return "the process closed its pipe"
+            time.sleep(_POLL_SECONDS)
+    except ChildProcessError:  # reaped by `close` in another thread
+        return "the process was ended"
+    code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+    return f"the process ended with exit code {code}"
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -95,9 +95,11 @@ class UserRewards:
             if part.flaw and part.name in weights:
                 raise UserError(f"{_KEY}: {part.file} line {part.line}: {part.name}: {part.flaw}")
         validate_reward_weights(weights, [part.name for part in listed if not part.flaw])
-        if not {part.name for part in listed} & set(weights):
-            names = ", ".join(part.name for part in listed)
-            raise UserError(f"{_KEY}: policy_gradient.rewards weighs none of its functions ({names}): add one")
+        for file in {part.file: None for part in listed}:
+            names = [part.name for part in listed if part.file == file]
+            if not set(names) & set(weights):
+                shown = ", ".join(names)
+                raise UserError(f"{_KEY}: policy_gradient.rewards weighs no function of {file} ({shown}): add one")
 
     def score(self, parts: Sequence[str], items: Sequence[RewardInput]) -> GroupValues:
         """Return the values of parts for the completions of one prompt.

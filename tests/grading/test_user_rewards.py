@@ -207,11 +207,23 @@ def test_weights_and_functions_are_compared_before_a_run(opened: Open, tmp_path:
     opened().check({"good": -1.0, "correct": 1.0, "group": 0.0})
     for weights, message in (
         ({"good": 1.0, "godo": 1.0}, r"rewards\.godo: unknown reward part; known: chance, correct, eats_memory"),
-        ({"correct": 1.0}, r"weighs none of its functions \(good, sees_everything"),
+        ({"correct": 1.0}, r"weighs no function of mine\.py \(good, sees_everything"),
         ({}, r"policy_gradient\.rewards: empty"),
     ):
         with pytest.raises(UserError, match=message):
             opened().check(weights)
+
+
+def test_every_file_has_a_weighted_function(opened: Open, tmp_path: Path) -> None:
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("def first(item): return 1\n")
+    other.write_text("def second(item): return 1\n")
+    rewards = opened(files=[one, other])
+    rewards.check({"first": 1.0, "second": 0.0})
+    with pytest.raises(
+        UserError, match=r"policy_gradient\.rewards weighs no function of other\.py \(second\): add one"
+    ):
+        rewards.check({"first": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -240,19 +252,51 @@ def test_files_that_are_refused(opened: Open, tmp_path: Path, text: str, message
     assert "\n" not in str(caught.value)
 
 
-def test_processes_that_a_function_started_end_with_its_child(opened: Open, tmp_path: Path) -> None:
+STARTS = """
+import os, subprocess
+
+def start(item):
+    return subprocess.Popen(["sleep", "600"]).pid
+
+def huge(items):
+    return [1.0] * 3_000_000
+
+def leaves(item):
+    os._exit(3)
+
+def closes(item):
+    os.closerange(3, 100)
+    return 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("huge", "all 1 completions: returned 3000000 values for 1"),
+        ("leaves", "completion 1 of 1: the process ended with exit code 3"),
+        ("closes", "completion 1 of 1: the process ended with exit code 1"),
+    ],
+)
+def test_processes_that_a_function_started_end_with_its_child(
+    opened: Open, tmp_path: Path, part: str, message: str
+) -> None:
     path = tmp_path / "starts.py"
-    path.write_text(
-        "import subprocess\ndef start(item): return subprocess.Popen(['sleep', '600']).pid\n"
-        "import os\ndef closes(item):\n    os.closerange(3, 100)\n    return 1.0\n"
-        "def huge(items): return [1.0] * 3_000_000\n"
-    )
+    path.write_text(STARTS)
     rewards = opened(files=[path])
-    started = int(rewards.score(["start"], inputs("a")).values["start"][0])
-    assert psutil.pid_exists(started)
-    with pytest.raises(UserError, match="huge failed for item p-1, all 1 completions: returned 3000000 values for 1"):
-        rewards.score(["huge"], inputs("a"))
-    while psutil.pid_exists(started) and psutil.Process(started).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.02)
-    with pytest.raises(UserError, match=r"closes failed for item p-1, completion 1 of 1: "):
-        rewards.score(["closes"], inputs("a"))
+    started = psutil.Process(int(rewards.score(["start"], inputs("a")).values["start"][0]))
+    assert is_running(started)
+    with pytest.raises(UserError, match=f"{part} failed for item p-1, {message}"):
+        rewards.score([part], inputs("a"))
+    deadline = time.monotonic() + 10  # the kernel ends it, and this process is not its parent
+    while is_running(started) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(started)
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that nobody has waited for has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
