@@ -694,7 +694,7 @@ class Config(Section):
         uses_api = self.command == "traces" and self.traces.teacher == "api"  # which always sends chat messages
         if self.prompt.system and not self.prompt.chat and not uses_api:
             raise ValueError(
-                "prompt.system has no effect with prompt.chat=false: set prompt.chat=true, or put it into prompt.text"
+                "prompt.system has no effect with prompt.chat=false: set prompt.chat=true, or use prompt.instruction"
             )
         return self
 

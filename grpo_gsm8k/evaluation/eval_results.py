@@ -18,7 +18,7 @@ def eval_results(config: Config, measured: Measured) -> dict[str, Any]:
     prompt = config.prompt
     return {
         "evaluation_set": {
-            "data": str(config.eval.data_path or config.data.name),
+            "data": str(config.eval.data_path or config.data.folder),
             "split": None if config.eval.data_path else config.eval.split,
             "limit": config.eval.limit,
             "seed": config.seed,
