@@ -36,9 +36,10 @@ RANDOM = re.compile(r"random:([1-9]\d*)")
 
 
 def _item_limit(value: object) -> object:
-    """Refuse other texts with one message instead of one per alternative."""
-    if isinstance(value, bool) or (isinstance(value, str) and not RANDOM.fullmatch(value)):
-        raise ValueError(f"{value!r}: give a number N for the first N, or random:N for N drawn by the seed")
+    """Refuse everything else with one message instead of one per alternative."""
+    first = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not first and not (isinstance(value, str) and RANDOM.fullmatch(value)):
+        raise ValueError(f"{value}: give a number N for the first N, or random:N for N drawn by the seed")
     return value
 
 
@@ -967,7 +968,7 @@ class Config(Section):
         uses_api = self.command == "traces" and self.traces.teacher == "api"  # which always sends chat messages
         if self.prompt.system and not self.prompt.chat and not uses_api:
             raise ValueError(
-                "prompt.system has no effect with prompt.chat=false: set prompt.chat=true, or put it into prompt.text"
+                "prompt.system has no effect with prompt.chat=false: set prompt.chat=true, or use prompt.instruction"
             )
         return self
 

@@ -141,7 +141,7 @@ BAD = [
     ([*PG, "wandb.mode=online"], "WANDB_API_KEY"),
     ([*PG, "prompt=chat", "prompt.text=hello"], "question"),
     ([*PG, "prompt.answer_format=roman"], "prompt.answer_format: Input should be 'hash', 'boxed', 'answer',"),
-    ([*PG, "prompt=base", "prompt.system=Think."], "put it into prompt.text"),
+    ([*PG, "prompt=base", "prompt.system=Think."], "or use prompt.instruction"),
 ]
 
 

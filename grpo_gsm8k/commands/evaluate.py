@@ -77,12 +77,13 @@ def write_results(
             for c in measured.comparisons
             if c.a == baseline and c.difference < -threshold
         ]
-        write_atomically(run.path / EVAL_RESULTS, json.dumps(eval_results(config, measured), indent=2) + "\n")
         print(accuracy.format_accuracy(measured))
     if found:
         summary["lm_eval"] = {"scores": [asdict(s) for s in found], "changes": [asdict(c) for c in changes]}
         print(scores.scores_table(found, changes))
     summary["regressions"] = regressions
+    short = (eval_results(config, measured) if measured else {}) | {"lm_eval": [asdict(s) for s in found]}
+    write_atomically(run.path / EVAL_RESULTS, json.dumps(short, indent=2) + "\n")
     write_atomically(run.summary_json, json.dumps(summary, indent=2) + "\n")
     for line in regressions:
         print(f"REGRESSION of more than eval.regression_threshold={threshold:g}: {line}")

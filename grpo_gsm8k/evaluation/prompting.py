@@ -71,6 +71,8 @@ def _examples_of(config: Config, file: Path, count: int, evaluated: Sequence[Pro
 
     A model that is shown an evaluated question with its answer is not measured by it, so that is refused.
     """
+    if not file.is_file():
+        raise UserError(f"eval.examples_file={file} is not a file: write lines of question and response")
     asked = {_words(problem.question): problem.id for problem in evaluated}
     locale = config.data.locale
     notation = Notation(locale or config.prompt.locale, given=locale is not None)

@@ -163,3 +163,13 @@ def test_traces_are_the_default_where_there_are_some(cli: Cli) -> None:
     assert example.id == "train-00001/0"
     assert len(list((cli.artifacts / "chain_sum_tokens").glob("val-*.parquet"))) == 3
     assert len(tokens.read_shards(cli.artifacts / "chain_sum_tokens", "val")) == 8
+
+
+def test_shards_from_before_a_key_were_made_with_its_default():
+    prompt = config_of("prompt=base").prompt
+    older = {key: value for key, value in prompt.model_dump(mode="json").items() if key != "instruction"}
+    manifest = {"tokenizer": tokens.tokenizer_hash(tokenizer("tiny")), "prompt": older}
+    tokens.check_made_for(Path("shards"), manifest, tokenizer("tiny"), prompt)
+    instructed = prompt.model_copy(update={"instruction": "Think"})
+    with pytest.raises(UserError, match=r"made with prompt\.instruction='', now prompt\.instruction='Think'"):
+        tokens.check_made_for(Path("shards"), manifest, tokenizer("tiny"), instructed)

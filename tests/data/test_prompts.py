@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from grpo_gsm8k.config import PromptConfig
-from grpo_gsm8k.data.prompts import encode_prompt, render
+from grpo_gsm8k.data.prompts import Shot, encode_prompt, render
 from grpo_gsm8k.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "prompt"
@@ -85,3 +85,14 @@ def test_base_ids_start_once_and_never_end(around, text, starts):
     ids = encode_prompt(prompt_config("base", text=text), "12", tokenizer)
     assert ids.dtype == np.int32
     assert list(ids) == [tokenizer.bos_token_id] * starts + tokenizer.convert_tokens_to_ids(["1", "2"])
+
+
+def test_the_instruction_comes_first():
+    plain = prompt_config("base", instruction="Do it.")
+    assert render(plain, "1+1?", characters(), [Shot("0?", "0")]) == (
+        "Do it.\n\nQuestion: 0?\nAnswer: 0\n\nQuestion: 1+1?\nAnswer:"
+    )
+    chat = prompt_config("chat", system="Be brief.", instruction="Do it.")
+    assert render(chat, "1+1?", characters(TEMPLATE), [Shot("0?", "0")]) == (
+        "<s>system:Be brief.</s><s>user:Do it.\n\n0?</s><s>assistant:0</s><s>user:1+1?</s><s>assistant:"
+    )
