@@ -57,8 +57,8 @@ clean_up() {
 
 lint() {
     need docker-compose shellcheck
-    docker-compose --file docker-compose.yml config --quiet || fail "docker-compose rejects docker-compose.yml"
-    log "docker-compose.yml: $(docker-compose --file docker-compose.yml config --services | xargs) (docker-compose $(docker-compose version --short))"
+    docker-compose --file docker-compose.yml --profile gpu config --quiet || fail "docker-compose rejects docker-compose.yml"
+    log "docker-compose.yml: $(docker-compose --file docker-compose.yml --profile gpu config --services | xargs) (docker-compose $(docker-compose version --short))"
     if [ ! -x "$work/hadolint/bin/hadolint" ]; then
         python3 -m venv "$work/hadolint"
         "$work/hadolint/bin/python" -m pip install --quiet --quiet --disable-pip-version-check "$HADOLINT"

@@ -25,6 +25,11 @@ check_gpus() {
         return
     fi
     gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU') || true
+    if [ "$gpus" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then # CUDA ignores the rest of the list after an unknown GPU
+        chosen=$(echo "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | grep -c '[^ ]') || true
+        if [ "$chosen" -eq 0 ]; then warn "CUDA_VISIBLE_DEVICES is empty and hides all $gpus GPUs: unset it, or list GPUs as in 0,1"; return; fi
+        gpus=$((chosen < gpus ? chosen : gpus))
+    fi
     case $gpus in
     0) warn "no GPU is visible: start with --gpus all, and check that the host has a driver and the NVIDIA Container Toolkit" ;;
     1) warn "one GPU is visible: use preset=one_gpu" ;;

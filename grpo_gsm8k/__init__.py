@@ -1,0 +1,19 @@
+"""A post-training lab for small math language models: `train` and `evaluate` run it from Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.command_line.python_interface import evaluate, train
+
+__all__ = ["evaluate", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function when it is first used: every process of a run imports this package."""
+    if name in __all__:
+        from grpo_gsm8k.command_line import python_interface
+
+        return getattr(python_interface, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -858,6 +858,7 @@ class Config(Section):
     output: Path | None
     push: PushConfig
     name: FolderName
+    sweep: FolderName | None = None
     artifacts: Path
     shm: Path
     stop_grace_s: float = Field(gt=0)

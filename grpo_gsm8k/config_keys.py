@@ -20,6 +20,8 @@ _NOT_OVERRIDDEN = re.compile(r"Could not (?:override|append to config|delete)[^'
 _OPTIONS = re.compile(
     r"Could not find '(?P<choice>[^']+)'.*?Available options in '[^']+':\n(?P<names>(?:\t\S+\n?)+)", re.DOTALL
 )
+_SWEEP = re.compile(r"Sweep parameters '(?P<argument>.+)' requires --multirun", re.DOTALL)
+_MISSING = re.compile(r"Missing mandatory value: (?P<key>[\w.]+)")
 _CUTOFF = 0.6  # difflib's default: similar enough to be a typo
 _CUTOFF_OF_KEYS = 0.8  # of whole keys, which share the name of their section
 _SYNONYMS = {"learning_rate": "lr"}  # names in other libraries
@@ -118,7 +120,12 @@ def explain(error: Exception, keys: Mapping[str, Any], groups: Iterable[str]) ->
     if isinstance(error, OverrideParseException):
         return _explain_grammar(str(error.override), text)
     if "Ambiguous value for argument" in text:
-        return _explain_grammar(text.partition("'")[2].partition("'\n")[0], "a comma separates values")
+        argument = text.partition("'")[2].partition("'\n")[0]
+        return f"{_explain_grammar(argument, 'a comma separates values')}; or add -m to run one after another"
+    if sweep := _SWEEP.search(text):
+        return f"{sweep['argument']} stands for several values: add -m to run one after another"
+    if missing := _MISSING.search(text):
+        return f"{missing['key']} is missing: set {missing['key']}=VALUE"
     if isinstance(error, MissingConfigException) and (options := _OPTIONS.search(text)):
         return _explain_option(options["choice"], options["names"].split())
     if (match := _NOT_OVERRIDDEN.search(text)) and "is already" not in text:

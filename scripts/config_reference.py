@@ -6,18 +6,16 @@ Usage: python -m scripts.config_reference
 from __future__ import annotations
 
 import html
-import json
 from pathlib import Path
-from typing import Any
 
+from grpo_gsm8k.command_line.key_reference import Schema, resolved, settings, shown_value, values_of
+from grpo_gsm8k.command_line.yaml_comments import ConfFile, read_conf
 from grpo_gsm8k.config import Config
-from scripts.yaml_comments import ConfFile, read_conf
+from grpo_gsm8k.tracking.saved_config import CONF
 
 ROOT = Path(__file__).resolve().parent.parent
-CONF = ROOT / "conf"
 PAGE = ROOT / "docs" / "configuration.md"
 GLOBAL = ("recipe", "scale")  # groups that set keys of other sections, besides the presets
-Schema = dict[str, Any]
 
 HEAD = """\
 # Configuration reference
@@ -44,47 +42,6 @@ def reference() -> str:
     return "\n".join(pages)
 
 
-def settings(schema: Schema, part: Schema, prefix: str = "") -> dict[str, Schema]:
-    """Return the schema of every dotted key below `part`."""
-    found: dict[str, Schema] = {}
-    for name, field in _resolved(schema, part)["properties"].items():
-        inner = _resolved(schema, field)
-        if "anyOf" in inner:
-            inner = {**inner, "anyOf": [_resolved(schema, choice) for choice in inner["anyOf"]]}
-        if "properties" in inner:
-            found |= settings(schema, inner, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = inner
-    return found
-
-
-def values_of(field: Schema) -> str:
-    """Describe the values of a key from its JSON schema."""
-    if "anyOf" in field:
-        return " or ".join(values_of(choice) for choice in field["anyOf"])
-    if "enum" in field or "const" in field:
-        return ", ".join(_code(str(value)) for value in field.get("enum", [field.get("const")]))
-    match field.get("type"):
-        case "null":
-            return "`null`"
-        case "boolean":
-            return "`true`, `false`"
-        case "integer" | "number" as kind:
-            return f"{kind} {', '.join(_bounds(field))}".strip()
-        case "string" if field.get("format") == "path":
-            return "path"
-        case "string":
-            return f"text matching {_code(field['pattern'])}" if "pattern" in field else "text"
-        case "array" if "prefixItems" in field:
-            return f"list of {len(field['prefixItems'])}: {values_of(field['prefixItems'][0])}"
-        case "array":
-            least = f", at least {field['minItems']}" if "minItems" in field else ""
-            return f"list{least}: {values_of(field['items'])}"
-        case "object":
-            return f"map of names to {values_of(field['additionalProperties'])}"
-    raise ValueError(f"the schema {field} is not supported")
-
-
 def _top_level(schema: Schema, main: ConfFile, sections: list[str]) -> str:
     rows = {
         key: field for key, field in settings(schema, schema).items() if key.split(".")[0] not in sections
@@ -93,7 +50,7 @@ def _top_level(schema: Schema, main: ConfFile, sections: list[str]) -> str:
 
 
 def _section(schema: Schema, group: str, default: str) -> str:
-    part = _resolved(schema, schema["properties"][group])
+    part = resolved(schema, schema["properties"][group])
     files = {path.stem: read_conf(path) for path in sorted((CONF / group).glob("*.yaml"))}
     lines = [f"## {group}", "", part["description"].replace("\n", " "), ""]
     if len(files) > 1:
@@ -115,7 +72,7 @@ def _table(rows: dict[str, Schema], file: ConfFile, prefix: str) -> list[str]:
             lines.append(f"| `{prefix}{parent}` | | | {_text(file.comments[parent])} |")
         comment = file.comments.get(key, "")
         meaning = "" if comment == ", ".join(map(str, field.get("enum", []))) else _text(comment)
-        lines.append(f"| `{prefix}{key}` | {values_of(field)} | {_default(_value(file, key))} | {meaning} |")
+        lines.append(f"| `{prefix}{key}` | {values_of(field, _code)} | {_default(_value(file, key))} | {meaning} |")
     return lines
 
 
@@ -157,25 +114,12 @@ def _recipes() -> str:
     return "\n".join([*lines, ""])
 
 
-def _bounds(field: Schema) -> list[str]:
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return [f"{sign} {field[name]:.12g}" for name, sign in signs.items() if name in field]
-
-
 def _set(key: str, value: object, comment: str | None) -> str:
-    return _code(f"{key}={_yaml(value)}") + (f" ({_text(comment)})" if comment else "")
+    return _code(f"{key}={shown_value(value)}") + (f" ({_text(comment)})" if comment else "")
 
 
 def _default(value: object) -> str:
-    return "required" if value == "???" else _code(_yaml(value))
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, str) and value and value == value.strip() and "\n" not in value:
-        return value
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return f"[{', '.join(value)}]"
-    return json.dumps(value, ensure_ascii=False)
+    return "required" if value == "???" else _code(shown_value(value))
 
 
 def _code(text: str) -> str:
@@ -187,11 +131,6 @@ def _code(text: str) -> str:
 
 def _text(text: str) -> str:
     return html.escape(text, quote=False).replace("|", "&#124;").replace("*", "\\*")
-
-
-def _resolved(schema: Schema, field: Schema) -> Schema:
-    found: Schema = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
-    return found
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ ROOMS = (
     *("errors", "files", "children", "grading", "config_keys", "config", "algorithms", "transport", "models", "data"),
     *("tiny", "tracking", "actor", "learner", "runtime", "start_model"),
     *("traces", "preflight", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
-    *("orchestrator", "commands"),
+    *("orchestrator", "commands", "command_line"),
 )
 ROOT_MODULES = {"__init__", "config", "config_keys", "errors", "models", "start_model"}
 

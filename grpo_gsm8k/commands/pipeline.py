@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from grpo_gsm8k.commands.child_command import run_command
+from grpo_gsm8k.tracking import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
-
-CLI = Path(__file__).resolve().parents[2] / "cli.py"
 
 
 def run_pipeline(config: Config, arguments: Sequence[str]) -> int:
@@ -30,23 +27,9 @@ def run_pipeline(config: Config, arguments: Sequence[str]) -> int:
             print("== skipped: push.repo_id is not set", flush=True)
             continue
         started = time.monotonic()
-        code = _run([sys.executable, str(CLI), *shared, *stage])
-        print(f"== {stage[0]}: exit code {code} after {time.monotonic() - started:.0f} s", flush=True)
-        if code:
-            return code
+        result = run_command([*shared, *stage])
+        manifest.STARTED.extend(result.runs)
+        print(f"== {stage[0]}: exit code {result.code} after {time.monotonic() - started:.0f} s", flush=True)
+        if result.code:
+            return result.code
     return 0
-
-
-def _run(command: Sequence[str]) -> int:
-    """Run a stage and return its exit code; signals are forwarded, so that it can save a checkpoint."""
-    # In its own process group: Ctrl-C would otherwise reach the stage twice, which means "stop without saving".
-    process = subprocess.Popen(command, process_group=0)
-    handlers = {
-        number: signal.signal(number, lambda number, _: process.send_signal(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        return process.wait()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

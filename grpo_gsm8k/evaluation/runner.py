@@ -69,7 +69,7 @@ def open_run(config: Config, file: str) -> Iterator[RunFolder]:
     values = redaction.plain(config.model_dump(mode="json"))
     resumed = config.eval.resume_from
     if resumed is None:
-        run = run_folder.create(config.artifacts, config.name)
+        run = run_folder.create(config.artifacts, config.name, sweep=config.sweep)
     else:
         run = run_folder.find_with(config.artifacts, resumed, file)
     lock = try_lock(run.path)

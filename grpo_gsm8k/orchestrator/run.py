@@ -75,7 +75,7 @@ def run_training(config: Config) -> int:
 
 @contextmanager
 def _new_run(config: Config) -> Iterator[RunFolder]:
-    run = run_folder.create(config.artifacts, config.name)
+    run = run_folder.create(config.artifacts, config.name, sweep=config.sweep)
     with run_folder.locked(run):
         yield run
 

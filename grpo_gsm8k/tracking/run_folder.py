@@ -1,4 +1,7 @@
-"""Run folders `artifacts/runs/<YYYYmmdd-HHMMSS>_<name>/`: their file names, creation and lookup."""
+"""Run folders `artifacts/runs/<YYYYmmdd-HHMMSS>_<name>/`: their file names, creation and lookup.
+
+Runs of a sweep are in `artifacts/runs/sweeps/<sweep>/`, and are found like all others.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUN_FOLDER = re.compile(r"(\d{8}-\d{6})_(.+)")
 WANDB = "wandb"  # wandb's own folder in a run folder, with links that wandb creates
+SWEEPS = "sweeps"  # the folder in `runs` that holds the sweep folders
 STEP_FOLDER = re.compile(r"step_(0|[1-9]\d*)")
 
 
@@ -103,14 +107,16 @@ class RunFolder:
         return self.path / "logs"
 
 
-def create(artifacts: Path, name: str, clock: Callable[[], datetime] = datetime.now) -> RunFolder:
+def create(
+    artifacts: Path, name: str, clock: Callable[[], datetime] = datetime.now, sweep: str | None = None
+) -> RunFolder:
     """Create a run folder; further ones within the same second get the suffixes `-2`, `-3`, ...
 
     Raises UserError for a name that could leave `artifacts/runs`, and if that is a symlink.
     """
     if not RUN_NAME.fullmatch(name):
         raise UserError(f"name={name!r} is not a valid run name: use letters, digits, '_', '-' and '.'")
-    runs = _runs(artifacts)
+    runs = _runs(artifacts) if sweep is None else sweep_folder(artifacts, sweep)
     runs.mkdir(parents=True, exist_ok=True)
     stem = f"{clock():%Y%m%d-%H%M%S}_{name}"
     for number in count(1):
@@ -216,11 +222,33 @@ def _latest(runs: Path, command: str | None) -> tuple[RunFolder, int]:
     raise UserError(f"no run{which} in {runs} has a complete checkpoint: train first, or start without resume_from")
 
 
+def all_folders(runs: Path) -> list[Path]:
+    """Return the folders with a run's name in `artifacts/runs` and in its sweeps, oldest first, without symlinks."""
+    parents = [runs, *(path for path in _folders(runs / SWEEPS) if RUN_NAME.fullmatch(path.name))]
+    found = [path for parent in parents for path in _folders(parent) if RUN_FOLDER.fullmatch(path.name)]
+    return sorted(found, key=_age_key)
+
+
+def sweep_folder(artifacts: Path, sweep: str) -> Path:
+    """Return the folder that holds the runs of a sweep. Raises UserError if it is a symlink, or its name leaves it."""
+    if not RUN_NAME.fullmatch(sweep):
+        raise UserError(f"sweep={sweep!r} is not a valid name: use letters, digits, '_', '-' and '.'")
+    folder = _runs(artifacts) / SWEEPS / sweep
+    for path in (folder.parent, folder):
+        if path.is_symlink():
+            raise UserError(f"{path} is a symlink: remove it")
+    return folder
+
+
+def _folders(parent: Path) -> list[Path]:
+    if parent.is_symlink() or not parent.is_dir():
+        return []
+    return [path for path in parent.iterdir() if path.is_dir() and not path.is_symlink()]
+
+
 def _newest_first(runs: Path) -> Iterator[RunFolder]:
-    folders = [path for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
-    for path in sorted(folders, key=_age_key, reverse=True):
-        if RUN_FOLDER.fullmatch(path.name) and not path.is_symlink():
-            yield RunFolder(path)
+    for path in reversed(all_folders(runs)):
+        yield RunFolder(path)
 
 
 def _age_key(path: Path) -> tuple[str, list[tuple[int, str]]]:
@@ -232,17 +260,23 @@ def _age_key(path: Path) -> tuple[str, list[tuple[int, str]]]:
 def _below(runs: Path, spec: str) -> Path:
     root = runs.resolve()
     given = Path(spec)
-    path = (_by_name(runs, spec) if len(given.parts) == 1 and not given.exists() else given).resolve()
+    path = (_named(runs, spec) if len(given.parts) == 1 and not given.exists() else given).resolve()
     if path == root or not path.is_relative_to(root):
         raise UserError(f"resume_from={spec} is not in {runs}: set artifacts=FOLDER, or use resume_from=latest")
     return path
 
 
-def _by_name(runs: Path, name: str) -> Path:
-    """Return the folder of that name in `runs`, or else of the newest run whose name without the time it is."""
-    matching = (run.path for run in _newest_first(runs) if run.path.name.partition("_")[2] == name)
-    folder = runs.resolve() / name
-    return folder if folder.exists() else next(matching, folder)
+def _named(runs: Path, name: str) -> Path:
+    """Return the folder of that name in `runs` or in a sweep, or else of the newest run with that `name`.
+
+    Raises UserError if several sweeps have a folder of that name.
+    """
+    root = runs.resolve()
+    found = [path for path in all_folders(root) if path.name == name]
+    if len(found) > 1:
+        raise UserError(f"{name} names {len(found)} runs: give the path, such as {found[-1]}")
+    with_name = (run.path for run in _newest_first(runs) if run.path.name.partition("_")[2] == name)
+    return found[0] if found else next(with_name, root / name)
 
 
 def _checked(run: RunFolder) -> RunFolder:

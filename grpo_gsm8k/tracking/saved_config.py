@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.tracking.run_folder import RunFolder
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+# A wheel contains the folder inside the package; in a checkout it is next to the package.
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 RECIPE = "recipe"
 END = "...\n"  # the end of a YAML document: a file without it may have been cut short
 Values = dict[str, Any]

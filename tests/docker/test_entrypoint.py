@@ -54,8 +54,24 @@ def test_small_shared_memory_causes_a_warning(tmp_path: Path) -> None:
     assert "/dev/shm has 0 MB" in enter("true", SHM=str(tmp_path / "absent"), MIN_SHM_MB="1").stderr
 
 
-@pytest.mark.parametrize(("gpus", "needle"), [(0, "--gpus all"), (1, "preset=one_gpu"), (2, "")])
-def test_gpus_are_counted(tmp_path: Path, gpus: int, needle: str) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "visible", "needle"),
+    [
+        *((0, None, "--gpus all"), (1, None, "preset=one_gpu"), (2, None, "")),
+        *(
+            (2, "1", "preset=one_gpu"),
+            (4, "0,2", ""),
+            (1, "0,1", "preset=one_gpu"),
+            (2, "", "is empty and hides all 2"),
+        ),
+    ],
+)
+def test_gpus_are_counted(
+    tmp_path: Path, gpus: int, visible: str | None, needle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     lines = "\\n".join(f"GPU {index}: NVIDIA H100 (UUID: GPU-{index})" for index in range(gpus))
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f'#!/bin/sh\n[ "$1" = --list-gpus ] && printf "{lines}"\n')

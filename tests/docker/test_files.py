@@ -90,10 +90,24 @@ def test_services() -> None:
     assert set(COMPOSE["volumes"]) == {"artifacts", "cache"}
     grpo = services["grpo"]
     (devices,) = grpo["deploy"]["resources"]["reservations"]["devices"]
-    assert (devices["count"], devices["capabilities"]) == (2, ["gpu"])
+    assert (devices["count"], devices["capabilities"]) == ("all", ["gpu"])  # one GPU or several
+    assert grpo["profiles"] == ["gpu"]  # `docker compose up` on a host without a GPU starts only cpu
+    assert "profiles" not in services["cpu"]
+    assert "CUDA_VISIBLE_DEVICES" in grpo["environment"]
     assert grpo["tty"]
     assert grpo["stdin_open"]
     assert "deploy" not in services["cpu"]
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
+@pytest.mark.parametrize(("profiles", "found"), [([], {"cpu"}), (["--profile", "gpu"], {"cpu", "grpo"})])
+def test_compose_accepts_the_file(profiles: list[str], found: set[str]) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "1"}
+    command = ["docker-compose", "--file", str(REPO / "docker-compose.yml"), *profiles, "config"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    services = yaml.safe_load(done.stdout)["services"]
+    assert set(services) >= found
+    assert all(service["environment"]["CUDA_VISIBLE_DEVICES"] == "1" for service in services.values())
 
 
 def test_shared_memory_holds_the_weights_of_the_default_model() -> None:

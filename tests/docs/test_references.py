@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from grpo_gsm8k.command_line.yaml_comments import flatten, read_conf
 from grpo_gsm8k.tracking.metrics import METRICS
 from scripts import config_reference, metrics_reference
-from scripts.yaml_comments import flatten, read_conf
 
 
 @pytest.mark.parametrize("script", [config_reference, metrics_reference], ids=lambda module: module.PAGE.name)
@@ -72,4 +72,4 @@ def test_comments_are_told_from_text_with_a_hash(tmp_path: Path) -> None:
     ],
 )
 def test_values_in_words(schema: dict[str, object], words: str) -> None:
-    assert config_reference.values_of(schema) == words
+    assert config_reference.values_of(schema, config_reference._code) == words

@@ -42,12 +42,19 @@ def test_manifest_has_what_it_needs_and_no_secret(tmp_path: Path, monkeypatch: p
 
 
 def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GIT_SHA", raising=False)
+
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         return subprocess.check_output(["git", "-C", str(tmp_path), *identity, *arguments], text=True).strip()
 
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "first")
+    foreign = {"sha": None, "dirty": None}  # the commit of a project that merely contains the environment
+    assert manifest.git_state(tmp_path) == foreign
+    (tmp_path / "old.py").write_text("")
+    git("add", "old.py")
+    git("commit", "-q", "-m", "second")
     sha = git("rev-parse", "HEAD")
     assert manifest.git_state(tmp_path) == {"sha": sha, "dirty": False}
     (tmp_path / "new.py").write_text("")

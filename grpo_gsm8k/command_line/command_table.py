@@ -1,0 +1,89 @@
+"""The commands, and which part of the configuration each one reads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A function of the configuration that returns an exit code; imported only when its command runs."""
+
+    module: str
+    function: str
+    help: str
+    keys: tuple[str, ...]  # sections and keys that it reads, shown by `command=X --help`
+
+
+_RUN = ("name", "sweep", "artifacts", "seed")
+_TRAINING = ("model", "data", "prompt", "actor", "learner", "budget", "wandb", *_RUN, "shm", "stop_grace_s")
+_FORCE = ("resume_force", "doctor.force")
+_CHECKPOINT = ("run", "step", "artifacts")
+
+COMMANDS = {
+    "data": Command(
+        "grpo_gsm8k.commands.prepare_data",
+        "prepare_problems",
+        "prepare the data set",
+        ("data", "prompt.locale", "artifacts"),
+    ),
+    "traces": Command(
+        "grpo_gsm8k.traces.collect_traces",
+        "collect_traces",
+        "collect solutions from a teacher model",
+        ("traces", "data", "prompt", "model", "actor", "artifacts", "seed"),
+    ),
+    "preprocess": Command(
+        "grpo_gsm8k.data.preprocess",
+        "preprocess_texts",
+        "tokenize solutions for command=sft",
+        ("preprocess", "data", "prompt", "model", "traces.folder", "artifacts"),
+    ),
+    "sft": Command(
+        "grpo_gsm8k.orchestrator.run",
+        "run_training",
+        "train on solutions",
+        ("sft", "preprocess", "policy_gradient.rewards", *_TRAINING, *_FORCE),
+    ),
+    "policy_gradient": Command(
+        "grpo_gsm8k.orchestrator.run",
+        "run_training",
+        "train with a policy-gradient method",
+        ("policy_gradient", *_TRAINING, *_FORCE),
+    ),
+    "eval": Command(
+        "grpo_gsm8k.commands.evaluate",
+        "evaluate",
+        "evaluate models, or only generate",
+        ("eval", "data", "prompt", "model", "actor", *_RUN),
+    ),
+    "report": Command(
+        "grpo_gsm8k.report.write_report", "write_report", "write an HTML page about runs", ("report", "artifacts")
+    ),
+    "replay": Command(
+        "grpo_gsm8k.commands.replay_update",
+        "replay_update",
+        "compute a recorded update again",
+        (*_CHECKPOINT, "device"),
+    ),
+    "merge": Command(
+        "grpo_gsm8k.commands.merge",
+        "merge_adapter",
+        "merge an adapter into its base model",
+        (*_CHECKPOINT, "output"),
+    ),
+    "push": Command(
+        "grpo_gsm8k.commands.push", "push_model", "upload a model to the Hugging Face Hub", ("push", *_CHECKPOINT)
+    ),
+    "doctor": Command(
+        "grpo_gsm8k.preflight.doctor",
+        "doctor",
+        "check this machine, and whether the run fits it",
+        ("doctor", "policy_gradient", *_TRAINING),
+    ),
+    "pipeline": Command(
+        "grpo_gsm8k.commands.pipeline",
+        "run_pipeline",
+        "run several commands in order",
+        ("pipeline", "preprocess", "sft", "policy_gradient", "eval", "report", *_TRAINING),
+    ),
+}

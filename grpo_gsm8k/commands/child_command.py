@@ -1,0 +1,71 @@
+"""A command in its own process: a stage of a pipeline, a job of a sweep, or a call from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ENTRY = "grpo_gsm8k.command_line.job"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """How a command ended; `error` is the line that it gave as the reason, `runs` the folders that it wrote."""
+
+    code: int
+    runs: tuple[Path, ...]
+    error: str | None
+
+
+def run_command(words: Sequence[str]) -> CommandResult:
+    """Run a command with these arguments to its end; signals are forwarded, so that it can save a checkpoint."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    reader, writer = os.pipe()
+    with open(reader, encoding="utf-8") as answer:
+        try:
+            # In its own process group: Ctrl-C would otherwise reach it twice, which means "stop without saving".
+            process = subprocess.Popen(
+                [sys.executable, "-m", ENTRY, str(os.getpid()), str(writer), *words],
+                env={**os.environ, "PYTHONPATH": path},
+                pass_fds=[writer],
+                process_group=0,
+            )
+        finally:
+            os.close(writer)
+        with _forwarded_signals(process):
+            text = answer.read()  # to its end, so the process cannot block on a full pipe
+            code = process.wait()
+    found = json.loads(text) if text else {"runs": [], "error": None}
+    return CommandResult(
+        code=code if code >= 0 else 128 - code,
+        runs=tuple(Path(run) for run in found["runs"]),
+        error=found["error"],
+    )
+
+
+@contextmanager
+def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    handlers = {
+        number: signal.signal(number, lambda number, _: process.send_signal(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
