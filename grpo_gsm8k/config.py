@@ -574,6 +574,8 @@ class PushConfig(Section):
 
     repo_id: str | None
     private: bool
+    what: Literal["auto", "adapter", "merged"] = "auto"
+    license: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Config(Section):

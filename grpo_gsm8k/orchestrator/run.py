@@ -65,8 +65,9 @@ def run_training(config: Config) -> int:
         run = resumed.run if resumed else stack.enter_context(_new_run(config))
         step = resumed.step if resumed else None
         store = stack.enter_context(WeightsStore(config.shm, run.path))
-        manifest.write_manifest(run, config.model_dump(mode="json"), inputs=inputs)  # first: an old one may be damaged
-        manifest.write_config(run, config.model_dump(mode="json"))
+        values, source = config.model_dump(mode="json"), models.hub_source(config.model.path, model_folder)
+        manifest.write_manifest(run, values, inputs=inputs, base_model=source)  # first: an old one may be damaged
+        manifest.write_config(run, values)
         plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store)
         return _exit_code(config, run, _supervise(plan, updates, estimate, changes))
 
