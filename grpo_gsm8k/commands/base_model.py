@@ -96,7 +96,8 @@ def _origin_of_path(
     else:  # a run from before the manifest recorded it
         hub, commit = (path if is_hub_id(path) and not folder.exists() else None), None
     if hub is not None:
-        return BaseOrigin(f"`{hub}`", hub, commit or revision, public=True)
+        at = f" at commit {commit}" if commit else ""
+        return BaseOrigin(f"`{hub}`{at}", hub, commit or revision, public=True)
     return BaseOrigin("a model that is not on the hub", folder=folder if folder.is_dir() else None)
 
 

@@ -48,7 +48,7 @@ def _metadata(upload: Upload, results: list[card_results.CardResult]) -> ModelCa
         **granted,
     }
     if results:
-        entries |= {"model_name": upload.repo_id.partition("/")[2] or upload.repo_id, "metrics": ["accuracy"]}
+        entries |= {"model_name": upload.repo_id.partition("/")[2], "metrics": ["accuracy"]}
         entries["eval_results"] = [result.as_eval_result() for result in results]
     return ModelCardData(**{name: value for name, value in entries.items() if value})
 

@@ -10,6 +10,7 @@ import httpx2
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils._validators import validate_repo_id
 
 from grpo_gsm8k.commands.base_model import CARD, find_origin
 from grpo_gsm8k.commands.finished_run import find_checkpoint
@@ -34,14 +35,13 @@ REFUSED = (401, 403)
 
 def push_model(config: Config) -> int:
     """Upload what `push.what` selects. Raises UserError for a choice that the run does not have."""
-    if config.push.repo_id is None:
-        raise UserError("command=push needs push.repo_id=OWNER/NAME")
+    repo_id = _repo_id(config.push.repo_id)
     run, step, trained = find_checkpoint(config)
     origin = find_origin(run, trained)
     form, folder = _selected(config, run, step, origin)
     weights = [path for path in (folder, run.path / "merged" / f"step_{step}") if path.is_dir()]
     upload = Upload(
-        repo_id=config.push.repo_id,
+        repo_id=repo_id,
         run=run,
         step=step,
         trained=trained,
@@ -54,6 +54,16 @@ def push_model(config: Config) -> int:
     )
     print(send(upload, model_card(upload), config.push.private))
     return 0
+
+
+def _repo_id(given: str | None) -> str:
+    if not given or given.count("/") != 1:
+        raise UserError(f"push.repo_id={given}: command=push needs push.repo_id=OWNER/NAME")
+    try:
+        validate_repo_id(given)
+    except ValueError as error:
+        raise UserError(f"push.repo_id={given}: {error}") from None
+    return given
 
 
 def send(upload: Upload, card: str, private: bool) -> str:

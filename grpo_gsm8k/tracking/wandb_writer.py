@@ -98,6 +98,8 @@ class WandbWriter:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would upload stack traces
         if not _user_set_data_dir():
             os.environ[DATA_DIR] = str(self._folder / _DATA_FOLDER)  # its default, in HOME, may not be writable
+        if self._settings.folder:
+            Path(self._settings.folder).mkdir(parents=True, exist_ok=True)  # else wandb would use a temporary folder
         import wandb
 
         self._wandb = wandb

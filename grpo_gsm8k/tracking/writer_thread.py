@@ -70,7 +70,7 @@ class WriterThread:
         self.dropped = 0
         self.reported = False  # set by the caller when it has shown `problem`
         self._writer: Final = writer
-        self._failure = ""  # the first one; written by the thread, read by callers
+        self._failure = ""  # the first one, also of the writer: an abandoned one may report another later
         self._end: _End | None = None
         self._finished = False
         self._queue: queue.Queue[Record | _End] = queue.Queue(QUEUE_RECORDS)
@@ -86,7 +86,7 @@ class WriterThread:
     def problem(self) -> str:
         """The first failure or delay; "" without one."""
         late = f"{self._writer.label} is too slow, records are dropped" if self.dropped else ""
-        return self._writer.problem or self._failure or late
+        return self._failure or self._writer.problem or late
 
     def put(self, record: Record) -> None:
         """Queue one record, or count it as dropped if the queue is full or the thread has ended."""
@@ -128,4 +128,4 @@ class WriterThread:
             self._fail(f"{self._writer.label} stopped: {type(error).__name__}: {error}")
 
     def _fail(self, problem: str) -> None:
-        self._failure = self._failure or " ".join(problem.split())
+        self._failure = self._failure or self._writer.problem or " ".join(problem.split())

