@@ -819,9 +819,18 @@ class BudgetConfig(Section):
 class WandbConfig(Section):
     """Weights & Biases. wandb reads its API key from the environment; it is not a configuration key."""
 
-    mode: Literal["online", "offline", "off"]
-    project: str
+    mode: Literal["online", "offline", "off"] | None
+    project: str | None
     entity: str | None
+    group: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = None
+
+
+class CompletionTablesConfig(Section):
+    """Sampled completions that the trackers show: every how many updates, and how many."""
+
+    every: int = Field(default=10, ge=0)
+    rows: int = Field(default=16, ge=1, le=1000)
 
 
 class PushConfig(Section):
@@ -829,6 +838,8 @@ class PushConfig(Section):
 
     repo_id: str | None
     private: bool
+    what: Literal["auto", "adapter", "merged"] = "auto"
+    license: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Config(Section):
@@ -876,6 +887,8 @@ class Config(Section):
     report: ReportConfig
     doctor: DoctorConfig
     budget: BudgetConfig
+    tracker: list[Literal["wandb", "tensorboard"]] = ["wandb"]
+    completion_tables: CompletionTablesConfig = CompletionTablesConfig()
     wandb: WandbConfig
 
     @property
@@ -908,6 +921,17 @@ class Config(Section):
     def _check_scale(self) -> Self:
         if self.scale != "full" and self.recipe is None:
             raise ValueError(f"scale={self.scale} has no effect without a recipe: set recipe=NAME, or use a preset")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tracker(self) -> Self:
+        if len(set(self.tracker)) < len(self.tracker):
+            raise ValueError(f"tracker={self.tracker}: give each tracker once")
+        if self.wandb.mode in ("online", "offline") and "wandb" not in self.tracker:
+            raise ValueError(
+                f"wandb.mode={self.wandb.mode} has no effect with tracker={self.tracker}: add wandb to tracker, or set "
+                "wandb.mode=null"
+            )
         return self
 
     @model_validator(mode="after")

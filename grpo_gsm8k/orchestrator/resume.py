@@ -133,9 +133,9 @@ def changed_inputs(resumed: ReopenedRun, config: Config, inputs: Mapping[str, st
 
 def fingerprints(config: Config, data: DataFolder, model_folder: Path) -> dict[str, str]:
     """Return digests of what a run reads: prepared problems, token shards (sft), and the tokenizer."""
-    found = {"prepared data": _listed_files(data.path / manifest.FILE)}
+    found = {"prepared data": listed_files(data.path / manifest.FILE)}
     if config.command == "sft":
-        found["preprocessed texts"] = _listed_files(config.artifacts / config.preprocess.folder / manifest.FILE)
+        found["preprocessed texts"] = listed_files(config.artifacts / config.preprocess.folder / manifest.FILE)
     files = [model_folder / name for name in TOKENIZER_FILES]
     found["tokenizer files"] = _digest([path.read_bytes().hex() for path in files if path.is_file()])
     return found
@@ -174,7 +174,7 @@ def _refuse(changes: Sequence[SettingChange], run: RunFolder, config: Config) ->
         )
 
 
-def _listed_files(file: Path) -> str:
+def listed_files(file: Path) -> str:
     """Return a digest of the files that a manifest lists with their own digests."""
     return _digest(read_json(file)["files"])
 

@@ -27,7 +27,7 @@ from grpo_gsm8k.start_model import pin_model, start_folder
 from grpo_gsm8k.tracking import console, manifest, run_folder
 from grpo_gsm8k.tracking.ledger import Ledger
 from grpo_gsm8k.tracking.tracker import OVER_BUDGET, Tracker
-from grpo_gsm8k.tracking.wandb_writer import check_wandb
+from grpo_gsm8k.tracking.writers import check_writers, open_writers
 from grpo_gsm8k.transport.weights_store import WeightsStore
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run_training(config: Config) -> int:
     Returns 0, 3 if a regression ended the run, 4 if its budget did, or 128 + the signal that did. Raises LabError.
     """
     rewards = None if config.training.resume_from else read_rewards(config, None)
-    check_wandb(config.wandb)
+    check_writers(config)
     machine = gate.inspect_machine(config)
     config = pin_model(config)
     with ExitStack() as stack:  # holds the lock on the run folder to the end
@@ -67,8 +67,9 @@ def run_training(config: Config) -> int:
         step = resumed.step if resumed else None
         rewards.copy_to(run)
         store = stack.enter_context(WeightsStore(config.shm, run.path))
-        manifest.write_manifest(run, config.model_dump(mode="json"), inputs=inputs)  # first: an old one may be damaged
-        manifest.write_config(run, config.model_dump(mode="json"))
+        values, source = config.model_dump(mode="json"), models.hub_source(config.model.path, model_folder)
+        manifest.write_manifest(run, values, inputs=inputs, base_model=source)  # first: an old one may be damaged
+        manifest.write_config(run, values)
         plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store)
         return _exit_code(config, run, _supervise(plan, updates, estimate, changes))
 
@@ -157,7 +158,8 @@ class WorkerPlan:
 def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes: Sequence[SettingChange]) -> Outcome:
     config, run = plan.config, plan.run
     progress = console.open_console(total)
-    tracker = Tracker(run, config.wandb, config.model_dump(mode="json"), total, 0, None, progress)
+    writers = open_writers(config, run)
+    tracker = Tracker(run, writers.threads, total, 0, progress)
     for change in changes:
         tracker.event("config_changed", key=change.key, old=change.old, new=change.new)
         tracker.note(f"changed: {change.key} was {change.old}, now {change.new}")
@@ -165,7 +167,7 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     ledger = Ledger(run.ledger_jsonl)
     spawners = Spawners(
         actor=plan.spawn_actor,
-        learner=lambda incarnation, deliver: plan.spawn_learner(incarnation, tracker.wandb_run_id, deliver),
+        learner=lambda incarnation, deliver: plan.spawn_learner(incarnation, writers.wandb_run_id, deliver),
         actors=config.actor.replicas,
     )
     limits = RestartLimits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)

@@ -152,9 +152,13 @@ def _hub(machine: Machine) -> CheckLine:
 
 def _wandb(machine: Machine, config: Config) -> CheckLine:
     if machine.wandb_problem:
-        return CheckLine("W&B", Status.FAILURE, machine.wandb_problem, "set WANDB_API_KEY, or use wandb.mode=offline")
+        fix = "set WANDB_API_KEY, or use wandb.mode=offline"
+        if "tensorboard" in machine.wandb_problem:
+            fix = "install it, or leave tensorboard out of tracker"
+        return CheckLine("W&B", Status.FAILURE, machine.wandb_problem, fix)
     login = ", logged in" * (config.wandb.mode == "online")
-    return CheckLine("W&B", Status.OK, f"wandb.mode={config.wandb.mode}{login}")
+    mode = config.wandb.mode or "from WANDB_MODE, else offline"
+    return CheckLine("W&B", Status.OK, f"tracker=[{','.join(config.tracker)}], wandb.mode: {mode}{login}")
 
 
 def _keys(machine: Machine, config: Config) -> CheckLine:

@@ -150,10 +150,10 @@ def _hub() -> str:
 
 
 def _wandb_problem(config: Config) -> str:
-    from grpo_gsm8k.tracking.wandb_writer import check_wandb
+    from grpo_gsm8k.tracking.writers import check_writers
 
     try:
-        check_wandb(config.wandb)
+        check_writers(config)
     except UserError as error:
         return str(error)
     return ""

@@ -19,6 +19,8 @@ IGNORED = (
     "device",
     "push",
     "wandb",
+    "tracker",
+    "completion_tables",
     "report",
     "pipeline",
     "stop_grace_s",

@@ -63,10 +63,12 @@ def write_manifest(
     config: Mapping[str, Any],
     clock: Callable[[], datetime] = datetime.now,
     inputs: Mapping[str, str] | None = None,
+    base_model: Mapping[str, str | None] | None = None,
 ) -> None:
     """Record what this start of the run is made with; later starts are appended under `resumes`.
 
-    `inputs` are digests of what it reads. Raises UserError for a damaged manifest.
+    `inputs` are digests of what it reads, `base_model` the start model's hub id and commit. Raises UserError for a
+    damaged manifest.
     """
     first = read_manifest(run)
     record = {
@@ -78,6 +80,7 @@ def write_manifest(
         "packages": {name: package_version(name) for name in PACKAGES},
         "machine": machine_facts(),
         **({} if inputs is None else {"inputs": dict(inputs)}),
+        **({} if base_model is None else {"base_model": dict(base_model)}),
     }
     if first is not None:
         record = {**first, "resumes": [*first.get("resumes", []), record]}

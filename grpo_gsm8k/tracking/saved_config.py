@@ -133,4 +133,5 @@ def _filled(saved: Values, defaults: Values, kind: type[BaseModel]) -> Values:
 def _ends_like_an_older_file(text: str, values: Values) -> bool:
     """Whether a file from before the end mark is whole: it ended with the section `wandb`, and its last key."""
     last = values.get("wandb")
-    return text.endswith("\n") and isinstance(last, dict) and "entity" in last
+    newer = "tracker" in values  # a key that only files with an end mark have, and that comes before `wandb`
+    return not newer and text.endswith("\n") and isinstance(last, dict) and "entity" in last

@@ -1,6 +1,6 @@
-"""Records of a run: metrics.jsonl, events.jsonl, trace.json, summary.json and Weights & Biases.
+"""Records of a run: metrics.jsonl, events.jsonl, trace.json, summary.json, and copies for other programs.
 
-The orchestrator writes them, so a crashed worker loses none. The local files are authoritative; W&B is a copy.
+The orchestrator writes them, so a crashed worker loses none. The local files are authoritative.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from grpo_gsm8k.tracking.redaction import plain, redact
 from grpo_gsm8k.tracking.summary import best_of, seconds_of_sessions, summarize_run, validations_of
 from grpo_gsm8k.tracking.timeline import Timeline
 from grpo_gsm8k.tracking.training_stats import training_stats
-from grpo_gsm8k.tracking.wandb_writer import WANDB_CLOSE_SECONDS, WandbWriter, check_wandb, wandb_run_id
+from grpo_gsm8k.tracking.writer_thread import CLOSE_SECONDS, Record, WriterThread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from grpo_gsm8k.config import WandbConfig
     from grpo_gsm8k.tracking.console import ProgressConsole
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import Span
@@ -49,20 +48,17 @@ class Tracker:
     def __init__(
         self,
         run: RunFolder,
-        wandb_config: WandbConfig,
-        config: Mapping[str, Any],
+        writers: Sequence[WriterThread],
         total_steps: int,
         start_step: int,
-        resume_id: str | None,
         console: ProgressConsole,
     ) -> None:
-        """Open the files, repair torn last lines, start W&B.
+        """Open the files and repair torn last lines. A resumed run also needs `rollback`.
 
-        `resume_id` is the W&B run id in a checkpoint; by default the run folder's W&B run is continued. A resumed run
-        also needs `rollback`. Raises UserError.
+        `writers` get a copy of each record, and are closed with the tracker.
         """
-        check_wandb(wandb_config)
         self._run = run
+        self._writers = tuple(writers)
         self.total_steps = total_steps
         self._console = console
         self._status = "running"
@@ -74,15 +70,10 @@ class Tracker:
         self._metrics = JsonLines(run.metrics_jsonl)
         self._steps = {record["step"] for record in self._metrics.records() if "step" in record}
         self._last_step = max(self._steps, default=start_step)
-        self._wandb_reported = False
         self.event("start", start_step=start_step)
         for file in (self._events, self._metrics):
             if file.repaired_bytes:
                 self.event("repaired", file=file.path.name, torn_bytes=file.repaired_bytes)
-        self.wandb_run_id = wandb_run_id(run, wandb_config, resume_id)
-        self._wandb: WandbWriter | None = None
-        if self.wandb_run_id is not None:
-            self._wandb = WandbWriter(run.path, wandb_config, self.wandb_run_id, redact(plain(config)))
 
     def set_total(self, total_steps: int) -> None:
         """Set the number of updates of the run; the learner knows it exactly."""
@@ -102,7 +93,7 @@ class Tracker:
         self._metrics.append(record)
         self._steps.add(step)
         self._last_step = step
-        self._send(record)
+        self._send(Record("update", step, _numbers(record), self._run.rollouts / f"step_{step}.parquet"))
         self._console.step(step, record)
 
     def validation(self, version: int, metrics: Mapping[str, float]) -> None:
@@ -115,7 +106,7 @@ class Tracker:
             self.event("validation_repeated", version=version, replaced=replaced)
         self._metrics.append(record)
         self._timeline.validation(version, time.time(), metrics.get("val/seconds", 0.0))
-        self._send(record)
+        self._send(Record("validation", version, _numbers(record), self._run.validation / f"step_{version}.parquet"))
         self._console.validation(version, record)
 
     def rollback(self, step: int) -> None:
@@ -125,6 +116,7 @@ class Tracker:
         it receives the repeated steps a second time.
         """
         removed = self._metrics.keep(lambda record: _updates_of(record) <= step)
+        self._send(Record("rollback", step, {}))
         self._steps = {known for known in self._steps if known <= step}
         self._last_step = step
         if removed:
@@ -137,9 +129,10 @@ class Tracker:
 
     def benchmarks(self, version: int, values: Mapping[str, float]) -> None:
         """Record a regression suite's results for a version; keys of `values` are `task/metric`."""
-        self.event("regression_suite", version=version, values=dict(values))
-        finite = {f"regression/{name}": value for name, value in values.items() if math.isfinite(value)}
-        self._send({"regression/version": version, **finite})
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self.event("regression_suite", version=version, values=finite)
+        named = {f"regression/{name}": value for name, value in finite.items()}
+        self._send(Record("regression", version, {"regression/version": version, **named}))
 
     def out_of_memory(self, token_budget: int, reason: str) -> None:
         """Record that the learner halved its token budget after running out of memory, and show it."""
@@ -179,10 +172,12 @@ class Tracker:
         """Show one line permanently."""
         self._console.note(text)
 
-    def close(self, status: str, wandb_seconds: float = WANDB_CLOSE_SECONDS) -> dict[str, Any]:
-        """Write summary.json and training_stats.json, then wait at most `wandb_seconds` for W&B. Returns the summary.
+    def close(self, status: str, seconds: float = CLOSE_SECONDS) -> dict[str, Any]:
+        """Write summary.json and training_stats.json, then wait at most `seconds` for all writers together.
 
-        W&B gets exit code 0 for statuses in SUCCESSES, else 1.
+        Returns the summary.
+
+        The writers get exit code 0 for statuses in SUCCESSES, else 1.
         """
         self._status = status
         self.event("end", status=status)
@@ -190,11 +185,14 @@ class Tracker:
         write_atomically(self._run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         stats = training_stats(self._metrics.records(), self.total_steps)
         write_atomically(self._run.training_stats_json, json.dumps(stats, indent=2, allow_nan=False) + "\n")
-        if self._wandb is not None:
-            self._wandb.close(0 if status in SUCCESSES else 1, wandb_seconds)
-            self._report_wandb()
-            if self._wandb.dropped:
-                self.event("wandb_dropped", records=self._wandb.dropped)
+        for writer in self._writers:
+            writer.end(0 if status in SUCCESSES else 1, summary)
+        deadline = time.monotonic() + seconds
+        for writer in self._writers:
+            writer.join(max(deadline - time.monotonic(), 0.0))
+            self._report(writer)
+            if writer.dropped:
+                self.event(f"{writer.name}_dropped", records=writer.dropped)
         self._console.close()
         self._metrics.close()
         self._events.close()
@@ -209,21 +207,24 @@ class Tracker:
             self._console.note(f"not finite: {odd}")
         return {name: None if name in odd else value for name, value in values.items()}
 
-    def _send(self, record: Mapping[str, Any]) -> None:
-        if self._wandb is not None:
-            self._wandb.put({name: value for name, value in record.items() if value is not None})
-            self._report_wandb()
+    def _send(self, record: Record) -> None:
+        for writer in self._writers:
+            writer.put(record)
+            self._report(writer)
 
-    def _report_wandb(self) -> None:
-        """Report the first W&B failure or delay, once, on the console and as an event."""
-        if self._wandb is None or self._wandb_reported:
+    def _report(self, writer: WriterThread) -> None:
+        """Report the first failure or delay of a writer, once, on the console and as an event."""
+        if writer.reported or not (problem := writer.problem):
             return
-        problem = self._wandb.problem or ("W&B is too slow, records are dropped" if self._wandb.dropped else "")
-        if problem:
-            self._wandb_reported = True
-            self.event("wandb_problem", problem=problem)
-            hint = f"training continues, {self._run.metrics_jsonl.name} is complete"
-            self._console.note(f"{redact(problem)} ({hint})")
+        writer.reported = True
+        self.event(f"{writer.name}_problem", problem=problem)
+        hint = f"training continues, {self._run.metrics_jsonl.name} is complete"
+        self._console.note(f"{redact(problem)} ({hint})")
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values of a record that are numbers; those that were not finite are None."""
+    return {name: value for name, value in record.items() if value is not None}
 
 
 def _updates_of(record: Mapping[str, Any]) -> int:

@@ -2,102 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from huggingface_hub import ModelCard
 
 from cli import load_config, main
+from grpo_gsm8k.commands import push as push_command
+from grpo_gsm8k.commands.push import push_model
+from grpo_gsm8k.commands.upload import Upload
+from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import EMBEDDED_TINY
+from tests.commands.fake_hub import TOKEN, Hub
+from tests.commands.finished_runs import PG, make_run
 from tests.conftest import Cli
-
-TOKEN = "hf_fake"
-
-
-class Hub(ThreadingHTTPServer):
-    """A fake Hugging Face Hub that stores what the client sends."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.created: list[dict[str, Any]] = []
-        self.files: dict[str, bytes] = {}
-        self.objects: dict[str, bytes] = {}
-        self.tokens: set[str | None] = set()
-        self.address = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The routes that an upload uses."""
-
-    server: Hub
-
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            parts = []
-            while size := int(self.rfile.readline().strip() or b"0", 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-
-    def _answer(self, value: Any, status: int = 200) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        self.server.tokens.add(self.headers.get("Authorization"))
-        self._answer({"id": "me/model", "sha": "0" * 40, "siblings": []})
-
-    def do_PUT(self) -> None:
-        self.server.objects[self.path.rpartition("/")[2]] = self._body()
-        self._answer({})
-
-    def do_POST(self) -> None:
-        body = self._body()
-        self.server.tokens.add(self.headers.get("Authorization"))
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self._answer({"error": "Invalid username or password."}, 401)
-        elif self.path == "/api/repos/create":
-            self.server.created.append(json.loads(body))
-            self._answer({"url": f"{self.server.address}/me/model"})
-        elif self.path.endswith("/preupload/main"):
-            files = [file["path"] for file in json.loads(body)["files"]]
-            modes = {path: "lfs" if path.endswith(".safetensors") else "regular" for path in files}
-            self._answer({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]})
-        elif self.path.endswith("/info/lfs/objects/batch"):
-            self._answer({"transfer": "basic", "objects": [self._upload_of(o) for o in json.loads(body)["objects"]]})
-        elif self.path.endswith("/commit/main"):
-            self._commit([json.loads(line) for line in body.splitlines()])
-            url = f"{self.server.address}/me/model/commit/{'1' * 40}"
-            self._answer({"commitUrl": url, "commitOid": "1" * 40, "pullRequestUrl": None})
-        else:
-            self._answer({})  # validation of the card, verification of an upload
-
-    def _upload_of(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {**item, "actions": {"upload": {"href": f"{self.server.address}/lfs/{item['oid']}", "header": {}}}}
-
-    def _commit(self, lines: list[dict[str, Any]]) -> None:
-        for line in lines:
-            value = line["value"]
-            if line["key"] == "file":
-                self.server.files[value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
-                self.server.files[value["path"]] = self.server.objects[value["oid"]]
 
 
 @pytest.fixture
@@ -110,33 +33,15 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def run(cli: Cli) -> Path:
-    """A run folder with one checkpoint and two validations."""
-    folder = cli.artifacts / "runs" / "20260101-000000_demo"
-    model = folder / "checkpoints" / "step_3" / "model"
-    model.mkdir(parents=True)
-    for file in EMBEDDED_TINY.iterdir():
-        (model / file.name).write_bytes(file.read_bytes())
-    (model.parent / "manifest.json").write_text("{}")
-    config = load_config(["command=policy_gradient", "preset=cpu_demo"]).model_dump(mode="json")
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    rows = [
-        {
-            "val/version": 3,
-            "val/accuracy": 0.5,
-            "val/accuracy_ci_low": 0.45,
-            "val/accuracy_ci_high": 0.55,
-            "val/n": 512,
-        },
-        {
-            "val/version": 0,
-            "val/accuracy": 0.2,
-            "val/accuracy_ci_low": 0.17,
-            "val/accuracy_ci_high": 0.24,
-            "val/n": 512,
-        },
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    return make_run(cli.artifacts, "0_demo")
+
+
+def push(cli: Cli, hub: Hub, run: Path, *words: str, token: str = TOKEN) -> tuple[int, str]:
+    """Push a run; returns the exit code and the last line on stderr."""
+    done = cli.run(
+        "command=push", f"run={run}", "push.repo_id=me/model", *words, env={**environment(hub, token), "HOME": "/tmp"}
+    )
+    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
 
 
 def environment(hub: Hub, token: str) -> dict[str, str]:
@@ -168,10 +73,110 @@ def test_a_refused_token_is_a_one_line_error(cli: Cli, hub: Hub, run: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("end", "status", "reason"),
+    [
+        ("/validate-yaml", 400, 'Metadata validation error: "license" must be one of [...]'),
+        ("/repos/create", 400, "me/model: a name must not end with a dot"),
+        ("/commit/main", 429, "We had to rate limit you, retry in 60 minutes"),
+        ("/commit/main", 403, "Your token cannot write to me/model"),
+    ],
+)
+def test_a_refusal_is_given_in_the_hubs_own_words(
+    cli: Cli, hub: Hub, run: Path, end: str, status: int, reason: str
+) -> None:
+    hub.refusals = {end: (status, reason)}
+    code, last = push(cli, hub, run)
+    assert code == 1
+    assert reason in last
+    assert ("HF_TOKEN" in last) == (status == 403)
+    assert (hub.files, hub.commits) == ({}, 0)
+    assert (
+        hub.objects == {} or end == "/commit/main"
+    )  # the large files are sent before the commit, the card is checked first
+
+
+def test_an_unreachable_hub_is_a_one_line_error(cli: Cli, hub: Hub, run: Path) -> None:
+    hub.server_close()
+    hub.address = "http://127.0.0.1:9"
+    code, last = push(cli, hub, run)
+    assert code == 1
+    assert last.startswith("error: push.repo_id=me/model: ")
+    assert "HF_TOKEN" not in last
+
+
+def test_a_public_repository_does_not_get_a_private_model(cli: Cli, hub: Hub, run: Path) -> None:
+    hub.private = False
+    code, last = push(cli, hub, run)
+    assert code == 2
+    assert "push.repo_id=me/model is public: set push.private=false" in last
+    assert hub.files == {}
+
+
+def test_files_of_an_earlier_upload_do_not_stay_with_the_new_ones(cli: Cli, hub: Hub, run: Path) -> None:
+    hub.present = ["adapter_config.json", "model-00001-of-00002.safetensors", "model.safetensors", "notes.md"]
+    assert push(cli, hub, run)[0] == 0
+    assert sorted(hub.deleted) == ["adapter_config.json", "model-00001-of-00002.safetensors"]
+    assert hub.commits == 1
+
+
+def test_an_adapter_names_its_base_on_the_hub(cli: Cli, hub: Hub) -> None:
+    known = {"base_model": {"hub_id": "owner/base", "commit": "c" * 40}}
+    run = make_run(cli.artifacts, "1_lora", *PG, "learner=lora", "model.path=owner/base", adapter=True, manifest=known)
+    assert push(cli, hub, run)[0] == 0
+    named = json.loads(hub.files["adapter_config.json"])
+    assert (named["base_model_name_or_path"], named["revision"], named["r"]) == ("owner/base", "c" * 40, 8)
+    card = ModelCard(hub.files["README.md"].decode())
+    assert (card.data.library_name, card.data.base_model) == ("peft", "owner/base")
+    assert not [name for name, content in hub.files.items() if b"planted" in content]
+
+
+def lora_run(cli: Cli, base: str) -> Path:
+    return make_run(cli.artifacts, "1_lora", *PG, "learner=lora", f"model.path={base}", adapter=True)
+
+
+@pytest.mark.parametrize("what", ["auto", "adapter"])
+def test_an_adapter_that_nobody_could_load_is_refused(cli: Cli, run: Path, what: str) -> None:
+    lora_run(cli, str(run / "checkpoints" / "step_3" / "model"))
+    words = ["command=push", "run=20260101-000001_lora", "push.repo_id=me/model", f"push.what={what}"]
+    with pytest.raises(UserError, match=r"push\.what=merged, after python cli\.py command=merge run=\S+_lora"):
+        push_model(load_config([*words, f"artifacts={cli.artifacts}"]))
+
+
+def test_the_merged_model_is_uploaded_only_if_it_is_that_of_the_checkpoint(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lora_run(cli, "embedded:tiny")
+    sent: list[Upload] = []
+    monkeypatch.setattr(push_command, "send", lambda upload, card, private: sent.append(upload))
+
+    def forms(what: str) -> str:
+        words = ["command=push", f"run={run}", "push.repo_id=me/model", f"push.what={what}"]
+        push_model(load_config([*words, f"artifacts={cli.artifacts}"]))
+        return sent[-1].form
+
+    assert (forms("auto"), forms("adapter")) == ("adapter", "adapter")
+    with pytest.raises(UserError, match=r"is missing: first python cli\.py command=merge"):
+        forms("merged")
+    merged = run / "merged" / "step_3"
+    merged.mkdir(parents=True)
+    (merged / "model.safetensors").write_bytes(b"merged")
+    assert (forms("auto"), forms("merged"), forms("adapter")) == ("merged", "merged", "adapter")
+    os.utime(merged, (1, 1))
+    with pytest.raises(UserError, match="older than the checkpoint: delete it"):
+        forms("auto")
+
+
+@pytest.mark.parametrize(
     ("arguments", "needle"),
     [
         (["command=push", "run=latest"], "push.repo_id"),
         (["command=push", "push.repo_id=me/model"], "needs run="),
+        *(
+            (["command=push", "run=latest", f"push.repo_id={bad}"], "push.repo_id=")
+            for bad in ("", "x", "a/b/c", "a/b.")
+        ),
+        (["command=push", "run=latest", "push.repo_id=me/model", "push.what=merged"], "set push.what=auto"),
+        (["command=push", "run=latest", "push.repo_id=me/model", "push.what=adapter"], "set push.what=auto"),
         (["command=merge", "run=latest"], "trained without an adapter"),
         (["command=merge", "run=latest", "step=9"], "step=9"),
         (["command=replay", "run=latest", "step=2"], "policy_gradient.record=true"),

@@ -152,7 +152,7 @@ def test_without_recorded_arguments_an_option_sets_its_section(tmp_path: Path) -
 def test_a_configuration_of_an_older_version_is_completed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made_run(tmp_path, "policy_gradient", *BASELINE, "policy_gradient.rewards={correct:1}")
     values = yaml.safe_load(run.config_yaml.read_text())
-    del values["doctor"], values["resume_force"], values["policy_gradient"]["kl"]["horizon"]
+    del values["tracker"], values["doctor"], values["resume_force"], values["policy_gradient"]["kl"]["horizon"]
     values["learner"]["old_name"] = values["removed"] = 3
     run.config_yaml.write_text(yaml.safe_dump(values, sort_keys=False))  # without an end mark
     config = resumed(tmp_path)

@@ -1,30 +1,18 @@
-"""Metrics, events, summary and W&B: complete records, strict names, and no failure of W&B stops a run."""
+"""Metrics, events and summary: complete records, strict names, and no failure of a writer stops a run."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from grpo_gsm8k.config import WandbConfig
-from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.tracking import console, run_folder, wandb_writer
+from grpo_gsm8k.tracking import console, run_folder
 from grpo_gsm8k.tracking.metrics import METRICS
 from grpo_gsm8k.tracking.run_folder import RunFolder
 from grpo_gsm8k.tracking.tracker import Tracker, TrackingError
-from grpo_gsm8k.tracking.wandb_writer import check_wandb
-from tests.conftest import REPO
-
-OFF = WandbConfig(mode="off", project="p", entity=None)
-OFFLINE = WandbConfig(mode="offline", project="p", entity=None)
-ONLINE = WandbConfig(mode="online", project="p", entity=None)
+from grpo_gsm8k.tracking.writer_thread import WriterThread
 
 
 class Recorder:
@@ -56,9 +44,8 @@ def run(tmp_path: Path) -> RunFolder:
     return run_folder.create(tmp_path, "demo")
 
 
-def open_tracker(run: RunFolder, config: WandbConfig = OFF, start: int = 0, **extra: object) -> Tracker:
-    shown = extra.pop("console", None) or Recorder()
-    return Tracker(run, config, {"seed": 1, **extra}, 10, start, None, shown)
+def open_tracker(run: RunFolder, *writers: WriterThread, start: int = 0, console: Recorder | None = None) -> Tracker:
+    return Tracker(run, writers, 10, start, console or Recorder())
 
 
 def numbers(reward: float = 0.5, seconds: float = 2.0, rate: float = 100.0) -> dict[str, float]:
@@ -253,173 +240,6 @@ def test_print_summary_reports_the_change_that_the_intervals_show(run: RunFolder
     assert ("needs two validations" in text) != validated
     assert "/tmp/ko\\u015fu" in text
     assert len(text.splitlines()) < 20
-
-
-def test_online_without_a_key_is_refused_before_anything(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(run.path))
-    file = run.path / "netrc"
-    monkeypatch.setenv("NETRC", str(file))
-    with pytest.raises(UserError, match=r"wandb\.mode=offline"):
-        open_tracker(run, ONLINE)
-    assert not run.events_jsonl.exists()
-    file.write_text("machine api.wandb.ai login user password key\n")
-    file.chmod(0o600)
-    check_wandb(ONLINE)
-    file.write_text("machine example.org login user password key\n")
-    with pytest.raises(UserError):
-        check_wandb(ONLINE)
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    check_wandb(ONLINE)
-
-
-SESSION = """
-import sys, time, json, socket, threading, os
-from pathlib import Path
-from grpo_gsm8k.tracking import console, tracker, wandb_writer
-from grpo_gsm8k.config import WandbConfig
-from grpo_gsm8k.tracking.run_folder import RunFolder
-mode, folder, first, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-
-def serve(server):
-    kept = []
-    while True:
-        kept.append(server.accept()[0])
-        if mode == "error":
-            threading.Thread(target=answer, args=(kept[-1],), daemon=True).start()
-
-def answer(client):
-    while client.recv(65536):
-        client.sendall(b"HTTP/1.1 500 Internal Server Error\\r\\nContent-Length: 0\\r\\n\\r\\n")
-
-if mode in ("hang", "error"):
-    server = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=serve, args=(server,), daemon=True).start()
-    os.environ["WANDB_BASE_URL"] = f"http://127.0.0.1:{server.getsockname()[1]}"
-    os.environ["WANDB_API_KEY"] = "canary-api-key-" + "x" * 40
-    wandb_writer.WANDB_INIT_SECONDS = 2.0 if mode == "error" else 60.0
-config = WandbConfig(mode="offline" if mode == "kill" else ("online" if mode in ("hang", "error") else mode),
-                     project="p", entity=None)
-values = {"seed": 1, "hub": {"token": "canary-config"}, "note": os.environ.get("CANARY_TOKEN", "")}
-tracker = tracker.Tracker(RunFolder(folder), config, values, 10, first, None, console.open_console(10))
-begun = time.monotonic()
-for step in range(first + 1, last + 1):
-    tracker.step(step, {"train/loss": 1.0 / step})
-tracker.validation(last, {"val/accuracy": 0.5})
-print("stepped", time.monotonic() - begun, flush=True)
-if mode == "kill":
-    while not list(folder.glob("wandb/offline-run-*/*.wandb")):
-        time.sleep(0.05)
-    print("ready", flush=True)
-    time.sleep(600)
-if mode == "error":
-    time.sleep(8)
-tracker.close("done", 3.0 if mode == "hang" else 20.0)
-print("closed", time.monotonic() - begun, tracker.wandb_run_id, flush=True)
-"""
-
-
-def session(mode: str, run: RunFolder, first: int = 0, last: int = 3) -> list[str]:
-    return [sys.executable, "-c", SESSION, mode, str(run.path), str(first), str(last)]
-
-
-def in_session(mode: str, run: RunFolder, first: int = 0, last: int = 3) -> list[str]:
-    environment = {**os.environ, "CANARY_TOKEN": "canary-environment"}
-    done = subprocess.run(
-        session(mode, run, first, last),
-        cwd=REPO,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout.splitlines()
-
-
-def assert_no_canary(run: RunFolder) -> None:
-    checked = 0
-    for path in run.path.rglob("*"):
-        if path.is_file():
-            assert b"canary-" not in path.read_bytes(), path
-            checked += 1
-    assert checked > 5
-
-
-def test_offline_wandb_continues_the_same_run_and_holds_no_secret(run: RunFolder) -> None:
-    first = in_session("offline", run)[-1].split()[-1]
-    second = in_session("offline", run, first=3, last=5)[-1].split()[-1]
-    assert first == second == (run.path / "wandb_run_id").read_text().strip()
-    stores = sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
-    assert [store.name for store in stores] == [f"run-{first}.wandb"] * 2
-    assert b"train/loss" in stores[0].read_bytes()
-    assert b"val/version" in stores[0].read_bytes()
-    assert_no_canary(run)
-    assert [r["step"] for r in lines(run.metrics_jsonl) if "step" in r] == [1, 2, 3, 4, 5]
-
-
-def test_off_makes_no_wandb_files(run: RunFolder) -> None:
-    tracker = open_tracker(run)
-    tracker.close("done")
-    assert tracker.wandb_run_id is None
-    assert not list(run.path.glob("wandb*"))
-
-
-def test_a_full_writer_drops_records_and_reports_it_once(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wandb_writer, "WANDB_QUEUE", 2)
-    monkeypatch.setattr(wandb_writer.WandbWriter, "_start", lambda self: time.sleep(600))
-    shown = Recorder()
-    tracker = open_tracker(run, OFFLINE, console=shown)
-    began = time.monotonic()
-    for step in range(1, 7):
-        tracker.step(step, numbers())
-    tracker.close("done", 0.2)
-    assert time.monotonic() - began < 60  # the writer would take 600 s
-    assert len([note for note in shown.notes if "W&B" in note]) == 1
-    assert events(run, "wandb_dropped")[0]["records"] == 6
-    assert len(lines(run.metrics_jsonl)) == 6
-    assert shown.closed
-
-
-@pytest.mark.slow
-def test_hanging_wandb_blocks_neither_steps_nor_the_end(run: RunFolder) -> None:
-    began = time.monotonic()
-    out = in_session("hang", run)
-    assert time.monotonic() - began < 45  # 3 s for W&B instead of its own 60, plus the interpreter's start and exit
-    assert float(next(line for line in out if line.startswith("stepped")).split()[1]) < 20
-    assert len(lines(run.metrics_jsonl)) == 4
-    assert "did not finish within 3 s" in events(run, "wandb_problem")[0]["problem"]
-    assert events(run, "wandb_dropped")[0]["records"] == 4
-    assert_no_canary(run)
-
-
-@pytest.mark.slow
-def test_failing_wandb_becomes_an_offline_run(run: RunFolder) -> None:
-    out = in_session("error", run)
-    assert len([line for line in out if "wandb sync" in line]) == 1
-    assert len(events(run, "wandb_problem")) == 1
-    assert events(run, "wandb_dropped") == []
-    (store,) = run.path.glob("wandb/offline-run-*/*.wandb")
-    assert b"val/accuracy" in store.read_bytes()
-    assert_no_canary(run)
-
-
-@pytest.mark.slow
-def test_killed_process_leaves_no_wandb_process(run: RunFolder) -> None:
-    process = subprocess.Popen(session("kill", run), cwd=REPO, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert any(line.startswith("ready") for line in process.stdout)
-    service = psutil.Process(process.pid).children(recursive=True)
-    assert any(child.name().startswith("wandb-core") for child in service)
-    process.kill()
-    process.wait()
-    _, alive = psutil.wait_procs(service, timeout=10)
-    left = [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert left == []
-    assert len(lines(run.metrics_jsonl)) == 4
 
 
 def test_running_out_of_memory_is_an_event_and_a_line(run: RunFolder) -> None:
