@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.checksums import digest_weights
 from grpo_gsm8k.files.json_lines import read_json, read_lines
-from grpo_gsm8k.tracking.run_folder import RunFolder
+from grpo_gsm8k.tracking.run_folder import RunFolder, all_folders
 from grpo_gsm8k.tracking.saved_config import read_config
 from grpo_gsm8k.tracking.summary import validations_of
 
@@ -101,11 +101,11 @@ def evaluations(artifacts: Path, folders: list[Path]) -> list[CardResult]:
     """Return the results of all finished evaluations of the weights in one of `folders`, oldest evaluation first."""
     digests = [digest_weights(folder) for folder in folders]
     found: list[CardResult] = []
-    for file in sorted([*artifacts.glob("runs/*/summary.json"), *artifacts.glob("runs/*/*/summary.json")]):
-        summary = read_json(file)
+    for run in map(RunFolder, all_folders(artifacts / "runs")):
+        summary = read_json(run.summary_json) if run.summary_json.is_file() else {}
         if isinstance(summary, dict) and summary.get("kind") == "eval":
             names = [name for name, digest in (summary.get("weights") or {}).items() if digest in digests]
-            found += _results_of(RunFolder(file.parent), summary, names) if names else []
+            found += _results_of(run, summary, names) if names else []
     return found
 
 
