@@ -51,9 +51,12 @@ class Choices:
             return {value}
         if not isinstance(value, str):
             return set()
+        texts = {index for index, choice in enumerate(self.texts) if choice.strip() == text}
         letter = _LETTER.fullmatch(text)
-        letters = {string.ascii_uppercase.index(letter[1].upper())} if letter and not self.labels else set()
-        return letters | {index for index, choice in enumerate(self.texts) if choice.strip() == text}
+        if letter is None or self.labels:
+            return texts
+        index = string.ascii_uppercase.index(letter[1].upper())
+        return texts if texts and index >= len(self.texts) else texts | {index}
 
 
 def choices_of(value: Any) -> Choices:

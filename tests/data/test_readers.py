@@ -19,7 +19,7 @@ import pytest
 
 from grpo_gsm8k.config import DataConfig
 from grpo_gsm8k.data.problems import RowRules, problems_of, write_prepared
-from grpo_gsm8k.data.readers import read_rows
+from grpo_gsm8k.data.readers import FileKind, read_rows
 from grpo_gsm8k.data.sources import load_source, notation_of, rules_of
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import AnswerKind, Locale
@@ -302,7 +302,7 @@ def test_long_decimals_of_json_stay_exact(tmp_path: Path, data_config: Make) -> 
 def test_damaged_files_are_read_or_refused_with_one_line(tmp_path: Path) -> None:
     """Random damage gives problems or one line, and never another exception."""
     rng = random.Random(1)
-    bases = [
+    bases: list[tuple[FileKind, bytes]] = [
         *(("jsonl", lines(ROWS)), ("json", as_json(ROWS)), ("csv", as_csv(ROWS)), ("parquet", as_parquet(ROWS))),
         *(("jsonl", lines(CHATS)), ("parquet", as_parquet([verl(row) for row in ROWS]))),
         *(("jsonl", gzip.compress(lines(ROWS))), ("csv", gzip.compress(as_csv(ROWS)))),
