@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 EXIT_REGRESSION = 3  # a model is worse than its baseline
 EXIT_OVER_BUDGET = 4  # the run's budget is spent
 
 
 class LabError(Exception):
-    """Base class of this project's errors; the text is one line."""
+    """Base class of this project's errors; the text is one line, also where it quotes a user's text or a library's."""
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(one_line(str(text)))
 
 
 class UserError(LabError):
@@ -48,3 +53,10 @@ class NonFiniteError(LabError):
 
 class DiskFullError(LabError):
     """A file could not be written because its disk is full; the text names the file and the free bytes."""
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line: line breaks and tabs become a space, other unprintable characters their escape."""
+    parts = (part.strip() for part in re.split(r"[^\S ]+", text))
+    joined = " ".join(part for part in parts if part)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.data.json_values import refuse_surrogates
 from grpo_gsm8k.grading.answers import (
     MAX_DIGITS,
     AnswerFormat,
@@ -19,11 +21,10 @@ from grpo_gsm8k.grading.answers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 MARKER = "####"
 _STORED = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-_LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 _SHOWN = 60  # characters of a text in a message
 _OTHER = {Locale.EN: Locale.TR, Locale.TR: Locale.EN}
 
@@ -46,42 +47,34 @@ def check_stored(gold: str) -> None:
         raise ValueError(f"gold {gold[:_SHOWN]!r} is not a canonical number such as 1080 or -0.5")
 
 
-def gold_of(row: Mapping[str, Any], answer: str, notation: Notation, kind: AnswerKind) -> str:
+def gold_of(row: Mapping[str, Any], answer: str, notation: Notation, kind: AnswerKind, named: bool = False) -> str:
     """Return the stored form of a row's gold answer: that of its column `gold`, else the one marked in the answer.
 
-    The marker is `####`, and for expressions also the last `\\boxed{...}`. Raises ValueError with the reason.
+    The marker is `####`, and for expressions also the last `\\boxed{...}`. `named`: data.columns names the column.
+    Raises ValueError with the reason.
     """
     if kind is AnswerKind.NUMBER:
-        return gold_of_row(row["gold"], answer, notation) if "gold" in row else gold_of_answer(answer, notation)
-    value = row["gold"] if "gold" in row else _marked(answer, kind)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"gold {str(value)[:_SHOWN]!r} is not a text")
-    gold = " ".join(str(value).split())
+        return gold_of_row(row["gold"], answer, notation, named) if "gold" in row else gold_of_answer(answer, notation)
+    gold = " ".join(text_of_gold(row["gold"] if "gold" in row else _marked(answer, kind)).split())
     if kind is AnswerKind.EXPRESSION:
-        gold = _boxed(gold) or gold.strip("$").strip()
+        gold = _boxed(gold) or _without_dollars(gold)
     if not gold:
         raise ValueError("gold is empty")
     return gold
 
 
-def letter_of_choice(value: object, choices: Sequence[str]) -> str:
-    """Return the letter of a choice: `B`, `(b)`, `B.`, an index counted from 0, or the text of one of the choices.
+def text_of_gold(value: object) -> str:
+    """Return a gold answer as text; 12.0 is 12, as a column with missing values turns integers into floats.
 
-    Raises ValueError for anything else, and for a letter beyond the choices.
+    Raises ValueError for anything but a text or a finite number.
     """
-    text = str(value).rpartition(MARKER)[2].strip()
-    found = _LETTER.fullmatch(text)
-    if isinstance(value, int) and not isinstance(value, bool):
-        index = value
-    elif found:
-        index = ord(found[1].upper()) - ord("A")
-    elif text in choices:
-        index = choices.index(text)
-    else:
-        raise ValueError(f"gold {text[:_SHOWN]!r} is not the letter of a choice such as B")
-    if not 0 <= index < (len(choices) or 26):
-        raise ValueError(f"gold {text[:_SHOWN]!r} is beyond the {len(choices)} choices")
-    return chr(ord("A") + index)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or not finite:
+        raise ValueError(f"gold {str(value)[:_SHOWN]!r} is not a text")
+    refuse_surrogates(str(value), "gold")
+    return str(value)
 
 
 def _marked(answer: str, kind: AnswerKind) -> str:
@@ -97,6 +90,12 @@ def _marked(answer: str, kind: AnswerKind) -> str:
 
 def _boxed(text: str) -> str:
     return (extract(text, AnswerFormat.BOXED, Locale.EN) or "") if "\\boxed" in text else ""
+
+
+def _without_dollars(text: str) -> str:
+    inner = text[1:-1].strip() if len(text) > 2 and text.startswith("$") and text.endswith("$") else ""
+    inner = inner[1:-1].strip() if len(inner) > 2 and inner.startswith("$") and inner.endswith("$") else inner
+    return inner if inner and "$" not in inner else text
 
 
 def gold_of_answer(answer: str, notation: Notation) -> str:
@@ -115,16 +114,16 @@ def gold_of_answer(answer: str, notation: Notation) -> str:
     return gold
 
 
-def gold_of_row(value: object, answer: str, notation: Notation) -> str:
+def gold_of_row(value: object, answer: str, notation: Notation, named: bool = False) -> str:
     """Return the stored form of a row's `gold`. Raises ValueError if it contradicts the answer's `####`.
 
     A JSON number is exact. A text in the notation of the data or in the stored form is accepted; if these differ, the
-    answer decides.
+    answer decides. Only the notation counts where data.locale gives it and data.columns names the column (`named`).
     """
     what = f"gold {str(value)[:_SHOWN]!r}"
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
+    if not isinstance(value, str | int | float | Decimal) or isinstance(value, bool):
         raise ValueError(f"{what} is not a number")
-    readings = _readings(value, notation)
+    readings = _readings(value, notation, stored_too=not (named and notation.given))
     marked = parse_number(answer.rpartition(MARKER)[2], notation.locale) if MARKER in answer else None
     if not readings:
         raise ValueError(f"{what} is not one number{_hint(str(value), notation)}")
@@ -135,18 +134,23 @@ def gold_of_row(value: object, answer: str, notation: Notation) -> str:
             _refuse_ambiguous(value, marked, notation, what)
         return _stored(marked, what)
     if len(readings) > 1:
-        raise ValueError(f"{what} is {canonical(readings[0])} or {canonical(readings[1])}: write it as a JSON number")
+        raise ValueError(
+            f"{what} is {canonical(readings[0])} or {canonical(readings[1])}: set both data.locale and "
+            "data.columns.gold to read it in the notation of the data, or write it as a JSON number"
+        )
     if isinstance(value, str):
         _refuse_ambiguous(value, readings[0], notation, what)
     return _stored(readings[0], what)
 
 
-def _readings(value: str | float, notation: Notation) -> list[Decimal]:
+def _readings(value: str | float | Decimal, notation: Notation, stored_too: bool) -> list[Decimal]:
     if not isinstance(value, str):
-        text = format(value, "d") if isinstance(value, int) else repr(value)
+        exact = Decimal(str(value))
+        small = exact.is_finite() and abs(exact.adjusted()) <= MAX_DIGITS
+        text = format(exact, "f") if small else str(exact)
         return [number for number in [parse_number(text, Locale.EN)] if number is not None]
     found = [parse_number(value, notation.locale)]
-    if _STORED.fullmatch(value.strip()):
+    if stored_too and _STORED.fullmatch(value.strip()):
         found.append(parse_number(value, Locale.EN))
     return list(dict.fromkeys(number for number in found if number is not None))
 

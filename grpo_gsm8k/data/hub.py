@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.data.readers import Row, json_value
+from grpo_gsm8k.data.readers import Row
 from grpo_gsm8k.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,9 +61,8 @@ def _rows(config: DataConfig, snapshot: Path, name: str | None, split: str) -> I
     where = "/".join(part for part in (config.hub_id, name, split) if part)
     try:
         # Streaming reads the snapshot's files directly, without a copy in the datasets cache.
-        for index, row in enumerate(datasets.load_dataset(str(snapshot), name, split=split, streaming=True)):
-            place = f"{where} row {index}"
-            yield Row(place, {key: json_value(value, place) for key, value in row.items()})
+        for number, row in enumerate(datasets.load_dataset(str(snapshot), name, split=split, streaming=True), start=1):
+            yield Row(f"{where} row {number}", dict(row))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"{where} cannot be read ({_first_line(error)}): check data.name, data.{_key(config, split)}, data.hub_id"

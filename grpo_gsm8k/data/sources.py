@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from grpo_gsm8k.config import FILE_SOURCES, DataConfig
 from grpo_gsm8k.data.gold import ENGLISH, Notation
 from grpo_gsm8k.data.hub import download, hub_rows
-from grpo_gsm8k.data.problems import RowRules, problems_of
+from grpo_gsm8k.data.problems import ReadProblems, RowRules, problems_of
 from grpo_gsm8k.data.readers import FileKind, read_rows
 from grpo_gsm8k.data.reasoning import load_reasoning_gym
 from grpo_gsm8k.data.turkish_finance import load_turkish_finance
@@ -66,7 +66,7 @@ def load_source(config: DataConfig, rules: RowRules | None = None) -> SourceProb
     found = {split: problems_of(split_rows, split, rules) for split, split_rows in rows.items()}
     for split, read in found.items():
         if not read.problems:
-            raise UserError(f"{_place(config, split)} contains no problem{_reasons(read.dropped)}")
+            raise UserError(f"{_place(config, split)} contains no problem{_reasons(read)}")
     train, test = found.get("train"), found.get("test")
     dropped = sum((read.dropped for read in found.values()), Counter[str]())
     return SourceProblems(
@@ -96,5 +96,8 @@ def _place(config: DataConfig, split: SourceSplit) -> str:
     return f"data.{split}_path: {files[split]}" if split in files else f"the {split} split of {config.hub_id}"
 
 
-def _reasons(dropped: Counter[str]) -> str:
-    return f": left out {', '.join(f'{count} ({reason})' for reason, count in dropped.items())}" if dropped else ""
+def _reasons(read: ReadProblems) -> str:
+    """Return the counts of the rows that were left out by reason, the most frequent first, and the first error."""
+    reasons = ", ".join(f"{count} ({reason})" for reason, count in read.dropped.most_common())
+    first = f"; the first: {read.first_error}" if read.first_error else ""
+    return f": left out {reasons}{first}" if reasons else ""

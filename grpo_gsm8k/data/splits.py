@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
+from grpo_gsm8k.data.problems import same_question
 from grpo_gsm8k.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def _held_out(
     problems: list[Problem], size: int, salt: str, key: str, value: float
 ) -> tuple[list[Problem], list[Problem]]:
     """Return the problems without, and the problems of, a seeded random part."""
-    counts = Counter(_question(problem) for problem in problems)
+    counts = Counter(same_question(problem) for problem in problems)
     # A duplicated question could end up in both parts, so it stays in train.
-    unique = [problem for problem in problems if counts[_question(problem)] == 1]
+    unique = [problem for problem in problems if counts[same_question(problem)] == 1]
     if not 0 < size <= len(unique) or size >= len(problems):
         raise UserError(
             f"data.{key}={value:g} leaves nothing to train on or to hold out: the source has {len(problems)} train "
@@ -62,23 +63,20 @@ def _held_out(
 
 def _untested(train: list[Problem], test: Sequence[Problem]) -> tuple[list[Problem], Counter[str]]:
     """Return the train problems whose question does not occur in test, and the number of the others."""
-    tested = {_question(problem) for problem in test}
-    kept = [problem for problem in train if _question(problem) not in tested]
+    tested = {same_question(problem) for problem in test}
+    kept = [problem for problem in train if same_question(problem) not in tested]
     return kept, Counter({"question of a test problem": len(train) - len(kept)} if len(kept) < len(train) else {})
 
 
 def _refuse_overlap(train: Sequence[Problem], test: Sequence[Problem]) -> None:
-    questions = {_question(problem): problem.id for problem in train}
+    questions = {same_question(problem): problem.id for problem in train}
     train_ids = set(questions.values())
     for problem in test:
-        if _question(problem) in questions:
+        twin = questions.get(same_question(problem))
+        if twin is not None:
             raise UserError(
-                f"test problem {problem.id} asks the same question as train problem {questions[_question(problem)]}: "
+                f"test problem {problem.id} asks the same question as train problem {twin}: "
                 "remove one of them, or set data.invalid=drop"
             )
         if problem.id in train_ids:
             raise UserError(f"the id {problem.id} occurs in both train and test problems: rename one of them")
-
-
-def _question(problem: Problem) -> str:
-    return " ".join(problem.question.split())

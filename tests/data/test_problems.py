@@ -36,7 +36,7 @@ def test_a_given_gold_number_counts(tmp_path, rows):
         ("[1]", "not a JSON object"),
         ({"answer": "#### 1"}, "question is missing"),
         ({"question": " \n", "answer": "#### 1"}, "question is missing"),
-        ({"question": 5, "answer": "#### 1"}, "question is missing"),
+        ({"question": 5, "answer": "#### 1"}, "question is a number, not text"),
         ({"question": "?"}, "answer is missing"),
         ({"question": "?", "answer": "no number"}, "####"),
         ({"question": "?", "answer": "#### many"}, "is not one number"),
