@@ -39,6 +39,7 @@ KINDS = {
     "sync": "Weight synchronization",
     "learner": "Learner process",
     "time": "Time",
+    "mem": "Memory",
     "val": "Validation",
 }
 

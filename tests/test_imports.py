@@ -104,9 +104,10 @@ def test_vllm_wandb_and_multiprocessing_have_one_place() -> None:
 
 def test_torch_stays_out_of_orchestrator_and_actor_loop() -> None:
     without = ("orchestrator/", "runtime/", "transport/", "actor/", "data/", "tracking/", "grading/", "files/")
-    probe = "actor/weight_probe.py"  # runs inside vLLM's worker
-    assert {path for path in importers("torch") if path.startswith(without)} == {probe}
-    assert importers("grpo_gsm8k.actor.weight_probe") == {"actor/vllm_engine.py"}
+    inside = {"actor/weight_probe.py", "actor/reserved_memory.py"}  # run inside vLLM's worker
+    assert {path for path in importers("torch") if path.startswith(without)} == inside
+    for name in ("weight_probe", "reserved_memory"):
+        assert importers(f"grpo_gsm8k.actor.{name}") == {"actor/vllm_engine.py"}
 
 
 def test_the_orchestrator_loads_neither_torch_nor_vllm() -> None:

@@ -53,3 +53,6 @@ class Engine(Protocol):
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Drop these requests, running or not."""
+
+    def gpu_bytes(self) -> int:
+        """Return how much GPU memory the engine holds; 0 on a CPU."""

@@ -150,4 +150,5 @@ class Actor:
         now = time.monotonic()
         if now - self._last_beat >= BEAT_SECONDS:
             self._last_beat = now
-            self._channel.send(Heartbeat(self._steps, bool(self._running), self._busy_s, now))
+            memory = self._engine.gpu_bytes()
+            self._channel.send(Heartbeat(self._steps, bool(self._running), self._busy_s, now, memory))

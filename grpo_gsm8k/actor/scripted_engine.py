@@ -62,6 +62,10 @@ class ScriptedEngine:
         for request_id in request_ids:
             self._running.pop(request_id, None)
 
+    def gpu_bytes(self) -> int:
+        """Return 0: this engine runs on the CPU."""
+        return 0
+
     def step(self) -> list[GroupResult | WeightsLive]:
         """Generate one token for every running sequence."""
         time.sleep(STEP_SECONDS)

@@ -31,6 +31,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.sampling_params import RequestOutputKind
 
+from grpo_gsm8k.actor.reserved_memory import reserved_gpu_bytes
 from grpo_gsm8k.actor.weight_probe import Probe, probe_weights
 from grpo_gsm8k.config import MIN_TEMPERATURE
 from grpo_gsm8k.errors import WeightsError
@@ -157,6 +158,10 @@ class VllmEngine:
         self._engine.abort_request(list(request_ids))
         for request_id in request_ids:
             self._admitted.pop(request_id, None)
+
+    def gpu_bytes(self) -> int:
+        """Return how much GPU memory the engine holds; 0 on a CPU."""
+        return reserved_gpu_bytes() if self._spec.device.startswith("cuda") else 0
 
     def step(self) -> list[GroupResult | Failed | WeightsLive]:
         """Sample one token for every running sequence; returns finished groups, and WeightsLive after a `load`.

@@ -9,7 +9,7 @@ from grpo_gsm8k.commands.card_results import dataset_name, validations
 from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.orchestrator.resume import listed_files
 from grpo_gsm8k.tracking.manifest import last_inputs, read_manifest
-from grpo_gsm8k.tracking.method import training_method
+from grpo_gsm8k.tracking.method import method_title, training_method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,9 +52,9 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 
 def _summary(upload: Upload) -> str:
     method, origin = training_method(upload.trained), upload.origin
-    how = "supervised fine-tuning (SFT)" if method == "sft" else f"a policy-gradient method ({_title(method)})"
+    how = "supervised fine-tuning (SFT)" if method == "sft" else f"a policy-gradient method ({method_title(method)})"
     earlier = "".join(
-        f", after {_title(stage.method)}" + ("" if stage.step is None else f" of {stage.step} updates")
+        f", after {method_title(stage.method)}" + ("" if stage.step is None else f" of {stage.step} updates")
         for stage in origin.stages
     )
     kind = {
@@ -64,11 +64,6 @@ def _summary(upload: Upload) -> str:
     }[upload.form]
     was = "were" if upload.form == "plain" else "was"
     return f"{kind} {was} trained with {how}{earlier}. The base model is {origin.words}."
-
-
-def _title(method: str) -> str:
-    names = {"reinforce": "REINFORCE", "reinforce_baseline": "REINFORCE with baseline", "dr_grpo": "Dr. GRPO"}
-    return names.get(method, method if " " in method else method.upper())
 
 
 def _facts(upload: Upload) -> list[Row]:
@@ -104,7 +99,7 @@ def _fine_tuning(upload: Upload) -> list[Row]:
 def _policy_gradient(config: Config) -> list[Row]:
     pg = config.policy_gradient
     return [
-        ("method", f"{_title(training_method(config))}: loss `{pg.loss_type}`, advantage `{pg.advantage_name}`"),
+        ("method", f"{method_title(training_method(config))}: loss `{pg.loss_type}`, advantage `{pg.advantage_name}`"),
         ("data set", _data(config)),
         ("learning rate", f"{config.learner.lr:g}"),
         ("completions", f"{pg.group_size} per prompt, {pg.episodes_per_update} per update"),

@@ -56,12 +56,15 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
         pg.off_policy.low,
         pg.off_policy.high,
     )
-    policy_loss = surrogate(pg, logprobs_N, log_ratio_N, micro)
+    ratio_N = importance_ratio(log_ratio_N, micro.tokens.sequence_N, pg.ratio)
+    policy_loss = surrogate(pg, logprobs_N, ratio_N, micro)
     corrected_N = correction_N * policy_loss.loss_N
     loss_N = corrected_N - pg.entropy_coef * entropy_N
-    drift_N = log_ratio_N.detach()
+    drift_N, above_N = log_ratio_N.detach(), ratio_N.detach() > 1
     per_token = {
         "train/clip_frac": policy_loss.clipped_N,
+        "train/clip_frac_low": policy_loss.clipped_N & ~above_N,
+        "train/clip_frac_high": policy_loss.clipped_N & above_N,
         "train/entropy": entropy_N.detach(),
         "train/approx_kl": drift_N.exp() - 1 - drift_N,
     }
@@ -85,10 +88,9 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
 
 
 def surrogate(
-    pg: PolicyGradientConfig, logprobs_N: torch.Tensor, log_ratio_N: torch.Tensor, micro: MicroBatch
+    pg: PolicyGradientConfig, logprobs_N: torch.Tensor, ratio_N: torch.Tensor, micro: MicroBatch
 ) -> TokenLoss:
-    """Policy loss per token, as `loss_type`, `ratio` and the clip ranges define it."""
+    """Policy loss per token, as `loss_type` and the clip ranges define it."""
     high = pg.cliprange if pg.cliprange_high is None else pg.cliprange_high
     clip = ClipRange(pg.cliprange, high, pg.dual_clip)
-    ratio_N = importance_ratio(log_ratio_N, micro.tokens.sequence_N, pg.ratio)
     return LOSSES[pg.loss_type](LossInputs(logprobs_N, ratio_N, micro.advantages_N, clip))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TOO_LONG = "prompt_too_long"
 NO_VARIANCE = "no_variance"
 SKIPPED = "skipped"  # by data.sampler=difficulty
+QUANTILES = (10, 25, 50, 75, 90)  # of the rewards in a batch, in percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,7 @@ def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
     return {
         "train/reward_mean": float(batch.rewards_GN.mean()),
         **parts,
+        **reward_quantiles(batch.rewards_GN),
         "train/frac_zero_variance_groups": float(zero_variance(batch.rewards_GN).mean()),
         "rollout/tokens": float(sum(lengths)),
         "rollout/length_mean": float(np.mean(lengths)),
@@ -255,6 +257,12 @@ def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
         "rollout/staleness_mean": float(np.mean(staleness)),
         "rollout/staleness_max": float(max(staleness)),
     }
+
+
+def reward_quantiles(rewards_GN: np.ndarray) -> dict[str, float]:
+    """Compute quantiles of the total rewards of one batch, interpolated linearly, by metric name."""
+    values = np.quantile(rewards_GN, [percent / 100 for percent in QUANTILES])
+    return {f"rollout/reward_p{percent}": float(value) for percent, value in zip(QUANTILES, values, strict=True)}
 
 
 def failed_gradings(batch: Batch) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
+from grpo_gsm8k.learner.gpu_peak import gpu_peak_metrics
 from grpo_gsm8k.transport.protocol import CheckpointSaved, LoadWeights
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Session:
         return version in self.unvalidated if version == self.start else self.validation.due(version)
 
     def time_metrics(self, waited_s: float) -> dict[str, float]:
-        """Return the times of the update that ends now, of which the learner waited `waited_s`, and of its weights."""
+        """Return times and GPU memory of the update that ends now, of which the learner waited `waited_s`."""
         now = time.monotonic()
         step_s, self._update_started = now - self._update_started, now
         metrics = {"time/step_s": step_s, "time/learner_idle_frac": waited_s / step_s}
@@ -83,7 +84,7 @@ class Session:
         if self.client.live is not None:
             metrics["sync/load_s"] = self.client.live.seconds
             metrics["sync/canary_gap"] = self.client.live.canary_gap
-        return metrics
+        return metrics | gpu_peak_metrics(self.config.learner.device)
 
     def state(self, version: int) -> TrainerState:
         """Return the counters of the run after `version` updates."""

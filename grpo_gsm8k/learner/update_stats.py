@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ class UpdateStats:
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._maxima: dict[str, float] = {}
+        self._minima: dict[str, float] = {}
 
     def add(self, output: Objective, on_policy_N: torch.Tensor | None) -> None:
         """Add one micro-batch; `on_policy_N` marks tokens that the engine sampled with the learner's present weights.
@@ -38,6 +40,7 @@ class UpdateStats:
         ratio_N = output.log_ratio_N.exp()
         self._add("train/ratio_mean", ratio_N)
         self._maximum("train/ratio_max", ratio_N)
+        self._minimum("train/ratio_min", ratio_N)
         # k3 estimate of KL(behavior || current), arXiv:2402.03300 eq. 4; never negative.
         self._add("train/kl_behaviour", ratio_N - 1 - output.log_ratio_N)
         if on_policy_N is not None:
@@ -70,7 +73,7 @@ class UpdateStats:
         return float(np.mean(self.losses)), float(np.mean([step.grad_norm for step in self._steps]))
 
     def metrics(self) -> dict[str, float]:
-        """Return averages, maxima and counts by metric name."""
+        """Return averages, extremes and counts by metric name."""
         loss, grad_norm = self.loss_and_grad_norm()
         skipped = sum(step.skipped for step in self._steps)
         values = {
@@ -84,7 +87,7 @@ class UpdateStats:
         if self._critic_steps:
             values["train/value_grad_norm"] = float(np.mean([step.grad_norm for step in self._critic_steps]))
         means = {name: self._sums[name] / count for name, count in self._counts.items() if count}
-        return {**values, **means, **self._maxima}
+        return {**values, **means, **self._maxima, **self._minima}
 
     def _add(self, name: str, values_N: torch.Tensor) -> None:
         self._sums[name] += float(values_N.sum())
@@ -93,3 +96,7 @@ class UpdateStats:
     def _maximum(self, name: str, values_N: torch.Tensor) -> None:
         if len(values_N):
             self._maxima[name] = max(self._maxima.get(name, 0.0), float(values_N.max()))
+
+    def _minimum(self, name: str, values_N: torch.Tensor) -> None:
+        if len(values_N):
+            self._minima[name] = min(self._minima.get(name, math.inf), float(values_N.min()))

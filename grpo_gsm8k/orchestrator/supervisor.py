@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.orchestrator.host_memory import memory_metrics
 from grpo_gsm8k.orchestrator.idle import IdleTime
 from grpo_gsm8k.runtime.actor_pool import ActorPool
 from grpo_gsm8k.runtime.process import EventQueue, end_workers
@@ -152,7 +153,8 @@ class Supervisor:
             case StepDone(step, metrics, prompts):
                 self._updated = True
                 self._ledger.record(step, prompts)
-                self._tracker.step(step, {**metrics, **self._idle.metrics(self._pool.actors)})
+                memory = memory_metrics(self._pool.actors, self._learner)
+                self._tracker.step(step, {**metrics, **self._idle.metrics(self._pool.actors), **memory})
                 if line := self._budget.observe(step, metrics["time/step_s"]):
                     self._tracker.note(line)
             case ValidationDone(version, metrics):

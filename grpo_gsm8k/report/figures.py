@@ -25,16 +25,21 @@ def style(index: int) -> dict[str, Any]:
     return {"color": PALETTE[index % len(PALETTE)], "dash": DASHES[index // len(PALETTE) % len(DASHES)]}
 
 
+def shade(index: int) -> str:
+    """Return the color of the area that belongs to the n-th line."""
+    color = style(index)["color"]
+    return "rgba({},{},{},0.16)".format(*(int(color[at : at + 2], 16) for at in (1, 3, 5)))
+
+
 def band(
     name: str, index: int, rows: Sequence[tuple[float, float, float | None, float | None]]
 ) -> list[dict[str, Any]]:
     """Return traces of a line through (x, y), and of the area between low and high."""
     xs, line = [row[0] for row in rows], style(index)
     area = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    shade = "rgba({},{},{},0.16)".format(*(int(line["color"][at : at + 2], 16) for at in (1, 3, 5)))
     return [
         {**area, "x": xs, "y": [row[2] for row in rows]},
-        {**area, "x": xs, "y": [row[3] for row in rows], "fill": "tonexty", "fillcolor": shade},
+        {**area, "x": xs, "y": [row[3] for row in rows], "fill": "tonexty", "fillcolor": shade(index)},
         {
             "type": "scatter",
             "mode": "lines+markers",

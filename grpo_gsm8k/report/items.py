@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from grpo_gsm8k.report import words
 from grpo_gsm8k.report.material import KIND_NAMES, Answer, Key, Pair
 
-MAX_BYTES = 2_500_000  # of all texts in the page, which keeps it below 10 MB (plotly.js has about 5 MB)
+MAX_BYTES = 450_000  # of all texts in the page, which keeps it below 2.5 MB (plotly.js has 1.5 MB)
 MARKUP_BYTES = 1000  # per item
 
 

@@ -117,6 +117,14 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class FileLink:
+    """A file or folder that a report was made from; `address` is relative to the report."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A plotly figure, with its numbers as text for readers who cannot see it."""
 
@@ -128,3 +136,12 @@ class Figure:
     layout: dict[str, Any]
     legend: tuple[tuple[str, str], ...] = ()  # names and colors
     height: int = 320
+
+
+@dataclass(frozen=True, slots=True)
+class PanelGroup:
+    """The panels of one theme, and the names and values of its metrics that are constant over all runs."""
+
+    title: str
+    figures: tuple[Figure, ...]
+    constant: tuple[str, ...]

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,12 +15,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from grpo_gsm8k.report.items import PairChanges, failed_kinds
-from grpo_gsm8k.report.material import KIND_NAMES, Figure, Table
+from grpo_gsm8k.report.material import KIND_NAMES, Figure, FileLink, PanelGroup, Table
+from grpo_gsm8k.report.tiles import Tile
 
 HERE = Path(__file__).resolve().parent
+# plotly.js without 3D, maps and WebGL: 1.5 MB instead of 4.8 MB. From npm: plotly.js-cartesian-dist-min, version 4.1.1.
+SCRIPTS = ("plotly-cartesian.min.js", "page.js")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +30,15 @@ class Report:
     """The parts of a report in order. Tables and figures may be empty."""
 
     title: str
+    headline: str
+    tiles: tuple[Tile, ...]
     made: datetime
     findings: tuple[str, ...]
     notes: tuple[str, ...]
     methods: Table
     tables: tuple[Table, ...]  # evaluations, their comparisons, benchmarks
     curves: tuple[Figure, ...]
-    panels: tuple[Figure, ...]
-    constant: tuple[str, ...]
+    groups: tuple[PanelGroup, ...]
     bars: tuple[Figure, ...]
     temperature: tuple[Figure, ...]
     grids: tuple[Figure, ...]
@@ -43,23 +47,28 @@ class Report:
     error_table: Table
     changes: tuple[PairChanges, ...]
     settings: Table
+    all_settings: Table
     provenance: Table
+    files: tuple[tuple[str, tuple[FileLink, ...]], ...]  # by run
 
     @property
     def figures(self) -> tuple[Figure, ...]:
         """All figures of the report."""
-        return (*self.curves, *self.panels, *self.bars, *self.temperature, *self.grids, *self.questions, *self.errors)
+        panels = (figure for group in self.groups for figure in group.figures)
+        return (*self.curves, *panels, *self.bars, *self.temperature, *self.grids, *self.questions, *self.errors)
 
 
 def render_html(report: Report) -> str:
     """Render the page. All texts are escaped, and the content security policy allows only our two scripts."""
-    scripts = (get_plotlyjs(), (HERE / "page.js").read_text(encoding="utf-8"))
+    scripts = tuple((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     page = _environment(autoescape=True).get_template("template.html.jinja")
     text = page.render(
         report=report,
         figures={figure.id: strict({"data": figure.data, "layout": figure.layout}) for figure in report.figures},
         kinds=failed_kinds(report.changes),
         kind_names=KIND_NAMES,
+        runs=len(report.files),
+        run_legend=next((figure.legend for figure in report.curves), ()),
         css=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts),
@@ -87,6 +96,11 @@ def cell(text: object) -> str:
     return "".join(f"\\{c}" if c in r"\`*_[]|~#" else c for c in flat)
 
 
+def breakable(text: object) -> Markup:
+    """Return a name, escaped, that may be broken after its separators but nowhere else."""
+    return Markup(re.sub(r"([_/])", r"\1<wbr>", html.escape(str(text))))
+
+
 def _environment(autoescape: bool) -> Environment:
     made = Environment(
         loader=FileSystemLoader(HERE),
@@ -97,6 +111,7 @@ def _environment(autoescape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["cell"] = cell
+    made.filters["breakable"] = breakable
     return made
 
 

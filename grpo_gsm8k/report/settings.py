@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from grpo_gsm8k.config import Config
 from grpo_gsm8k.report.material import Run
+from grpo_gsm8k.tracking.saved_config import compose_values
 
 ABSENT = "not set"
 IGNORED = (
@@ -47,6 +49,22 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, ...]]:
         if section not in IGNORED and section not in unused and len(set(values)) > 1:
             rows.append((key, *values))
     return rows
+
+
+def of_run(run: Run) -> dict[str, str]:
+    """Return key and value of all settings of a run, except names, paths and unused sections."""
+    unused = {name for name, users in COMMANDS_OF_SECTION.items() if run.command not in users}
+    found = dict(flatten(run.config))
+    return {key: value for key, value in found.items() if key.partition(".")[0] not in {*IGNORED, *unused}}
+
+
+def changed(run: Run) -> list[tuple[str, str, str]]:
+    """Return key, value and default of the settings that a run changed; empty for a command without defaults."""
+    if run.command not in get_args(Config.model_fields["command"].annotation):
+        return []
+    defaults = dict(flatten(compose_values([f"command={run.command}"])))
+    found = of_run(run).items()
+    return [(key, value, defaults.get(key, ABSENT)) for key, value in found if value != defaults.get(key, ABSENT)]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

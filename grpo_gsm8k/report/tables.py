@@ -172,11 +172,21 @@ def _share(answers: AnswerSet, kind: str) -> str:
 
 
 def configurations(runs: Sequence[Run]) -> Table:
-    """Return the table of settings that differ between runs."""
+    """Return the table of settings that differ between runs, or of a single run from the defaults."""
+    if len(runs) == 1:
+        columns = ("Setting", "Value", "Default")
+        note = "Omitted: settings that have their default, paths, and the settings of other commands."
+        return Table("settings", "Settings", columns, tuple(settings.changed(runs[0])), note)
     names = tuple(run.name for run in runs)
-    rows = tuple(settings.differences(runs)) if len(runs) > 1 else ()
+    rows = tuple(settings.differences(runs))
     note = "Omitted: settings that are equal in all runs, paths, and the settings of other commands."
     return Table("settings", "Settings that differ", ("Setting", *names), rows, note)
+
+
+def all_settings(runs: Sequence[Run]) -> Table:
+    """Return the table of all settings of a single run; empty for several."""
+    rows = tuple(settings.of_run(runs[0]).items()) if len(runs) == 1 else ()
+    return Table("all-settings", f"All {len(rows)} settings", ("Setting", "Value"), rows)
 
 
 def provenance(runs: Sequence[Run]) -> Table:

@@ -51,6 +51,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def dollars(value: float) -> str:
+    """Format a price: `$0.02`, `under $0.01`."""
+    return f"${value:,.2f}" if value >= 0.005 else "under $0.01" if value else "$0.00"
+
+
 def accuracy(validation: Mapping[str, Any] | None) -> str:
     """Format the accuracy of a validation with its interval: `86.1 % [83.0, 89.1]`."""
     if validation is None or validation.get("accuracy") is None:

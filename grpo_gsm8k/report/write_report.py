@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.report import collect, eval_figures, eval_tables, figures, grids, items, panels, tables
+from grpo_gsm8k.report import collect, eval_figures, eval_tables, figures, grids, items, tables
+from grpo_gsm8k.report.files_used import file_links
+from grpo_gsm8k.report.headline import headline
 from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
+from grpo_gsm8k.report.tiles import tiles
+from grpo_gsm8k.report.training import training_groups
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -46,7 +50,7 @@ def output_folder(artifacts: Path, folders: Sequence[Path], clock: Callable[[], 
 
 
 def _write(folders: Sequence[Path], baseline: Path | None, target: Path, price: float, title: str) -> Path:
-    report = build(collect.collect(folders, baseline), price, title)
+    report = build(collect.collect(folders, baseline), price, title, target)
     target.mkdir(parents=True, exist_ok=True)
     write_atomically(target / "report.md", render_markdown(report))
     write_atomically(target / "report.html", render_html(report))
@@ -54,17 +58,24 @@ def _write(folders: Sequence[Path], baseline: Path | None, target: Path, price: 
 
 
 def build(
-    material: Material, usd_per_gpu_hour: float, title: str, clock: Callable[[], datetime] = datetime.now
+    material: Material,
+    usd_per_gpu_hour: float,
+    title: str,
+    target: Path = Path(),
+    clock: Callable[[], datetime] = datetime.now,
 ) -> Report:
-    """Build all parts of a report."""
+    """Build all parts of a report that is written into the folder `target`."""
     runs = material.runs
     evaluations = {run.name for run in runs if run.command == "eval"}
-    metric_panels, constant = panels.panels(runs)
+    notes = list(material.notes)
+    groups = tuple(training_groups(runs, notes))
     return Report(
         title=title,
+        headline=headline(runs, usd_per_gpu_hour),
+        tiles=tiles(material, usd_per_gpu_hour),
         made=clock(),
         findings=tables.findings(material),
-        notes=material.notes,
+        notes=tuple(notes),
         methods=tables.methods(material, usd_per_gpu_hour),
         tables=(
             eval_tables.evaluations_table(runs),
@@ -74,8 +85,7 @@ def build(
             eval_tables.lm_eval_table(runs),
         ),
         curves=tuple(figures.learning_curves(runs)),
-        panels=tuple(metric_panels),
-        constant=tuple(constant),
+        groups=groups,
         bars=(*eval_figures.accuracy_bars(runs), *eval_figures.over_temperatures_bars(runs)),
         temperature=(*figures.temperature_curves(runs), *eval_figures.pass_at_curves(runs)),
         grids=tuple(grids.question_grids([s for s in material.merged if s.run in evaluations])),
@@ -84,5 +94,7 @@ def build(
         error_table=tables.errors(material.shown),
         changes=tuple(items.changed_items(material.pairs)),
         settings=tables.configurations(runs),
+        all_settings=tables.all_settings(runs),
         provenance=tables.provenance(runs),
+        files=file_links(runs, target),
     )

@@ -13,6 +13,12 @@ def training_method(config: Config) -> str:
     return "sft" if config.command == "sft" else _policy_gradient(config.policy_gradient)
 
 
+def method_title(method: str) -> str:
+    """Return a method's name as its papers write it: `GRPO`, `Dr. GRPO`."""
+    names = {"reinforce": "REINFORCE", "reinforce_baseline": "REINFORCE with baseline", "dr_grpo": "Dr. GRPO"}
+    return names.get(method, method if " " in method else method.upper())
+
+
 def _policy_gradient(pg: PolicyGradientConfig) -> str:
     advantage = pg.advantage_name
     if pg.loss_type == "cispo":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-UNITS: Final = ("0 to 1", "nats", "nats per token", "policy updates", "seconds", "tokens", "tokens/s")
+UNITS: Final = ("0 to 1", "nats", "nats per token", "policy updates", "seconds", "tokens", "tokens/s", "GiB")
 METRICS: Final[dict[str, str]] = {
     "train/loss": "mean loss over the update's optimizer steps, with all enabled terms: policy, KL, entropy, value",
     "train/policy_loss": "the policy's part of train/loss, with the off-policy correction",
@@ -21,7 +21,10 @@ METRICS: Final[dict[str, str]] = {
     "train/kl_coef": "coefficient of the KL to the reference",
     "train/ratio_mean": "mean importance ratio of a trained token",
     "train/ratio_max": "largest importance ratio of a trained token",
+    "train/ratio_min": "smallest importance ratio of a trained token",
     "train/clip_frac": "fraction of trained tokens whose ratio was clipped, 0 to 1",
+    "train/clip_frac_low": "part of train/clip_frac with a ratio below 1, 0 to 1",
+    "train/clip_frac_high": "part of train/clip_frac with a ratio above 1, dual clip included, 0 to 1",
     "train/correction_mean": "mean weight of the off-policy correction per trained token",
     "train/correction_masked_frac": "fraction of trained tokens masked by the off-policy correction, 0 to 1",
     "train/value_loss": "mean value loss per token",
@@ -42,6 +45,11 @@ METRICS: Final[dict[str, str]] = {
     "rollout/reward_errors": "failures of functions in policy_gradient.rewards_file that counted as 0",
     "rollout/tokens": "sampled tokens that this update trained on, tokens",
     "rollout/tokens_per_s": "sampled tokens of this update per second of its wall time, tokens/s",
+    "rollout/reward_p10": "10 % quantile of the total rewards of the completions",
+    "rollout/reward_p25": "25 % quantile of the total rewards of the completions",
+    "rollout/reward_p50": "50 % quantile of the total rewards of the completions",
+    "rollout/reward_p75": "75 % quantile of the total rewards of the completions",
+    "rollout/reward_p90": "90 % quantile of the total rewards of the completions",
     "rollout/length_mean": "mean completion length, tokens",
     "rollout/truncated_frac": "fraction of completions cut off by the token limit, 0 to 1",
     "rollout/staleness_mean": "mean staleness of a completion's first token, policy updates",
@@ -56,6 +64,13 @@ METRICS: Final[dict[str, str]] = {
     "time/step_s": "wall time of this update, seconds",
     "time/learner_idle_frac": "fraction of the wall time that the learner waited, 0 to 1",
     "time/actor_idle_frac": "fraction of the wall time that the actor waited, 0 to 1",
+    "mem/host_used": "memory in use on the machine, by all programs, GiB",
+    "mem/orchestrator_rss": "resident memory of the orchestrator process, GiB",
+    "mem/learner_rss": "resident memory of the learner process, GiB",
+    "mem/actor_rss": "resident memory of the actor processes together, GiB",
+    "mem/learner_gpu_used": "largest GPU memory of the learner's tensors during this update, GiB",
+    "mem/learner_gpu_held": "largest GPU memory reserved by the learner's allocator during this update, GiB",
+    "mem/actor_gpu_held": "GPU memory reserved by the actors' allocators together, GiB",
     "val/accuracy": "fraction of the validation set answered correctly, 0 to 1",
     "val/accuracy_ci_low": "lower end of the 95 % interval of the accuracy, 0 to 1",
     "val/accuracy_ci_high": "upper end of the 95 % interval of the accuracy, 0 to 1",

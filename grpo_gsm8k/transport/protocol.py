@@ -136,12 +136,14 @@ class Heartbeat:
     """Sent several times per second; `progress` counts engine steps or micro-batches, and must grow while `busy`.
 
     `busy_s` is the time spent working and `clock` the monotonic time at which it was read, both in seconds.
+    `gpu_bytes` is the GPU memory that an actor's engine holds.
     """
 
     progress: int
     busy: bool
     busy_s: float
     clock: float
+    gpu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ SYNC = (*SMALL, "policy_gradient.max_staleness=0", "learner.deterministic=true")
 SCRIPTED = (*SMALL, "actor.engine=scripted")
 TIMED = (
     "time/",
+    "mem/",
     "sync/publish_s",
     "sync/load_s",
     "sync/canary_gap",
