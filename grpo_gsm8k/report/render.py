@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from grpo_gsm8k.report.details import Details
 from grpo_gsm8k.report.items import PairChanges, failed_kinds
 from grpo_gsm8k.report.material import KIND_NAMES, Figure, Table
 
@@ -44,6 +45,7 @@ class Report:
     changes: tuple[PairChanges, ...]
     settings: Table
     provenance: Table
+    details: Details
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -51,18 +53,24 @@ class Report:
         return (*self.curves, *self.panels, *self.bars, *self.temperature, *self.grids, *self.questions, *self.errors)
 
 
-def render_html(report: Report) -> str:
-    """Render the page. All texts are escaped, and the content security policy allows only our two scripts."""
-    scripts = (get_plotlyjs(), (HERE / "page.js").read_text(encoding="utf-8"))
+def render_html(report: Report, live: str | None = None) -> str:
+    """Render the page. All texts are escaped, and the content security policy allows only our own scripts.
+
+    A page of the live server has the name of its build, `live`, and the script that asks for a newer one.
+    """
+    own = ("page.js", "details.js", *(["live.js"] if live else []))
+    scripts = (get_plotlyjs(), *((HERE / name).read_text(encoding="utf-8") for name in own))
     page = _environment(autoescape=True).get_template("template.html.jinja")
     text = page.render(
         report=report,
         figures={figure.id: strict({"data": figure.data, "layout": figure.layout}) for figure in report.figures},
+        details=strict(report.details.page_data()),
+        live=live,
         kinds=failed_kinds(report.changes),
         kind_names=KIND_NAMES,
-        css=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        css=Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "details.css"))),
         scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
+        policy=_policy(scripts) + ("; connect-src 'self'" if live else ""),
     )
     return _encodable(text)
 

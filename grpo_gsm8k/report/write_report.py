@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.report import collect, eval_figures, eval_tables, figures, grids, items, panels, tables
+from grpo_gsm8k.report import collect, details, eval_figures, eval_tables, figures, grids, items, panels, tables
+from grpo_gsm8k.report.live_report import serve_report
 from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
 
@@ -27,6 +28,15 @@ def write_report(config: Config) -> int:
     if baseline is not None and baseline not in folders:
         raise UserError(f"report.baseline={section.baseline} is not among report.runs: add it there")
     target = section.output or output_folder(config.artifacts, folders)
+    if section.live:
+        return serve_report(
+            lambda name: render_html(
+                build(collect.collect(folders, baseline), section.usd_per_gpu_hour, section.title), live=name
+            ),
+            folders,
+            target,
+            section.port,
+        )
     page = _write(folders, baseline, target, section.usd_per_gpu_hour, section.title)
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, and {page.with_suffix('.md').name} next to it")
     return 0
@@ -85,4 +95,5 @@ def build(
         changes=tuple(items.changed_items(material.pairs)),
         settings=tables.configurations(runs),
         provenance=tables.provenance(runs),
+        details=details.details(material),
     )
