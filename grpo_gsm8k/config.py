@@ -795,6 +795,16 @@ class ReportConfig(Section):
     output: Path | None
     usd_per_gpu_hour: float = Field(ge=0)
     title: str
+    live: bool = False
+    port: int = Field(0, ge=0, le=65535)
+
+    @model_validator(mode="after")
+    def _check_live(self) -> Self:
+        if self.port and not self.live:
+            raise ValueError(f"port={self.port} has no effect with live=false: set report.live=true")
+        if self.live and self.output is not None:
+            raise ValueError("output has no effect with live=true, which writes no file: set it to null")
+        return self
 
 
 class DoctorConfig(Section):
@@ -921,6 +931,15 @@ class Config(Section):
     def _check_scale(self) -> Self:
         if self.scale != "full" and self.recipe is None:
             raise ValueError(f"scale={self.scale} has no effect without a recipe: set recipe=NAME, or use a preset")
+        return self
+
+    @model_validator(mode="after")
+    def _check_live(self) -> Self:
+        if self.report.live and self.command != "report":
+            raise ValueError(
+                f"report.live=true has no effect with command={self.command}: start command=report report.live=true in "
+                "another terminal"
+            )
         return self
 
     @model_validator(mode="after")

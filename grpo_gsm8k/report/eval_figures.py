@@ -20,15 +20,13 @@ OVER_TEMPERATURES = (
 def accuracy_bars(runs: Sequence[Run]) -> list[Figure]:
     """Plot the accuracies of evaluations with intervals: a group per model and way, a bar per temperature."""
     bars: dict[str, dict[str, Bar]] = {}
-    count = 0
     for run in runs:
         for result in eval_tables.results_of(run):
             bar = _bar(result, "accuracy", "")
             if bar is not None:
                 name = f"temperature {float(result['temperature']):g}"
                 bars.setdefault(name, {})[_label(run, result, runs)] = bar
-                count += 1
-    if count < 2:
+    if not bars:
         return []
     caption = "Accuracy by model, way of asking and temperature, with 95 % intervals over the problems."
     return [_bars("accuracies", "Accuracy", caption, bars)]

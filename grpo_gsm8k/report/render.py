@@ -16,13 +16,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from grpo_gsm8k.report.details import Details
 from grpo_gsm8k.report.items import PairChanges, failed_kinds
 from grpo_gsm8k.report.material import KIND_NAMES, Figure, FileLink, PanelGroup, Table
 from grpo_gsm8k.report.tiles import Tile
 
 HERE = Path(__file__).resolve().parent
 # plotly.js without 3D, maps and WebGL: 1.5 MB instead of 4.8 MB. From npm: plotly.js-cartesian-dist-min, version 4.1.1.
-SCRIPTS = ("plotly-cartesian.min.js", "page.js")
+SCRIPTS = ("plotly-cartesian.min.js", "page.js", "details.js")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Report:
     all_settings: Table
     provenance: Table
     files: tuple[tuple[str, tuple[FileLink, ...]], ...]  # by run
+    details: Details
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -58,20 +60,26 @@ class Report:
         return (*self.curves, *panels, *self.bars, *self.temperature, *self.grids, *self.questions, *self.errors)
 
 
-def render_html(report: Report) -> str:
-    """Render the page. All texts are escaped, and the content security policy allows only our two scripts."""
-    scripts = tuple((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+def render_html(report: Report, live: str | None = None) -> str:
+    """Render the page. All texts are escaped, and the content security policy allows only our own scripts.
+
+    A page of the live server has the name of its build, `live`, and the script that asks for a newer one.
+    """
+    names = (*SCRIPTS, *(["live.js"] if live else []))
+    scripts = tuple((HERE / name).read_text(encoding="utf-8") for name in names)
     page = _environment(autoescape=True).get_template("template.html.jinja")
     text = page.render(
         report=report,
         figures={figure.id: strict({"data": figure.data, "layout": figure.layout}) for figure in report.figures},
+        details=strict(report.details.page_data()),
+        live=live,
         kinds=failed_kinds(report.changes),
         kind_names=KIND_NAMES,
         runs=len(report.files),
         run_legend=next((figure.legend for figure in report.curves), ()),
-        css=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        css=Markup("".join((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "details.css"))),
         scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
+        policy=_policy(scripts) + ("; connect-src 'self'" if live else ""),
     )
     return _encodable(text)
 

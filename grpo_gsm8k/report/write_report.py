@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.report import collect, eval_figures, eval_tables, figures, grids, items, tables
+from grpo_gsm8k.report import collect, details, eval_figures, eval_tables, figures, grids, items, tables
 from grpo_gsm8k.report.files_used import file_links
 from grpo_gsm8k.report.headline import headline
+from grpo_gsm8k.report.live_report import serve_report
 from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
 from grpo_gsm8k.report.tiles import tiles
@@ -31,6 +32,15 @@ def write_report(config: Config) -> int:
     if baseline is not None and baseline not in folders:
         raise UserError(f"report.baseline={section.baseline} is not among report.runs: add it there")
     target = section.output or output_folder(config.artifacts, folders)
+    if section.live:
+        return serve_report(
+            lambda name: render_html(
+                build(collect.collect(folders, baseline), section.usd_per_gpu_hour, section.title, target), live=name
+            ),
+            folders,
+            target,
+            section.port,
+        )
     page = _write(folders, baseline, target, section.usd_per_gpu_hour, section.title)
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, and {page.with_suffix('.md').name} next to it")
     return 0
@@ -97,4 +107,5 @@ def build(
         all_settings=tables.all_settings(runs),
         provenance=tables.provenance(runs),
         files=file_links(runs, target),
+        details=details.details(material),
     )

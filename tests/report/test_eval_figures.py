@@ -36,7 +36,9 @@ def test_a_setting_that_was_not_evaluated_has_no_bar() -> None:
     assert traces["temperature 1"]["x"] == [0.25, None]
     assert traces["temperature 1"]["error_x"]["array"] == [pytest.approx(0.2), None]
     assert figure.words[0] == ("m, zero_shot: temperature 0 50.0 % [40.0, 70.0]; temperature 1 25.0 % [15.0, 45.0]")
-    assert eval_figures.accuracy_bars([run(results=results[:1])]) == []
+    (single,) = eval_figures.accuracy_bars([run(results=results[:1])])
+    assert len(single.data) == 1
+    assert eval_figures.accuracy_bars([run(results=[])]) == []
 
 
 def test_a_run_from_before_the_majority_has_a_bar_less() -> None:

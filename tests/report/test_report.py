@@ -80,9 +80,11 @@ def test_the_page_is_whole_and_model_text_is_inert(tmp_path: Path) -> None:
     folders = [*three(tmp_path), made.evaluation(tmp_path / "runs", samples=2)]
     found = report(folders)
     page = Page(text := render_html(found))
-    assert len(page.scripts) == 3
+    assert len(page.scripts) == 5
     assert not page.risky
-    assert [script for script in page.scripts if script] == [{"type": "application/json", "id": "figures"}]
+    assert [script for script in page.scripts if script] == [
+        {"type": "application/json", "id": name} for name in ("figures", "details")
+    ]
     assert "<script>document.title" not in text
     assert "&lt;script&gt;document.title" in text
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)

@@ -1,0 +1,21 @@
+"""The report of `report.live=true`: nothing is written, the page is served."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from grpo_gsm8k.report.live_page import LivePage
+from grpo_gsm8k.report.live_server import serve_page
+
+
+def serve_report(build: Callable[[str], str], folders: Sequence[Path], target: Path, port: int) -> int:
+    """Serve the page that `build` renders about these runs until Ctrl-C; returns exit code 0. Raises UserError.
+
+    The address on the server reflects the place that the page would have as `report.html` in `target`, so that its
+    relative links to run files work.
+    """
+    page = target.resolve() / "report.html"
+    root = Path(os.path.commonpath([page.parent, *(folder.resolve() for folder in folders)]))
+    return serve_page(LivePage(build, folders, root, f"/{page.relative_to(root).as_posix()}"), port)
