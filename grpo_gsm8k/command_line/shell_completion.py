@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.command_line.arguments import option_names
 from grpo_gsm8k.command_line.key_reference import settings
-from grpo_gsm8k.command_line.loading import groups, options
+from grpo_gsm8k.command_line.word_checks import groups, options
 from grpo_gsm8k.config import Config
 
 if TYPE_CHECKING:
