@@ -11,19 +11,18 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
+
+from grpo_gsm8k.children.own_python import module_command, with_package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ChildFailure = Literal["start", "time", "memory", "exit", "error"]
-_PACKAGE_PARENT = str(Path(__file__).parents[2])
 _POLL_SECONDS = 0.05
 _READ_BYTES = 1 << 16
 _EXIT_SECONDS = 5.0  # between the end of a child's pipe and its own
@@ -66,7 +65,7 @@ class LimitedChild:
         `environment`: of the child; None: that of this process.
         """
         self._environment = environment
-        self._command = [sys.executable, "-m", module, *arguments]
+        self._command = [*module_command(module), *arguments]
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
@@ -102,14 +101,13 @@ class LimitedChild:
                     pipe.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(part for part in (_PACKAGE_PARENT, os.environ.get("PYTHONPATH", "")) if part)
         environment = os.environ if self._environment is None else self._environment
         process = self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            env={**environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            env={**with_package(environment), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
         try:
             self._send(process, {"memory_mb": self._limits.memory_mb, "parent": os.getpid()})

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.command_line.command_table import COMMANDS
 from grpo_gsm8k.command_line.key_reference import settings, shown_value, values_of
-from grpo_gsm8k.command_line.loading import composed_values, options, presets
+from grpo_gsm8k.command_line.loading import composed_values, presets
+from grpo_gsm8k.command_line.word_checks import options
 from grpo_gsm8k.command_line.yaml_comments import read_conf
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
@@ -35,10 +36,13 @@ options:
 
 def usage(introduction: str) -> str:
     """Return the help text: options, commands and presets."""
-    commands = "\n".join(f"  {name:16} {command.help}" for name, command in COMMANDS.items())
-    keys = f"keys: {program()} command=NAME --help, or docs/configuration.md; the files are in {CONF}"
-    names = f"recipes: {', '.join(recipes())}\npresets: {', '.join(presets())}"
-    return f"{introduction}\n{OPTIONS}\ncommands:\n{commands}\n\n{names}\n{keys}"
+    texts = [_wrapped(text, "") for text in introduction.strip().split("\n\n")]
+    names = {"recipes": recipes(), "presets": presets()}
+    lines = ["commands:", *(f"  {name:16} {command.help}" for name, command in COMMANDS.items()), ""]
+    for title, found in names.items():
+        lines += _wrapped(f"{title}: {', '.join(found)}", "", hanging="  ")
+    lines += _wrapped(f"keys: {program()} command=NAME --help, or docs/configuration.md", "", hanging="  ")
+    return "\n".join([*("\n".join([*text, ""]) for text in texts), OPTIONS, *lines, f"files: {CONF}"])
 
 
 def program() -> str:
@@ -60,13 +64,14 @@ def command_help(words: Sequence[str]) -> str:
     for key, field in fields.items():
         if any(key == part or key.startswith(f"{part}.") for part in command.keys):
             meanings = dict.fromkeys(filter(None, [values_of(field), comments.get(key)]))
-            lines += [f"  {key}={shown_value(value_at(values, key))}", *_wrapped("; ".join(meanings), "      ")]
+            lines += _wrapped(f"{key}={shown_value(value_at(values, key))}", "  ", hanging="    ")
+            lines += _wrapped("; ".join(meanings), "      ")
     return "\n".join(lines)
 
 
 def _group_lines(keys: Sequence[str]) -> list[str]:
     """Return one entry per configuration group with a choice, among those of a command."""
-    chosen = [key for key in (*keys, "preset") if (CONF / key).is_dir() and len(options(key)) > 1]
+    chosen = [key for key in (*keys, "preset", "recipe", "scale") if (CONF / key).is_dir() and len(options(key)) > 1]
     found = [line for group in chosen for line in _wrapped(f"{group}={'|'.join(options(group))}", "  ", "|")]
     return ["groups, replaced as a whole:", *found]
 
@@ -77,13 +82,22 @@ def _comments() -> dict[str, str]:
     found = dict(main.comments)
     for entry in main.bases:
         for group, name in entry.items() if isinstance(entry, dict) else ():
+            if name is None:  # recipe
+                continue
             file = read_conf(CONF / group / f"{name}.yaml")
             found |= {f"{group}.{key}": comment for key, comment in file.comments.items()}
     return found
 
 
-def _wrapped(text: str, indent: str, at: str = " ") -> list[str]:
+def _wrapped(text: str, indent: str, at: str = " ", hanging: str | None = None) -> list[str]:
     width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
     spaced: Any = text if at == " " else text.replace(at, f"{at}\0 ")
-    lines = textwrap.wrap(spaced, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        spaced,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent if hanging is None else hanging,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
     return [line.replace("\0 ", "").replace("\0", "") for line in lines]

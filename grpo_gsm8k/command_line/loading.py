@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from grpo_gsm8k.command_line.word_checks import check_words, groups, options
 from grpo_gsm8k.config import Config, parse_config
 from grpo_gsm8k.config_keys import dotted_keys, explain, keep_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.orchestrator.overrides import compose_arguments, keys_set
 from grpo_gsm8k.orchestrator.resume import resumed_values
-from grpo_gsm8k.tracking.saved_config import CONF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,7 @@ WITH_RESUME = ("sft", "policy_gradient", "eval")
 def load_config(arguments: Sequence[str]) -> Config:
     """Compose and check the configuration; a resumed run's own is the base. Raises UserError that names the key."""
     with explained_errors():
+        check_words(arguments)
         words = kept_texts(arguments)
         values = resumed_values(words) or compose_arguments(words)
         if values["artifacts"] == "":
@@ -38,6 +39,7 @@ def load_config(arguments: Sequence[str]) -> Config:
 def composed_values(arguments: Sequence[str]) -> Values:
     """Compose the configuration without checking its values. Raises UserError that names the key."""
     with explained_errors():
+        check_words(arguments)
         return compose_arguments(kept_texts(arguments))
 
 
@@ -53,16 +55,6 @@ def explained_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, dotted_keys(Config), groups())) from None
-
-
-def groups() -> list[str]:
-    """Return the names of the configuration groups."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
-
-
-def options(group: str) -> list[str]:
-    """Return the names that `group=NAME` takes."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def presets() -> list[str]:

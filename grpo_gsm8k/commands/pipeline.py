@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run_pipeline(config: Config, arguments: Sequence[str]) -> int:
-    """Run the stages; returns 0, or the exit code of the first stage that fails.
+    """Run the stages; returns 0, the exit code of the first stage that fails, or 130 or 143 after a signal.
 
     Each stage gets the pipeline's `arguments`, then its own, which take precedence. Uploading is skipped without a
     repository to upload to.
@@ -32,4 +32,6 @@ def run_pipeline(config: Config, arguments: Sequence[str]) -> int:
         print(f"== {stage[0]}: exit code {result.code} after {time.monotonic() - started:.0f} s", flush=True)
         if result.code:
             return result.code
+        if result.interrupted is not None and number < len(config.pipeline.stages):
+            return 128 + result.interrupted
     return 0

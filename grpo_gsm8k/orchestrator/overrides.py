@@ -110,7 +110,9 @@ def set_value(values: Values, key: str, value: object) -> None:
 
 
 def _is_group(override: Override) -> bool:
-    return (CONF / override.key_or_group).is_dir() and not override.is_delete()
+    if override.is_delete() or not (CONF / override.key_or_group).is_dir():
+        return False
+    return not isinstance(override.value(), dict)  # a map sets keys of the section
 
 
 def _map_of(override: Override) -> tuple[str, list[str]] | None:

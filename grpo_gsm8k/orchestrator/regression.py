@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.children.own_python import module_command
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.evaluation.harness.scores import Change, Score, changes_from_baseline
 from grpo_gsm8k.files.aside import write_atomically
@@ -103,7 +103,7 @@ class RegressionSuite:
     def _start(self, version: int, model: Path) -> None:
         folder = self._folder / f"step_{version}"
         folder.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "grpo_gsm8k.evaluation.harness.child"]
+        command = module_command("grpo_gsm8k.evaluation.harness.child")
         command += [str(self._config_file), str(model), _name(version), str(folder)]
         self._job = _Job(version, folder, start_program(command, os.environ, folder / "log.txt"))
         self._tracker.event("regression_suite_started", version=version, pid=self._job.process.pid)

@@ -11,26 +11,25 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.children.own_python import module_command, with_package
 from grpo_gsm8k.children.parent_death import die_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 EXIT_SECONDS = 15.0  # from SIGTERM to SIGKILL
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def start_program(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start `command` in its own process group, under the guard; its output is appended to `log`."""
-    launcher = [sys.executable, "-m", __name__, str(os.getpid()), *command]
-    path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    launcher = [*module_command(__name__), str(os.getpid()), *command]
     with log.open("ab") as output:
         return subprocess.Popen(
             launcher,
-            env={**environment, "PYTHONPATH": path},
+            env=with_package(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.children.own_python import module_command
 from grpo_gsm8k.errors import WorkerError
 from grpo_gsm8k.runtime.actor_process import actor_environment
 from grpo_gsm8k.runtime.program import running
@@ -45,7 +45,7 @@ def served(config: Config, model_folder: Path, logs: Path) -> Iterator[str]:
 
 def _command(config: Config, model_folder: Path, port: int) -> list[str]:
     actor = config.actor
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command = module_command("vllm.entrypoints.openai.api_server")
     command += ["--model", str(model_folder), "--host", HOST, "--port", str(port), "--seed", str(config.seed)]
     command += ["--dtype", actor.dtype, "--max-model-len", str(actor.max_model_len)]
     command += ["--max-num-seqs", str(actor.max_num_seqs), "--max-num-batched-tokens", str(actor.max_batched_tokens)]
