@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.terminal.program_name import VARIABLE, program
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -38,7 +40,7 @@ def run_command(words: Sequence[str]) -> CommandResult:
             # In its own process group: Ctrl-C would otherwise reach it twice, which means "stop without saving".
             process = subprocess.Popen(
                 [sys.executable, "-m", ENTRY, str(os.getpid()), str(writer), *words],
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, VARIABLE: program()},
                 pass_fds=[writer],
                 process_group=0,
             )
