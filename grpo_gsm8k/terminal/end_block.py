@@ -98,7 +98,9 @@ def _expected(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _paths(summary: Mapping[str, Any], run: FinishedTraining, report: Path | None) -> list[tuple[str, str]]:
     rows = [("run folder", str(run.folder))]
-    if run.checkpoint is not None:
+    if run.checkpoint is not None and run.checkpoint != run.newest:
+        rows += [("best model", str(run.checkpoint)), ("newest", str(run.newest))]
+    elif run.checkpoint is not None:
         rows.append(("checkpoint", str(run.checkpoint)))
     if report is not None:
         rows.append(("report", str(report.absolute())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
@@ -37,7 +38,7 @@ class LiveConsole:
             console=self._console,
             get_renderable=self._render,
             refresh_per_second=REDRAWS_PER_SECOND,
-            redirect_stderr=False,  # the reason of a failure belongs on stderr
+            redirect_stderr=sys.stderr.isatty(),  # a warning there would garble the display
         )
         self._live.start()
 

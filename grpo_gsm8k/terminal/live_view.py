@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from grpo_gsm8k.terminal.samples import ShownSample
 
 MAX_WIDTH = 120
+ECHO = 2  # columns that stay free: a terminal echoes Ctrl-C as "^C", and a line break would tear the display
 TWO_COLUMNS = 64  # columns of a terminal from which measurements stand in pairs
-LABEL = 11
+LABEL = 14
 SAMPLE_LINES = 8  # of a completion, if the terminal has room for them
 
 
 def live_view(state: RunState, width: int, height: int, now: float, ascii_only: bool = False) -> RenderableType:
     """Draw progress, measurements and sampled completions in at most `height` lines, if there are as many as 12."""
-    width = min(width, MAX_WIDTH)
+    width = max(min(width - ECHO, MAX_WIDTH), 1)
     levels = ASCII if ascii_only else BLOCKS
     rows: list[RenderableType] = [Text(f"{name} ... {duration(now - begun)}") for name, begun in state.phases]
     if state.update or state.validations:
@@ -91,9 +92,9 @@ def _numbers(state: RunState, width: int) -> RenderableType:
     pairs = run_fields.fields(state)
     columns = 2 if width >= TWO_COLUMNS else 1
     table = Table.grid(padding=(0, 1, 0, 0))
-    for column in range(columns):
-        table.add_column(style="dim", no_wrap=True, width=LABEL if column == 0 else 16)
-        table.add_column(no_wrap=True, overflow="ellipsis", width=width // 2 - LABEL - 4 if columns == 2 else None)
+    for _ in range(columns):
+        table.add_column(style="dim", no_wrap=True, width=LABEL)
+        table.add_column(no_wrap=True, overflow="ellipsis", width=width // 2 - LABEL - 2 if columns == 2 else None)
     rows = math.ceil(len(pairs) / columns)
     padded = [*pairs, *[("", "")] * (rows * columns - len(pairs))]
     for row in range(rows):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 NUMBERS = (
     ("loss", ("train/loss",), ".3g"),
     ("token accuracy", ("train/token_accuracy",), ".1%"),
-    ("KL to reference", ("train/kl_reference",), ".3g"),
-    ("KL of update", ("train/approx_kl", "train/kl_behaviour"), ".3g"),
+    ("KL (reference)", ("train/kl_reference",), ".3g"),
+    ("KL (update)", ("train/approx_kl", "train/kl_behaviour"), ".3g"),
     ("entropy", ("train/entropy",), ".3g"),
     ("length", ("rollout/length_mean",), ".0f"),
     ("learning rate", ("train/lr",), ".3g"),
