@@ -20,7 +20,9 @@ DEFAULT_ARTIFACTS = Path("artifacts")
 
 
 def show_end(config: Config, run: RunFolder, report: Path | None) -> None:
-    """Print the end of a run whose summary is written."""
+    """Print the end of a run; nothing if its summary could not be written."""
+    if not run.summary_json.is_file():
+        return
     summary = read_json(run.summary_json)
     print_end(summary, finished_training(config, run, summary["status"]), report, program())
 

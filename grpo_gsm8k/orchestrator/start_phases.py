@@ -60,9 +60,11 @@ class StartPhases:
             case Ready():
                 self._end(LEARNER)
                 self._begin(WEIGHTS)
-            case Resumed():
+            case Resumed(step):
                 self._resumed = True
                 self._end(WEIGHTS)
+                if step:
+                    self._tracker.note(f"continuing after update {step}")
                 self._hand_over()
                 if not self._learning_waits:
                     self._first_update()

@@ -14,6 +14,7 @@ from rich.text import Text
 from grpo_gsm8k.terminal.durations import duration
 from grpo_gsm8k.terminal.live_view import live_view
 from grpo_gsm8k.terminal.run_state import RunState
+from grpo_gsm8k.terminal.safe_text import encodable
 from grpo_gsm8k.terminal.samples import read_samples
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class LiveConsole:
         self._live.stop()
 
     def _print(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(encodable(text, self._console.encoding)), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         width, height = self._console.size

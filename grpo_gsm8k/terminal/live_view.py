@@ -14,7 +14,7 @@ from rich.text import Text
 
 from grpo_gsm8k.terminal import run_fields
 from grpo_gsm8k.terminal.durations import duration
-from grpo_gsm8k.terminal.safe_text import one_line, safe_text, shortened
+from grpo_gsm8k.terminal.safe_text import encodable, one_line, safe_text, shortened
 from grpo_gsm8k.terminal.sparkline import ASCII, BLOCKS, sparkline
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def live_view(state: RunState, width: int, height: int, now: float, ascii_only: 
     """Draw progress, measurements and sampled completions in at most `height` lines, if there are as many as 12."""
     width = max(min(width - ECHO, MAX_WIDTH), 1)
     levels = ASCII if ascii_only else BLOCKS
-    rows: list[RenderableType] = [Text(f"{name} ... {duration(now - begun)}") for name, begun in state.phases]
+    rows: list[RenderableType] = [_cut(f"{name} ... {duration(now - begun)}", width) for name, begun in state.phases]
     if state.update or state.validations:
         rows += [*_progress(state, width, now), _curves(state, width, levels), _numbers(state, width)]
         used = len(rows) + 2 + math.ceil(len(run_fields.fields(state)) / (2 if width >= TWO_COLUMNS else 1))
@@ -44,11 +44,11 @@ def live_view(state: RunState, width: int, height: int, now: float, ascii_only: 
 
 def _progress(state: RunState, width: int, now: float) -> list[RenderableType]:
     head = Text(f"update {state.update}/{state.total}", style="bold")
-    times = Text(run_fields.times(state, now))
-    room = width - head.cell_len - times.cell_len - 2
+    times = run_fields.times(state, now)
+    room = width - head.cell_len - len(times) - 2
     bar = ProgressBar(total=max(state.total, 1), completed=state.update, width=max(room, 0))
     if room < 10:
-        return [_cut(head, width), _cut(times, width)]
+        return [_cut(head.plain, width), _cut(times, width)]
     row = Table.grid(padding=(0, 1, 0, 0))
     row.add_row(head, bar, times)
     return [row]
@@ -58,8 +58,8 @@ def _curves(state: RunState, width: int, levels: str) -> RenderableType:
     """Return two rows: reward and validation, with their history as curves."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(style="dim", no_wrap=True, width=LABEL)
-    table.add_column(no_wrap=True, overflow="ellipsis")
     room = max(width - LABEL - 1, 1)
+    table.add_column(no_wrap=True, overflow="crop", max_width=room)
     table.add_row(state.curve_name, _with_curve(_newest(state), state.curve, room, levels))
     table.add_row("validation", _validation(state, room, levels))
     return table
@@ -83,7 +83,7 @@ def _validation(state: RunState, room: int, levels: str) -> Text:
 
 
 def _with_curve(shown: str, values: tuple[float, ...] | list[float], room: int, levels: str) -> Text:
-    text = Text(shown, no_wrap=True, overflow="ellipsis")
+    text = Text(shown, no_wrap=True, overflow="crop")
     curve = sparkline(values, min(room - len(shown) - 2, 60), levels)
     return text.append(f"  {curve}", style="cyan") if curve else text
 
@@ -92,9 +92,10 @@ def _numbers(state: RunState, width: int) -> RenderableType:
     pairs = run_fields.fields(state)
     columns = 2 if width >= TWO_COLUMNS else 1
     table = Table.grid(padding=(0, 1, 0, 0))
+    room = max(width // columns - LABEL - columns, 1)
     for _ in range(columns):
         table.add_column(style="dim", no_wrap=True, width=LABEL)
-        table.add_column(no_wrap=True, overflow="ellipsis", width=width // 2 - LABEL - 2 if columns == 2 else None)
+        table.add_column(no_wrap=True, overflow="crop", width=room)
     rows = math.ceil(len(pairs) / columns)
     padded = [*pairs, *[("", "")] * (rows * columns - len(pairs))]
     for row in range(rows):
@@ -113,13 +114,17 @@ def _samples(samples: tuple[ShownSample, ...], width: int, room: int, ascii_only
 
 def _panel(sample: ShownSample, width: int, lines: int, ascii_only: bool) -> Panel:
     inner = max(width - 4, 8)
-    question = Text(shortened(one_line(sample.question), inner), style="dim")
-    answer = f", answer {shortened(one_line(sample.extracted), 20)}" if sample.extracted else ", no answer found"
-    title = f"{'completion' if sample.of == 'update' else 'answer'} at {sample.of} {sample.version}: "
-    title += f"reward {sample.reward:.3g}{answer}, gold {shortened(one_line(sample.gold), 20)}"
-    body = Group(_cut(question, inner), *(_cut(Text(line), inner) for line in _folded(sample.text, inner, lines)))
+    answer = f"answer {shortened(one_line(sample.extracted), 20)}" if sample.extracted else "no answer found"
+    kind = "completion" if sample.of == "update" else "answer"
+    title = f"{kind} at {sample.of} {sample.version}: reward {sample.reward:.3g}, {answer}"
+    title += f", gold {shortened(one_line(sample.gold), 20)}"
+    texts = [shortened(one_line(sample.question), inner), *_folded(sample.text, inner, lines)]
+    if ascii_only:
+        title, *texts = (encodable(text, "ascii") for text in (title, *texts))
+    question, *answers = texts
+    body = Group(_cut(question, inner, "dim"), *(_cut(line, inner) for line in answers))
     frame = box.ASCII if ascii_only else box.ROUNDED
-    return Panel(body, title=_cut(Text(title), inner - 2), title_align="left", width=width, box=frame)
+    return Panel(body, title=_cut(title, inner - 2), title_align="left", width=width, box=frame)
 
 
 def _folded(text: str, width: int, lines: int) -> list[str]:
@@ -136,7 +141,8 @@ def _folded(text: str, width: int, lines: int) -> list[str]:
     return [*folded[: lines - 1 - end], "...", *(folded[-end:] if end else [])]
 
 
-def _cut(text: Text, width: int) -> Text:
-    text.truncate(max(width, 1), overflow="ellipsis")
-    text.no_wrap = True
-    return text
+def _cut(text: str, width: int, style: str = "") -> Text:
+    """Return one line of at most `width` columns."""
+    line = Text(text, style=style, no_wrap=True, overflow="crop")
+    line.truncate(max(width, 1), overflow="crop")
+    return line
