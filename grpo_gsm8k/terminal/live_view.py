@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 MAX_WIDTH = 120
 ECHO = 2  # columns that stay free: a terminal echoes Ctrl-C as "^C", and a line break would tear the display
-TWO_COLUMNS = 64  # columns of a terminal from which measurements stand in pairs
+TWO_COLUMNS = 74  # columns of the display from which measurements stand in pairs
+LEFT = 18  # of the values on the left, which are single numbers
 LABEL = 14
 SAMPLE_LINES = 8  # of a completion, if the terminal has room for them
 
@@ -92,8 +93,8 @@ def _numbers(state: RunState, width: int) -> RenderableType:
     pairs = run_fields.fields(state)
     columns = 2 if width >= TWO_COLUMNS else 1
     table = Table.grid(padding=(0, 1, 0, 0))
-    room = max(width // columns - LABEL - columns, 1)
-    for _ in range(columns):
+    rest = max(width - columns * (LABEL + 1) - (columns - 1) * (LEFT + 1), 1)
+    for room in (LEFT, rest)[-columns:]:
         table.add_column(style="dim", no_wrap=True, width=LABEL)
         table.add_column(no_wrap=True, overflow="crop", width=room)
     rows = math.ceil(len(pairs) / columns)

@@ -28,7 +28,7 @@ class ShownSample:
 def read_samples(path: Path, of: str, version: int, count: int) -> tuple[ShownSample, ...]:
     """Draw `count` completions of a file at random, the same ones each time; none if it cannot be read.
 
-    A display does not end a run, so a missing or damaged file is no error here.
+    A display does not end a run, so a missing or damaged file is ignored.
     """
     if count == 0:
         return ()
