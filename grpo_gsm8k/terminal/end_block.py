@@ -86,14 +86,16 @@ def _speed(summary: Mapping[str, Any]) -> str:
 
 
 def _expected(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return a row that compares estimated and measured time and cost, if there was an estimate."""
+    """Return rows that compare estimated and measured time and cost, if there was an estimate."""
     made = (summary.get("estimate") or {}).get("initial")
     took = summary.get("outcome")
     if made is None or took is None or took["step_s"] is None:
         return []
     price = "" if made["usd"] is None else f", {dollars(made['usd'])}"
-    expected = f"estimated: {duration(made['step_s'])}, {duration(made['hours'] * 3600)} in total{price}"
-    return [("per update", f"{duration(took['step_s'])} ({expected})")]
+    return [
+        ("per update", f"{duration(took['step_s'])} (estimated: {duration(made['step_s'])})"),
+        ("estimated", f"{duration(made['hours'] * 3600)} in total{price}"),
+    ]
 
 
 def _paths(summary: Mapping[str, Any], run: FinishedTraining, report: Path | None) -> list[tuple[str, str]]:
