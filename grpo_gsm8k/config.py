@@ -843,6 +843,12 @@ class CompletionTablesConfig(Section):
     rows: int = Field(default=16, ge=1, le=1000)
 
 
+class ConsoleConfig(Section):
+    """The terminal: how many sampled completions it shows."""
+
+    samples: int = Field(default=1, ge=0, le=8)
+
+
 class PushConfig(Section):
     """The target repository of `command=push`. huggingface_hub reads its token from the environment."""
 
@@ -899,6 +905,7 @@ class Config(Section):
     budget: BudgetConfig
     tracker: list[Literal["wandb", "tensorboard"]] = ["wandb"]
     completion_tables: CompletionTablesConfig = CompletionTablesConfig()
+    console: ConsoleConfig = ConsoleConfig()
     wandb: WandbConfig
 
     @property

@@ -9,6 +9,8 @@ Exit codes: 0 done, 2 bad configuration or input, 3 a regression, 4 stopped by i
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,6 +28,10 @@ from grpo_gsm8k.tracking.saved_config import CONF
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
+
+
+# Libraries read these when they are imported: their bars would garble ours.
+NO_PROGRESS_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 
 
 class Ending(NamedTuple):
@@ -48,8 +54,12 @@ def main(arguments: Sequence[str]) -> int:
 def execute(arguments: Sequence[str]) -> Ending:
     """Do what the arguments say, and print the reason of a failure as the last line on stderr."""
     dotenv.load_dotenv(env_file())  # variables that are already set take precedence
+    for name in NO_PROGRESS_BARS:
+        os.environ.setdefault(name, "1")
     try:
         return Ending(_run(parse_arguments(arguments)), None)
+    except KeyboardInterrupt:  # before training, which saves a checkpoint first, or in another command
+        return _fail("interrupted", 128 + signal.SIGINT)
     except UserError as error:
         return _fail(error, 2)
     except LabError as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.command_line.command_table import COMMANDS
@@ -16,6 +14,7 @@ from grpo_gsm8k.command_line.yaml_comments import read_conf
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.orchestrator.overrides import value_at
+from grpo_gsm8k.terminal.program_name import program
 from grpo_gsm8k.tracking.saved_config import CONF, recipes
 
 if TYPE_CHECKING:
@@ -43,12 +42,6 @@ def usage(introduction: str) -> str:
         lines += _wrapped(f"{title}: {', '.join(found)}", "", hanging="  ")
     lines += _wrapped(f"keys: {program()} command=NAME --help, or docs/configuration.md", "", hanging="  ")
     return "\n".join([*("\n".join([*text, ""]) for text in texts), OPTIONS, *lines, f"files: {CONF}"])
-
-
-def program() -> str:
-    """Return how this program was called."""
-    name = Path(sys.argv[0]).name
-    return f"python {name}" if name.endswith(".py") else name
 
 
 def command_help(words: Sequence[str]) -> str:

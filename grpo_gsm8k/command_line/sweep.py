@@ -11,6 +11,7 @@ from grpo_gsm8k.command_line.sweep_plan import plan_sweep
 from grpo_gsm8k.commands.child_command import run_command
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.json_lines import read_json
+from grpo_gsm8k.terminal.durations import duration
 from grpo_gsm8k.tracking import manifest, run_folder
 from grpo_gsm8k.tracking.redaction import redact_arguments
 from grpo_gsm8k.tracking.run_folder import RunFolder
@@ -63,7 +64,7 @@ def _run_job(job: Job, number: int, total: int) -> CommandResult:
     started = time.monotonic()
     result = run_command(job.words)
     where = f": {result.runs[-1]}" if result.runs else ""
-    print(f"== job {number}: exit code {result.code} after {time.monotonic() - started:.0f} s{where}", flush=True)
+    print(f"== job {number}: exit code {result.code} after {duration(time.monotonic() - started)}{where}", flush=True)
     return result
 
 

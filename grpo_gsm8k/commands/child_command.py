@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.children.own_python import module_command, with_package
+from grpo_gsm8k.terminal.program_name import VARIABLE, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ def run_command(words: Sequence[str]) -> CommandResult:
             # In its own process group: Ctrl-C would otherwise reach it twice, which means "stop without saving".
             process = subprocess.Popen(
                 [*module_command(ENTRY), str(os.getpid()), str(writer), *words],
-                env=with_package(os.environ),
+                env={**with_package(os.environ), VARIABLE: program()},
                 pass_fds=[writer],
                 process_group=0,
             )

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.commands.child_command import run_command
+from grpo_gsm8k.terminal.durations import duration
 from grpo_gsm8k.tracking import manifest
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def run_pipeline(config: Config, arguments: Sequence[str]) -> int:
         started = time.monotonic()
         result = run_command([*shared, *stage])
         manifest.STARTED.extend(result.runs)
-        print(f"== {stage[0]}: exit code {result.code} after {time.monotonic() - started:.0f} s", flush=True)
+        print(f"== {stage[0]}: exit code {result.code} after {duration(time.monotonic() - started)}", flush=True)
         if result.code:
             return result.code
         if result.interrupted is not None and number < len(config.pipeline.stages):

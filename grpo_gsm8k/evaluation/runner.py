@@ -11,6 +11,8 @@ from grpo_gsm8k.files.locks import try_lock
 from grpo_gsm8k.models import context_length
 from grpo_gsm8k.runtime.engines import Engines
 from grpo_gsm8k.start_model import pin_model, start_folder
+from grpo_gsm8k.terminal.count_progress import CountProgress
+from grpo_gsm8k.terminal.stage import stage
 from grpo_gsm8k.tracking import manifest, redaction, run_folder
 from grpo_gsm8k.tracking.saved_config import complete, read_saved
 from grpo_gsm8k.transport.protocol import Failed
@@ -31,7 +33,6 @@ KEYS = (
     *("prompting", "shots", "examples_file", "temperatures", "samples", "max_new_tokens"),
     *("top_p", "top_k", "min_p", "repetition_penalty", "stop"),
 )
-PROGRESS_EVERY = 100
 
 
 def named_models(config: Config) -> dict[str, str]:
@@ -100,10 +101,12 @@ def run_requests(
     if not requests:
         return
     with Engines(config, folder, logs, config.eval.num_shards) as engines:
-        for done, result in enumerate(results_with_retries(engines, requests, config.eval.max_attempts), start=1):
-            take(result)
-            if (left := len(requests) - done) % PROGRESS_EVERY == 0:
-                print(f"{model}: {left} questions left", flush=True)
+        with stage(f"starting the engine for {model}"):
+            engines.wait_until_ready()
+        with CountProgress("questions", len(requests)) as progress:
+            for result in results_with_retries(engines, requests, config.eval.max_attempts):
+                take(result)
+                progress.advance()
 
 
 def results_with_retries(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.grading import scoring
 from grpo_gsm8k.learner import rollout_files
-from grpo_gsm8k.transport.protocol import GenerateGroup, SamplingSpec, ValidationDone
+from grpo_gsm8k.transport.protocol import GenerateGroup, SamplingSpec, ValidationDone, ValidationStarted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,7 @@ class Validation:
     def submit(self, version: int) -> None:
         """Queue the requests of the validation of `version`."""
         self._pending[version] = _Pending(time.monotonic())
+        self._client.report(ValidationStarted(version))
         for index, item in enumerate(self._items):
             self._client.queue(self._request(version, index, item))
 

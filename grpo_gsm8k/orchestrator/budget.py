@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.preflight.cost import MEASURED_UPDATES, Estimate, refine
+from grpo_gsm8k.terminal.durations import dollars, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +37,9 @@ class RunBudget:
         if self._initial is None or len(self._step_s) != MEASURED_UPDATES:
             return ""
         self._refined = refine(replace(self._initial, updates=self._total), self._step_s, step, self._elapsed_s())
-        price = "" if self._refined.usd is None else f", ${self._refined.usd:.2f}"
-        return f"measured: {self._refined.step_s:.3g} s an update, the run will take {self._refined.hours:.2g} h{price}"
+        price = "" if self._refined.usd is None else f", {dollars(self._refined.usd)}"
+        whole = duration(3600 * self._refined.hours)
+        return f"measured: {duration(self._refined.step_s)} per update, the run will take {whole}{price}"
 
     def used_up(self) -> str:
         """Return the limit that is reached, with its key; empty while there is budget left."""

@@ -12,19 +12,23 @@ from grpo_gsm8k import models
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
 from grpo_gsm8k.data.schedule import plan_updates, update_size
-from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, UserError
+from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, LabError, UserError
 from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.learner.spec import LearnerSpec
 from grpo_gsm8k.orchestrator import resume
 from grpo_gsm8k.orchestrator.budget import RunBudget
 from grpo_gsm8k.orchestrator.regression import RegressionSuite
 from grpo_gsm8k.orchestrator.rewards_files import read_rewards
+from grpo_gsm8k.orchestrator.run_end import show_end
+from grpo_gsm8k.orchestrator.start_phases import StartPhases
 from grpo_gsm8k.orchestrator.supervisor import Outcome, RestartLimits, Spawners, Supervisor
 from grpo_gsm8k.preflight import gate
 from grpo_gsm8k.runtime.actor_process import engine_spec, spawn_actor
 from grpo_gsm8k.runtime.learner_process import spawn_learner
 from grpo_gsm8k.start_model import pin_model, start_folder
-from grpo_gsm8k.tracking import console, manifest, run_folder
+from grpo_gsm8k.terminal.console import open_console
+from grpo_gsm8k.terminal.stage import stage
+from grpo_gsm8k.tracking import manifest, run_folder
 from grpo_gsm8k.tracking.ledger import Ledger
 from grpo_gsm8k.tracking.tracker import OVER_BUDGET, Tracker
 from grpo_gsm8k.tracking.writers import check_writers, open_writers
@@ -52,8 +56,10 @@ def run_training(config: Config) -> int:
     with ExitStack() as stack:  # holds the lock on the run folder to the end
         resumed = stack.enter_context(resume.reopened(config)) if config.training.resume_from else None
         rewards = rewards or read_rewards(config, resumed.run if resumed else None)
-        data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
-        model_folder = start_folder(config)
+        with stage("preparing the data"):
+            data = ensure(config.data, config.artifacts, config.prompt.locale, config.prompt.answer_kind)
+        with stage(f"getting the model {config.model.path}"):
+            model_folder = start_folder(config)
         critic_path = config.policy_gradient.critic.path
         critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
         for folder in {model_folder, critic_folder}:
@@ -71,7 +77,7 @@ def run_training(config: Config) -> int:
         manifest.write_manifest(run, values, inputs=inputs, base_model=source)  # first: an old one may be damaged
         manifest.write_config(run, values)
         plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store)
-        return _exit_code(config, run, _supervise(plan, updates, estimate, changes))
+        return _run_to_exit_code(plan, updates, estimate, changes)
 
 
 @contextmanager
@@ -81,13 +87,24 @@ def _new_run(config: Config) -> Iterator[RunFolder]:
         yield run
 
 
-def _exit_code(config: Config, run: RunFolder, outcome: Outcome) -> int:
-    """Write the report unless a signal ended the run; returns the exit code."""
+def _run_to_exit_code(
+    plan: WorkerPlan, updates: int, estimate: Estimate | None, changes: Sequence[SettingChange]
+) -> int:
+    """Train, write the report unless a signal ended the run, show the end; returns the exit code."""
+    config, run = plan.config, plan.run
+    try:
+        outcome = _supervise(plan, updates, estimate, changes)
+    except LabError:
+        show_end(config, run, None)
+        raise
     if outcome.signal:
-        return 128 + outcome.signal  # without a report: the sender of the signal may kill us soon
+        show_end(config, run, None)  # without a report: the sender of the signal may kill us soon
+        return 128 + outcome.signal
     from grpo_gsm8k.report.write_report import report_of_run  # lazy: plotly takes a second to import
 
-    print(f"{'report':<18} {report_of_run(run.path)}")
+    with stage("writing the report"):
+        report = report_of_run(run.path)
+    show_end(config, run, report)
     if outcome.over_budget:
         fix = f"continue with {config.command}.resume_from=latest and a new budget, or without one"
         print(f"{OVER_BUDGET}, after a checkpoint: {fix}", file=sys.stderr)
@@ -157,7 +174,8 @@ class WorkerPlan:
 
 def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes: Sequence[SettingChange]) -> Outcome:
     config, run = plan.config, plan.run
-    progress = console.open_console(total)
+    usd_per_hour = config.budget.usd_per_hour if estimate is None else estimate.usd_per_hour
+    progress = open_console(total, config.console.samples, usd_per_hour)
     writers = open_writers(config, run)
     tracker = Tracker(run, writers.threads, total, 0, progress)
     for change in changes:
@@ -172,9 +190,10 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     )
     limits = RestartLimits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
     suite = RegressionSuite(config, run, plan.model_folder, tracker)
+    phases = StartPhases(tracker, learning_waits=config.command == "policy_gradient")
     status = "failed"
     try:
-        outcome = Supervisor(spawners, limits, tracker, ledger, budget, suite).run()
+        outcome = Supervisor(spawners, limits, tracker, ledger, budget, suite, phases).run()
         early = "interrupted" if outcome.signal else OVER_BUDGET if outcome.over_budget else "stopped early"
         status = "done" if outcome.step == tracker.total_steps else early
     finally:
@@ -182,5 +201,4 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
         ledger.close()
         tracker.annotate(budget.summary())
         tracker.close(status)
-    console.print_summary(tracker.summary(), run.path)
     return outcome

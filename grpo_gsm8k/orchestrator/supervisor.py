@@ -30,6 +30,7 @@ from grpo_gsm8k.transport.protocol import (
     StepDone,
     Stop,
     ValidationDone,
+    ValidationStarted,
     WeightsLive,
 )
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.orchestrator.budget import RunBudget
     from grpo_gsm8k.orchestrator.regression import RegressionSuite
+    from grpo_gsm8k.orchestrator.start_phases import StartPhases
     from grpo_gsm8k.runtime.process import Deliver, Worker
     from grpo_gsm8k.tracking.ledger import Ledger
     from grpo_gsm8k.tracking.tracker import Tracker
@@ -87,28 +89,31 @@ class Supervisor:
         ledger: Ledger,
         budget: RunBudget,
         suite: RegressionSuite,
+        phases: StartPhases,
     ) -> None:
         """Start nothing yet."""
         self._tracker = tracker
         self._ledger = ledger
         self._suite = suite
+        self._phases = phases
         self._budget = budget
         self._stop_grace_s = limits.stop_grace_s
         self._events = EventQueue()
         self._pool = ActorPool(
             spawners.actors,
             lambda index: spawners.actor(index, self._events.deliver),
-            Restarts("actor", limits.actor_restarts, tracker.event, BACKOFF_SECONDS),
+            Restarts("actor", limits.actor_restarts, tracker.worker_event, BACKOFF_SECONDS),
             self._to_learner,
             _delete,
         )
         self._spawn_learner = spawners.learner
         self._learner: Worker | None = None
         self._updated = False  # whether the present learner has done an update
-        self._learner_restarts = Restarts("learner", limits.learner_restarts, tracker.event, BACKOFF_SECONDS)
+        self._learner_restarts = Restarts("learner", limits.learner_restarts, tracker.worker_event, BACKOFF_SECONDS)
         self._idle = IdleTime()
         self._finished: Finished | None = None
         self._signal = 0
+        self._signal_shown = False
         self._regressed = False  # the run was asked to stop because of a regression
         self._over_budget = False
         self._stop_by = float("inf")
@@ -121,6 +126,7 @@ class Supervisor:
             while self._finished is None and time.monotonic() < self._stop_by:
                 if event := self._events.next():
                     self._handle(*event)
+                self._show_signal()
                 self._replace_overdue()
                 self._check_regressions()
                 self._check_budget()
@@ -145,8 +151,12 @@ class Supervisor:
             elif isinstance(message, GroupResult | Failed | WeightsLive):
                 self._idle.start(self._pool.actors)
             self._pool.handle(worker, message)
+            if isinstance(message, Ready | WeightsLive):
+                ready = all(actor.ready for actor in self._pool.actors)
+                self._phases.engine_state(ready, isinstance(message, WeightsLive))
 
     def _from_learner(self, message: object) -> None:
+        self._phases.learner_message(message)
         match message:
             case Bundle():
                 self._pool.router.from_learner(message)
@@ -178,7 +188,7 @@ class Supervisor:
                 self._tracker.span("learner", message)
             case Ready():
                 self._learner_ready()
-            case Heartbeat() | Crashed():
+            case Heartbeat() | Crashed() | ValidationStarted():
                 pass
             case _:
                 raise TypeError(f"unexpected {type(message).__name__} from the learner")
@@ -186,11 +196,13 @@ class Supervisor:
     def _learner_ready(self) -> None:
         """Start the actors: the learner has checked the configuration. After a learner restart they run already."""
         self._pool.start()
+        self._phases.engine_started()
         if self._signal or self._over_budget:
             self._to_learner(Stop())
 
     def _start_learner(self) -> None:
         self._updated = False
+        self._phases.learner_started()
         self._learner = self._spawn_learner(self._learner_restarts.count, self._events.deliver)
         self._learner_restarts.note_start(self._learner)
 
@@ -229,6 +241,14 @@ class Supervisor:
             self._to_learner(Stop())
         else:
             self._stop_by = 0.0  # no update was started, so there is nothing to save
+
+    def _show_signal(self) -> None:
+        """Say that the run is stopping; not in the signal handler, which may interrupt a write to the terminal."""
+        if self._signal and not self._signal_shown:
+            self._signal_shown = True
+            name = signal.Signals(self._signal).name
+            if self._stop_by > 0:
+                self._tracker.note(f"{name}: stopping after this update and a checkpoint; again: stop at once")
 
     def _check_budget(self) -> None:
         """Stop after the current update and a checkpoint if the budget is used up, as after a first signal."""

@@ -10,6 +10,7 @@ from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refus
 from grpo_gsm8k.preflight.machine import probe
 from grpo_gsm8k.preflight.memory import gib
 from grpo_gsm8k.preflight.parameters import from_weights
+from grpo_gsm8k.terminal.durations import dollars, duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ def inspect_machine(config: Config) -> Machine:
 
 
 def check(config: Config, machine: Machine, model_folder: Path, updates: int) -> Estimate | None:
-    """Print one line and return the estimate; None for a model whose memory cannot be computed.
+    """Print two lines and return the estimate; None for a model whose memory cannot be computed.
 
     Raises UserError if the run cannot work, unless `doctor.force`. Imports neither torch nor transformers.
     """
@@ -39,7 +40,8 @@ def check(config: Config, machine: Machine, model_folder: Path, updates: int) ->
         _require_price(config, config.budget.usd_per_hour)
         return None
     diagnosis = check_fit(machine, config, shape, updates)
-    print(f"preflight: {summary(diagnosis)}", flush=True)
+    for text in summary(diagnosis):
+        print(f"preflight: {text}", flush=True)
     return diagnosis.estimate
 
 
@@ -68,10 +70,11 @@ def _require_price(config: Config, usd_per_hour: float | None) -> None:
         )
 
 
-def summary(diagnosis: Diagnosis) -> str:
-    """Return memory, concurrent sequences, duration and cost in one line."""
+def summary(diagnosis: Diagnosis) -> list[str]:
+    """Return a line on memory and concurrent sequences, and one on duration and cost."""
     sides, places, made = diagnosis.sides, diagnosis.places, diagnosis.estimate
     memory = f"learner {gib(sides.learner_need)} of {gib(max(0.0, sides.learner_room))} on {places.learner.name}"
     at_once = f"{sides.actor.sequences} sequences at once on {places.actor.name}"
-    price = "" if made.usd is None else f", about ${made.usd:.2f}"
-    return f"{memory} | {at_once} | {made.updates} updates of about {made.step_s:.3g} s: {made.hours:.2g} h{price}"
+    price = "" if made.usd is None else f", about {dollars(made.usd)}"
+    took = f"{made.updates} updates of about {duration(made.step_s)}: {duration(3600 * made.hours)}{price}"
+    return [f"{memory}; {at_once}", took]

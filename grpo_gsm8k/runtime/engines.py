@@ -49,6 +49,13 @@ class Engines:
         """End the engines."""
         end_workers(self._pool.actors)
 
+    def wait_until_ready(self) -> None:
+        """Wait until an engine has started. Raises WorkerError when one fails too often."""
+        while not any(worker.ready for worker in self._pool.actors):
+            if event := self._events.next():
+                self._pool.handle(*event)
+            self._pool.replace_overdue()
+
     def run(self, requests: Sequence[GenerateGroup]) -> Iterator[GroupResult | Failed]:
         """Yield results in the order of completion. Raises WorkerError when an engine fails too often."""
         self._pool.router.from_learner(Bundle(tuple(requests)))

@@ -14,11 +14,11 @@ from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.grading.grader import Grader
+from grpo_gsm8k.terminal.count_progress import CountProgress
 from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, open_budget, prices_of, recorded_cost, unanswered_cost
 from grpo_gsm8k.traces.api_producer import ApiProducer, Interrupted
 from grpo_gsm8k.traces.formatting import FormatReport, format_traces, to_jsonl
 from grpo_gsm8k.traces.local_teacher import local_producer
-from grpo_gsm8k.traces.progress import CollectionProgress
 from grpo_gsm8k.traces.trace_folder import RAW, REPORT, TRAIN, TracesFolder, settings_of
 from grpo_gsm8k.traces.trace_records import TraceSample
 
@@ -110,15 +110,16 @@ def _produce(config: Config, folder: TracesFolder, before: Collected, grader: Gr
     outstanding = [sample for sample in before.wanted if sample.id not in done]
     budget = open_budget(config.traces, before.paid + before.unanswered)
     producer = _open_producer(config, folder, budget, grader)
-    cost_usd = before.paid.usd
+    cost_usd, failed = before.paid.usd, 0
 
     def deliver(record: RawRecord) -> None:
-        nonlocal cost_usd
+        nonlocal cost_usd, failed
         folder.add(record)
         cost_usd += record.cost_usd
-        progress.advance(record.error is not None, cost_usd)
+        failed += record.error is not None
+        progress.advance(int(record.error is None), f"{failed} failed | ${cost_usd:.4f}")
 
-    with CollectionProgress(len(before.wanted), len(before.done), cost_usd) as progress:
+    with CountProgress("samples", len(before.wanted), len(before.done)) as progress:
         return producer(outstanding, deliver)
 
 

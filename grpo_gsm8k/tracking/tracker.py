@@ -23,7 +23,7 @@ from grpo_gsm8k.tracking.writer_thread import CLOSE_SECONDS, Record, WriterThrea
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from grpo_gsm8k.tracking.console import ProgressConsole
+    from grpo_gsm8k.terminal.console import ProgressConsole
     from grpo_gsm8k.tracking.run_folder import RunFolder
     from grpo_gsm8k.transport.protocol import Span
 
@@ -93,8 +93,9 @@ class Tracker:
         self._metrics.append(record)
         self._steps.add(step)
         self._last_step = step
-        self._send(Record("update", step, _numbers(record), self._run.rollouts / f"step_{step}.parquet"))
-        self._console.step(step, record)
+        completions = self._run.rollouts / f"step_{step}.parquet"
+        self._send(Record("update", step, _numbers(record), completions))
+        self._console.update(step, record, completions)
 
     def validation(self, version: int, metrics: Mapping[str, float]) -> None:
         """Record the validation of `version`; a repeated one replaces the first, as in its Parquet file."""
@@ -106,8 +107,9 @@ class Tracker:
             self.event("validation_repeated", version=version, replaced=replaced)
         self._metrics.append(record)
         self._timeline.validation(version, time.time(), metrics.get("val/seconds", 0.0))
-        self._send(Record("validation", version, _numbers(record), self._run.validation / f"step_{version}.parquet"))
-        self._console.validation(version, record)
+        completions = self._run.validation / f"step_{version}.parquet"
+        self._send(Record("validation", version, _numbers(record), completions))
+        self._console.validation(version, record, completions)
 
     def rollback(self, step: int) -> None:
         """Remove the records of later steps and versions, because the learner continues from `step`.
@@ -126,6 +128,7 @@ class Tracker:
         # A run killed between saving a checkpoint and recording its step lacks that record.
         if missing := sorted(set(range(1, step + 1)) - self._steps):
             self.event("steps_missing", steps=missing)
+        self._console.history(self._metrics.records(), self.wall_seconds())
 
     def benchmarks(self, version: int, values: Mapping[str, float]) -> None:
         """Record a regression suite's results for a version; keys of `values` are `task/metric`."""
@@ -137,7 +140,7 @@ class Tracker:
     def out_of_memory(self, token_budget: int, reason: str) -> None:
         """Record that the learner halved its token budget after running out of memory, and show it."""
         self.event("out_of_memory", token_budget=token_budget, reason=reason)
-        self._console.note(f"out of memory: repeating the step with learner.token_budget={token_budget}")
+        self._console.note(f"out of memory: repeating the update with learner.token_budget={token_budget}")
 
     def event(self, kind: str, **fields: object) -> None:
         """Append `time` (Unix seconds), `kind` and the fields, without secrets, to events.jsonl and the timeline."""
@@ -171,6 +174,26 @@ class Tracker:
     def note(self, text: str) -> None:
         """Show one line permanently."""
         self._console.note(text)
+
+    def begin(self, phase: str) -> None:
+        """Show that a phase of the start is in progress."""
+        self._console.begin(phase)
+
+    def end(self, phase: str, seconds: float) -> None:
+        """Record that a phase of the start is over, and show its duration."""
+        self.event("start_phase", phase=phase, seconds=round(seconds, 3))
+        self._console.end(phase, seconds)
+
+    def validating(self, version: int) -> None:
+        """Show that a validation is in progress."""
+        self._console.validating(version)
+
+    def worker_event(self, kind: str, **fields: object) -> None:
+        """Record an event about a worker, and show it if the worker is replaced."""
+        self.event(kind, **fields)
+        if kind.endswith("_restarted"):
+            reason = redact(" ".join(str(fields.get("reason")).split()))
+            self._console.note(f"{fields.get('worker')} ended and is replaced: {reason}")
 
     def close(self, status: str, seconds: float = CLOSE_SECONDS) -> dict[str, Any]:
         """Write summary.json and training_stats.json, then wait at most `seconds` for all writers together.

@@ -186,6 +186,13 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ValidationStarted:
+    """The validation of weights `version` is queued."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class ValidationDone:
     """The validation of weights `version` is done."""
 
@@ -252,6 +259,7 @@ ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Span | Cr
 LearnerReport = (
     Bundle
     | StepDone
+    | ValidationStarted
     | ValidationDone
     | CheckpointSaved
     | OutOfMemory

@@ -42,6 +42,8 @@ def test_refused_requests_are_asked_again(
 
         def __exit__(self, *_: object) -> None: ...
 
+        def wait_until_ready(self) -> None: ...
+
         def run(self, requests: Sequence[GenerateGroup]) -> Iterator[GroupResult | Failed]:
             for item in reversed(requests):
                 asked[item.request_id] += 1

@@ -181,7 +181,7 @@ def test_the_check_before_training_imports_neither_torch_nor_transformers() -> N
         "print({'torch', 'vllm', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
-    line, modules = done.stdout.strip().splitlines()
+    line, _, modules = done.stdout.strip().splitlines()
     assert line.startswith("preflight: learner ")
     assert modules == "set()"
 

@@ -130,7 +130,7 @@ def test_errors_of_find_name_the_fix(tmp_path: Path) -> None:
 
 
 def test_no_heavy_import() -> None:
-    modules = ["tracking.tracker", "tracking.console", "tracking.manifest", "files.checksums"]
+    modules = ["tracking.tracker", "terminal.console", "tracking.manifest", "files.checksums"]
     code = "import sys, " + ", ".join(f"grpo_gsm8k.{name}" for name in modules) + "\n"
     code += "print(sorted({'torch', 'vllm', 'transformers', 'wandb', 'rich', 'numpy'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from grpo_gsm8k.tracking import console, run_folder
+from grpo_gsm8k.terminal.plain_console import PlainConsole
+from grpo_gsm8k.tracking import run_folder
 from grpo_gsm8k.tracking.metrics import METRICS
 from grpo_gsm8k.tracking.run_folder import RunFolder
 from grpo_gsm8k.tracking.tracker import Tracker, TrackingError
 from grpo_gsm8k.tracking.writer_thread import WriterThread
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.terminal.console import ProgressConsole
 
 
 class Recorder:
@@ -21,15 +26,29 @@ class Recorder:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.steps: list[int] = []
+        self.phases: list[str] = []
+        self.histories: list[object] = []
         self.closed = False
 
-    def step(self, step: int, metrics: object) -> None:
-        self.steps.append(step)
-
-    def validation(self, version: int, metrics: object) -> None:
+    def begin(self, phase: str) -> None:
         pass
 
-    def total(self, total_steps: int) -> None:
+    def end(self, phase: str, seconds: float) -> None:
+        self.phases.append(phase)
+
+    def history(self, records: object, elapsed_s: float) -> None:
+        self.histories.append(records)
+
+    def update(self, update: int, metrics: object, completions: Path) -> None:
+        self.steps.append(update)
+
+    def validating(self, version: int) -> None:
+        pass
+
+    def validation(self, version: int, metrics: object, completions: Path) -> None:
+        pass
+
+    def total(self, updates: int) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -44,7 +63,9 @@ def run(tmp_path: Path) -> RunFolder:
     return run_folder.create(tmp_path, "demo")
 
 
-def open_tracker(run: RunFolder, *writers: WriterThread, start: int = 0, console: Recorder | None = None) -> Tracker:
+def open_tracker(
+    run: RunFolder, *writers: WriterThread, start: int = 0, console: ProgressConsole | None = None
+) -> Tracker:
     return Tracker(run, writers, 10, start, console or Recorder())
 
 
@@ -175,7 +196,7 @@ def test_summary(run: RunFolder) -> None:
 
 def test_the_learner_corrects_the_number_of_updates(run: RunFolder) -> None:
     stream = io.StringIO()
-    tracker = open_tracker(run, console=console.PlainConsole(10, 0, stream))
+    tracker = open_tracker(run, console=PlainConsole(10, 0, None, stream))
     tracker.set_total(10)
     assert stream.getvalue() == ""
     tracker.set_total(7)
@@ -183,63 +204,24 @@ def test_the_learner_corrects_the_number_of_updates(run: RunFolder) -> None:
     tracker.close("stopped early")
     lines = stream.getvalue().splitlines()
     assert lines[0] == "the run has 7 updates, not 10: some prompts are too long"
-    assert lines[1].startswith("step 1/7 | ")
+    assert lines[1].startswith("update 1/7 | ")
     assert json.loads(run.summary_json.read_text())["total_steps"] == 7
     assert json.loads(run.training_stats_json.read_text())["first"]["reward"] == 0.5
 
 
-def test_plain_console_is_one_ascii_line_per_step() -> None:
-    raw = io.BytesIO()
-    shown = console.open_console(10, 0, io.TextIOWrapper(raw, encoding="ascii"))
-    shown.step(1, {"train/reward_mean": None})
-    shown.validation(0, accuracy(0.5))
-    shown.step(4, {**numbers(), "rollout/staleness_mean": 0.5, "rollout/staleness_max": 1.0})
-    shown.note("weights of başlangıç")
-    shown.close()
-    out = raw.getvalue().decode("ascii").splitlines()
-    assert out[0].startswith("step 1/10 | validation - | reward - |")
-    assert out[2] == (
-        "step 4/10 | validation 50.0% [95 %: 45.0% to 55.0%] of version 0 | reward 0.500 | tokens/s 100"
-        " | staleness 0.5 | max staleness 1 | actor idle 25% | ETA 0:00:12"
-    )
-    assert len(out) == 4
-
-
-def test_live_console_restores_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("TERM", "xterm")
-    terminal = Terminal()
-    shown = console.open_console(10, 0, terminal)
-    shown.step(3, numbers())
-    shown.validation(0, accuracy(0.5))
-    shown.note("actor [restarted]")
-    shown.close()
-    shown.close()
-    text = terminal.getvalue()
-    assert "3/10" in text
-    assert "50.0% [95 %: 45.0% to 55.0%]" in text
-    assert "actor [restarted]" in text
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is visible again
-
-
-@pytest.mark.parametrize("validated", [False, True])
-def test_print_summary_reports_the_change_that_the_intervals_show(run: RunFolder, validated: bool) -> None:
-    tracker = open_tracker(run)
-    if validated:
-        tracker.validation(0, accuracy(0.3))
-        tracker.validation(8, accuracy(0.35))
-    raw = io.BytesIO()
-    stream = io.TextIOWrapper(raw, encoding="ascii")
-    console.print_summary(tracker.close("done"), Path("/tmp/koşu"), stream)
-    text = raw.getvalue().decode("ascii")
-    assert ("no difference shown" in text) == validated
-    assert ("30.0% [95 %: 25.0% to 35.0%] of version 0" in text) == validated
-    assert ("needs two validations" in text) != validated
-    assert "/tmp/ko\\u015fu" in text
-    assert len(text.splitlines()) < 20
+def test_phases_and_restarts_are_recorded_and_shown(run: RunFolder) -> None:
+    shown = Recorder()
+    tracker = open_tracker(run, console=shown)
+    tracker.end("loading weights", 1.23456)
+    assert (shown.phases, events(run, "start_phase")[0]["seconds"]) == (["loading weights"], 1.235)
+    tracker.worker_event("worker_started", worker="actor-0")
+    tracker.worker_event("actor_restarted", worker="actor-0", reason="exit code -9")
+    assert shown.notes == ["actor-0 ended and is replaced: exit code -9"]
+    assert events(run, "actor_restarted")[0]["reason"] == "exit code -9"
+    tracker.step(1, numbers())
+    tracker.step(2, numbers())
+    tracker.rollback(1)
+    assert shown.histories == [[{"step": 1, **numbers()}]]
 
 
 def test_running_out_of_memory_is_an_event_and_a_line(run: RunFolder) -> None:
