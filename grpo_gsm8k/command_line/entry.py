@@ -64,8 +64,6 @@ def execute(arguments: Sequence[str]) -> Ending:
         return _fail(error, 2)
     except LabError as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
     except Exception as error:  # noqa: BLE001 - the last frame: every failure ends with a one-line reason
         traceback.print_exc()
         return _fail(f"{type(error).__name__}: {error}", 1)
