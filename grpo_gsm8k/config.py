@@ -155,7 +155,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _check_test(self) -> Self:
-        if self.test_size != int(self.test_size) and (self.test_size > 1 or self.source in GENERATORS):
+        share = self.test_size if isinstance(self.test_size, float) else 0
+        if share and (share >= 1 or self.source in GENERATORS):  # 1.0 could be one problem or all of them
             raise ValueError(f"test_size={self.test_size}: give a number of problems, or a share below 1 of a source's")
         if self.source in GENERATORS:
             return self
