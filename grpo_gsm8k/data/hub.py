@@ -75,7 +75,6 @@ def _rows(config: DataConfig, snapshot: Path, name: str | None, split: str) -> I
         raise UserError(f"{where} contains no problem: check data.name and data.hub_id")
 
 
-
 def _key(config: DataConfig, split: str) -> str:
     return "train_split" if split == config.train_split else "test_split"
 

@@ -84,7 +84,9 @@ def test_hub_refuses_an_unknown_name(snapshot, data_config):
 
 def test_hub_rows_are_named_by_their_place(snapshot, data_config):
     columns = {"question": "text"}
-    with pytest.raises(UserError, match=r"^openai/gsm8k/main/train row 1: no column 'text'.*columns: question, answer$"):
+    with pytest.raises(
+        UserError, match=r"^openai/gsm8k/main/train row 1: no column 'text'.*: question, answer$"
+    ):
         load_source(data_config(source="hub", columns=columns))
 
 
