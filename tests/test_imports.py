@@ -22,7 +22,7 @@ ROOMS = (
     *("traces", "preflight", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
     *("orchestrator", "commands", "command_line"),
 )
-ROOT_MODULES = {"__init__", "config", "config_keys", "errors", "models", "start_model"}
+ROOT_MODULES = {"__init__", "config_keys", "errors", "models", "start_model"}
 
 
 def imported(path: Path, types_too: bool = True) -> set[str]:

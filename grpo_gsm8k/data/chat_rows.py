@@ -58,7 +58,7 @@ def _verl(row: Row, named: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     model: Mapping[str, Any] = row.values["reward_model"]
     if "ground_truth" not in model:
-        raise RowError(row.where, "reward_model has no ground_truth: set data.columns.gold=COLUMN")
+        raise RowError(row.where, "reward_model has no ground_truth: set +data.columns.gold=COLUMN")
     gold = model["ground_truth"]
     found = {"gold": gold[0] if isinstance(gold, list) and len(gold) == 1 else gold}
     info = row.values.get("extra_info")

@@ -27,9 +27,9 @@ class Parts:
     def text(self, name: str) -> str:
         """Return a non-empty text. Raises RowError that lists the columns of the row if there is none."""
         if name not in self.given:
-            message = f"{name} is missing; columns: {listed(self.columns)}; set data.columns.{name}=COLUMN"
+            message = f"{name} is missing; columns: {listed(self.columns)}; set +data.columns.{name}=COLUMN"
             raise RowError(self.where, message, f"{name} is missing")
-        fix = "; a number is a gold answer: set data.columns.gold" if name == "answer" else ""
+        fix = "; a number is a gold answer: set +data.columns.gold=answer" if name == "answer" else ""
         return checked_text(self.given[name], name, self.where, fix)
 
 
@@ -104,7 +104,7 @@ def _refuse_two(row: Row, part: str, value: object, named: set[str]) -> None:
     """Raise RowError if a column of the part's own name has another value than the messages have."""
     own = row.values.get(part)
     if part in row.values and part not in named and own != value and not is_conversation(own):
-        fix = f"set data.columns.{part}={part}, data.columns.gold={part}, or remove the column"
+        fix = f"set +data.columns.{part}={part} or +data.columns.gold={part}, or remove the column"
         raise RowError(row.where, f"{part} is both a column and in the messages: {fix}", f"{part} occurs twice")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MARKER = "####"
 _STORED = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_NO_ANSWERS = ("proof", "notfound")  # of NuminaMath; math-verify would read them as products of variables
 _SHOWN = 60  # characters of a text in a message
 _OTHER = {Locale.EN: Locale.TR, Locale.TR: Locale.EN}
 
@@ -58,6 +59,8 @@ def gold_of(row: Mapping[str, Any], answer: str, notation: Notation, kind: Answe
     gold = " ".join(text_of_gold(row["gold"] if "gold" in row else _marked(answer, kind)).split())
     if kind is AnswerKind.EXPRESSION:
         gold = _boxed(gold) or _without_dollars(gold)
+        if gold in _NO_ANSWERS:
+            raise ValueError(f"gold {gold!r} stands for no answer: remove the row, or set data.invalid=drop")
     if not gold:
         raise ValueError("gold is empty")
     return gold
@@ -84,7 +87,7 @@ def _marked(answer: str, kind: AnswerKind) -> str:
     _, marker, raw = answer.rpartition(MARKER)
     if not marker:
         markers = "'####' or \\boxed{...}" if kind is AnswerKind.EXPRESSION else "'####'"
-        raise ValueError(f"no {markers} in the answer {answer[-_SHOWN:]!r}; set data.columns.gold=COLUMN")
+        raise ValueError(f"no {markers} in the answer {answer[-_SHOWN:]!r}; set +data.columns.gold=COLUMN")
     return raw
 
 
@@ -107,7 +110,7 @@ def gold_of_answer(answer: str, notation: Notation) -> str:
         hint = _hint(raw, notation) if MARKER in answer else ""
         raise ValueError(
             f"{error}{hint}; end the answer with '#### <number>', name the column of the number with "
-            "data.columns.gold=COLUMN, or set prompt.answer_kind"
+            "+data.columns.gold=COLUMN, or set prompt.answer_kind"
         ) from None
     what = f"{raw[:_SHOWN].strip()!r} after '####'"
     _refuse_ambiguous(raw, Decimal(gold), notation, what)
@@ -136,7 +139,7 @@ def gold_of_row(value: object, answer: str, notation: Notation, named: bool = Fa
     if len(readings) > 1:
         raise ValueError(
             f"{what} is {canonical(readings[0])} or {canonical(readings[1])}: set both data.locale and "
-            "data.columns.gold to read it in the notation of the data, or write it as a JSON number"
+            "+data.columns.gold=COLUMN to read it in the notation of the data, or write it as a JSON number"
         )
     if isinstance(value, str):
         _refuse_ambiguous(value, readings[0], notation, what)

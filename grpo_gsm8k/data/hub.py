@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_SHOWN = 400  # characters of a library's message
 _NO_HUB = "data=jsonl data.train_path=FILE data.test_path=FILE takes local files instead"
 
 
@@ -59,14 +60,19 @@ def _rows(config: DataConfig, snapshot: Path, name: str | None, split: str) -> I
     import datasets  # lazy: it takes two seconds
 
     where = "/".join(part for part in (config.hub_id, name, split) if part)
+    number = 0
     try:
         # Streaming reads the snapshot's files directly, without a copy in the datasets cache.
         for number, row in enumerate(datasets.load_dataset(str(snapshot), name, split=split, streaming=True), start=1):
             yield Row(f"{where} row {number}", dict(row))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        after = f" after row {number}" if number else ""
         raise UserError(
-            f"{where} cannot be read ({_first_line(error)}): check data.name, data.{_key(config, split)}, data.hub_id"
+            f"{where} cannot be read{after} ({_first_line(error)}): check data.name, data.{_key(config, split)}, "
+            "data.hub_id"
         ) from None
+    if not number:
+        raise UserError(f"{where} contains no problem: check data.name and data.hub_id")
 
 
 def _key(config: DataConfig, split: str) -> str:
@@ -74,4 +80,4 @@ def _key(config: DataConfig, split: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0][:_SHOWN]

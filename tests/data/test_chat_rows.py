@@ -56,7 +56,7 @@ ONE_ANSWER = "a problem is one user turn and at most one answer to it"
         ([{"role": "user"}], "messages[0].content is not text"),
         (chat("user:  ", "assistant: #### 2"), "question is missing or empty"),
         (chat("user: a", "assistant:  "), "answer is missing or empty"),
-        (chat("user: a"), "answer is missing; columns: messages; set data.columns.answer=COLUMN"),
+        (chat("user: a"), "answer is missing; columns: messages; set +data.columns.answer=COLUMN"),
         (chat("user: a", "assistant: none"), "no '####' in the answer 'none'"),
         ([*chat("user: a"), {"role": "assistant", "content": "", "tool_calls": [1]}], "messages[1] has tool calls"),
     ],
@@ -67,7 +67,7 @@ def test_messages_that_are_not_a_question_and_its_answer(messages: Any, reason: 
 
 def test_a_column_that_contradicts_the_messages() -> None:
     row = {"messages": chat("user: 1+1?", "assistant: Two. #### 2"), "answer": "3"}
-    reason = "answer is both a column and in the messages: set data.columns.answer=answer, data.columns.gold=answer"
+    reason = "answer is both a column and in the messages: set +data.columns.answer=answer or +data.columns.gold=answer"
     assert reason in refusal(row)
     assert "gold '3' contradicts the answer" in refusal(row, columns={"gold": "answer"})
     (problem,) = problems({**row, "answer": "2"}, columns={"gold": "answer"})

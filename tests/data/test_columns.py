@@ -86,7 +86,7 @@ def test_a_dotted_name_is_a_column_or_a_path() -> None:
         ({"question": {"text": "?"}}, "question is an object, not text"),
         ({"question": b"?"}, "question is a value of type bytes, not text"),
         ({"question": "\ud800"}, "question contains an unpaired surrogate"),
-        ({"answer": 5}, "answer is a number, not text; a number is a gold answer: set data.columns.gold"),
+        ({"answer": 5}, "answer is a number, not text; a number is a gold answer: set +data.columns.gold=answer"),
         ({"answer": None}, "answer is missing or empty"),
         ({"answer": "none"}, "no '####' in the answer 'none'"),
         ({"gold": None}, "gold is missing or empty"),
@@ -122,6 +122,7 @@ def test_values_that_cannot_be_used(row: dict[str, Any], reason: str) -> None:
         (None, AnswerKind.TEXT, "gold is missing or empty"),
         ("\ud800", AnswerKind.TEXT, "gold contains an unpaired surrogate"),
         (float("inf"), AnswerKind.EXPRESSION, "gold 'inf' is not a text"),
+        ("$notfound$", AnswerKind.EXPRESSION, "gold 'notfound' stands for no answer"),
         ("$$", AnswerKind.CHOICE, "is not the letter of a choice"),
     ],
 )

@@ -181,3 +181,26 @@ def test_byte_order_marks_are_ignored(tmp_path):
     path.write_bytes(line.decode().encode("utf-16"))
     with pytest.raises(UserError, match="not UTF-8; save the file as UTF-8"):
         read_problems(path, "x")
+
+
+def test_a_named_gold_column_has_the_notation_of_the_data(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('cevap,question\n1.280,a\n"0,5",b\n1.284,c\n7,d\n')
+    rules = RowRules(TR_GIVEN, columns={"gold": "cevap"})
+    assert [problem.gold for problem in read_problems(path, "x", rules)] == ["1280", "0.5", "1284", "7"]
+    path.write_text("gold,question\n1.280,a\n")
+    with pytest.raises(UserError, match=r"a\.csv:2: gold '1\.280' is 1280 or 1\.28: set both data\.locale"):
+        read_problems(path, "x", RowRules(TR_GIVEN))
+    assert read_problems(path, "x", RowRules(TR_GIVEN, columns={"gold": "gold"}))[0].gold == "1280"
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"), [(1e16, "1" + "0" * 16), (Decimal("1234567890123456.789"), "1234567890123456.789")]
+)
+def test_json_numbers_are_exact(value, stored):
+    assert gold_of({"gold": value}, "x", TR, AnswerKind.NUMBER) == stored
+
+
+def test_huge_numbers_are_refused():
+    with pytest.raises(ValueError, match="is not one number"):
+        gold_of({"gold": Decimal("1e400")}, "x", EN, AnswerKind.NUMBER)

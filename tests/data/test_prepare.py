@@ -258,3 +258,9 @@ def test_choices_are_shown_and_answered_by_letter(tmp_path, rows, data_config):
     found = {p.id: p for split in ("train", "val", "test") for p in load_split(folder, split)}
     assert [found[f"train-0000{i}"].gold for i in range(3)] == ["B", "A", "B"]
     assert found["train-00000"].question == "0?\nA) one\nB) two"
+
+
+@pytest.mark.parametrize("size", [1.0, 2.5, 100.0])
+def test_a_test_size_that_could_be_a_number_or_a_share_is_refused(data_config, size):
+    with pytest.raises(ValueError, match="give a number of problems, or a share below 1"):
+        data_config(test_path=None, test_size=size)

@@ -82,6 +82,12 @@ def test_hub_refuses_an_unknown_name(snapshot, data_config):
         load_source(data_config(source="hub", name="nope"))
 
 
+def test_hub_rows_are_named_by_their_place(snapshot, data_config):
+    columns = {"question": "text"}
+    with pytest.raises(UserError, match=r"^openai/gsm8k/main/train row 1: no column 'text'.*: question, answer$"):
+        load_source(data_config(source="hub", columns=columns))
+
+
 def test_hub_refuses_what_is_not_pinned(data_config):
     with pytest.raises(UserError, match=r"data\.revision=main is not a fixed commit"):
         load_source(data_config(source="hub", revision="main"))

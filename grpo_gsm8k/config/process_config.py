@@ -1,0 +1,106 @@
+"""The sections `actor` and `learner`: the two processes of a training run."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from grpo_gsm8k.config.fields import Beta, Cores, Device, Dtype, Schedule, Section
+
+
+class ActorConfig(Section):
+    """The actor process: device, limits of the vLLM engine, and timeouts."""
+
+    engine: Literal["vllm", "scripted"]
+    device: Device
+    replicas: int = Field(ge=1)
+    dtype: Dtype
+    gpu_memory: float = Field(gt=0, le=1)
+    kv_cache_mb: int = Field(ge=1)
+    max_model_len: int = Field(ge=8)
+    max_num_seqs: int = Field(ge=1)
+    max_batched_tokens: int = Field(ge=1)
+    enforce_eager: bool
+    prefix_caching: bool
+    lora: Literal["adapter", "merged"]
+    threads: int = Field(ge=1)
+    cores: Cores
+    canary_tolerance: float = Field(gt=0)
+    probe: bool
+    start_timeout_s: float = Field(gt=0)
+    progress_timeout_s: float = Field(gt=0)
+    max_restarts: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_batched_tokens(self) -> Self:
+        if self.device == "cpu" and self.max_batched_tokens < self.max_model_len:
+            raise ValueError(
+                f"max_batched_tokens={self.max_batched_tokens} is below max_model_len={self.max_model_len}, and a CPU "
+                "engine cannot split prompts: raise actor.max_batched_tokens"
+            )
+        if self.max_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_batched_tokens={self.max_batched_tokens} is below max_num_seqs={self.max_num_seqs}, and every "
+                "running sequence needs one token per step: raise actor.max_batched_tokens or lower actor.max_num_seqs"
+            )
+        return self
+
+
+class LoraConfig(Section):
+    """A low-rank adapter, trained instead of all weights."""
+
+    enabled: bool
+    rank: int = Field(ge=1, le=512)
+    alpha: int = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
+    targets: list[str] = Field(min_length=1)
+    rslora: bool
+
+
+class LearnerConfig(Section):
+    """The learner process: device, precision, optimizer, and timeouts."""
+
+    device: Device
+    dtype: Dtype
+    threads: int = Field(ge=1)
+    cores: Cores
+    deterministic: bool
+    lora: LoraConfig
+    quantization: Literal["none", "nf4"]
+    optimizer: Literal["adamw", "adamw_8bit"]
+    offload_optimizer: bool
+    gradient_checkpointing: bool
+    compile: bool
+    token_budget: int = Field(ge=8)
+    logprob_chunk: int = Field(ge=1)
+    lr: float = Field(ge=0)
+    betas: tuple[Beta, Beta]
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    schedule: Schedule = "cosine"
+    warmup_updates: int = Field(ge=0)
+    final_lr_fraction: float = Field(ge=0, le=1)
+    decay_fraction: float | None = Field(default=None, gt=0, le=1)
+    max_nonfinite_steps: int = Field(ge=1)
+    start_timeout_s: float = Field(gt=0)
+    progress_timeout_s: float = Field(gt=0)
+    max_restarts: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.decay_fraction is not None and self.schedule != "wsd":
+            raise ValueError(
+                f"decay_fraction={self.decay_fraction:g} has no effect with schedule={self.schedule}: set "
+                "learner.schedule=wsd or learner.decay_fraction=null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_quantization(self) -> Self:
+        if self.quantization != "none" and not self.lora.enabled:
+            raise ValueError(
+                f"quantization={self.quantization} freezes the base, so nothing would be trained: use learner=qlora "
+                "or set learner.lora.enabled=true"
+            )
+        return self
