@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cli import main
-from grpo_gsm8k.command_line import sweep
+from cli import load_config, main
+from grpo_gsm8k.command_line import sweep, sweep_plan
 from grpo_gsm8k.commands.child_command import CommandResult
+from grpo_gsm8k.config import Config
 from tests.conftest import Cli
 
 WORDS = ["command=data", "preset=cpu_demo", "-m"]
@@ -27,8 +28,21 @@ Started = list[tuple[str, ...]]
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[CommandResult]], Started]:
-    """Return a function that replaces the jobs by results; it returns the list of the words of started jobs."""
+    """Return a function that replaces the jobs by results; it returns the list of the words of started jobs.
+
+    One composition, which takes a few tenths of a second, stands for those of all jobs.
+    """
     monkeypatch.chdir(tmp_path)
+    config = load_config(["command=data", "preset=cpu_demo"])
+
+    def loaded(words: tuple[str, ...]) -> Config:
+        given = dict(word.split("=") for word in words)
+        artifacts = Path(given.get("artifacts", "artifacts"))
+        return config.model_copy(
+            update={"sweep": given["sweep"], "artifacts": artifacts, "command": given.get("command")}
+        )
+
+    monkeypatch.setattr(sweep_plan, "load_config", loaded)
 
     def replace(results: list[CommandResult]) -> Started:
         started: Started = []
@@ -50,11 +64,7 @@ def failed(code: int) -> CommandResult:
 def test_jobs_in_order(jobs, capsys: pytest.CaptureFixture[str]) -> None:
     started = jobs([DONE] * 3)
     assert main([*WORDS, "seed=2,0,1"]) == 0
-    assert [next(word for word in words if word.startswith("seed=")) for words in started] == [
-        "seed=2",
-        "seed=0",
-        "seed=1",
-    ]
+    assert [words[2] for words in started] == ["seed=2", "seed=0", "seed=1"]
     assert len({word for words in started for word in words if word.startswith("sweep=")}) == 1
     assert "3 jobs done, 0 done before, 0 failed, 0 not started" in capsys.readouterr().out
 
