@@ -14,6 +14,7 @@ from grpo_gsm8k.tracking.summary import best_of
 
 DATA_NAMES = {"gsm8k": "GSM8K"}
 COMPLETE = ("done", "stopped early")
+MAX_NAMED = 3  # methods or data sets; of more, their number is given
 
 
 def headline(runs: Sequence[Run], usd_per_gpu_hour: float) -> str:
@@ -102,13 +103,14 @@ def _highest(runs: Sequence[Run]) -> str:
     found = [r["accuracy"] for run in runs for r in eval_tables.results_of(run) if r.get("accuracy") is not None]
     if not found:
         return ""
-    return words.percent(found[0]) if len(found) == 1 else f"{words.percent(max(found))} at best, of {len(found)}"
+    return words.percent(found[0]) if len(found) == 1 else f"{words.percent(max(found))} at best, {len(found)} settings"
 
 
 def _subject_of_all(runs: Sequence[Run]) -> str:
     trained = [run for run in runs if run.command != "eval"]
-    methods = " and ".join(dict.fromkeys(method_of(run) for run in trained))
-    parts = [f"{methods}, {_count(len(trained), 'run')}"] if trained else []
+    methods = list(dict.fromkeys(method_of(run) for run in trained))
+    named = _joined(methods) if len(methods) <= MAX_NAMED else f"{len(methods)} methods"
+    parts = [f"{named}, {_count(len(trained), 'run')}"] if trained else []
     parts += [_count(len(runs) - len(trained), "evaluation")] if len(trained) < len(runs) else []
     return f"{' and '.join(parts)}{_on(runs)}"
 
@@ -130,7 +132,12 @@ def _time(runs: Sequence[Run]) -> str:
 
 def _on(runs: Sequence[Run]) -> str:
     names = list(dict.fromkeys(name for run in runs if (name := data_of(run))))
-    return f" on {' and '.join(names)}" if names else ""
+    return f" on {_joined(names) if len(names) <= MAX_NAMED else f'{len(names)} data sets'}" if names else ""
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return `A`, `A and B`, or `A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _count(number: int, what: str) -> str:
