@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 from grpo_gsm8k.config import Advantage, Config, LossType, PolicyGradientConfig
 from grpo_gsm8k.report import collect, eval_tables, tables, words
+from grpo_gsm8k.report.data_name import data_name
 from grpo_gsm8k.report.material import Run
 from grpo_gsm8k.tracking.method import method_title, training_method
 from grpo_gsm8k.tracking.summary import best_of
 
-DATA_NAMES = {"gsm8k": "GSM8K"}
 COMPLETE = ("done", "stopped early")
 MAX_NAMED = 3  # methods or data sets; of more, their number is given
 
@@ -55,13 +55,6 @@ def _policy_gradient(config: Mapping[str, Any]) -> str:
         cliprange_high=section.get("cliprange_high"),
     )
     return method_title(training_method(Config.model_construct(command="policy_gradient", policy_gradient=made)))
-
-
-def data_of(run: Run) -> str:
-    """Return the name of a run's data set; empty if unknown."""
-    data = run.config.get("data") or {}
-    name = str(data.get("name") or data.get("folder") or "")
-    return DATA_NAMES.get(name.lower(), name)
 
 
 def price(runs: Sequence[Run], usd_per_gpu_hour: float) -> str:
@@ -131,7 +124,7 @@ def _time(runs: Sequence[Run]) -> str:
 
 
 def _on(runs: Sequence[Run]) -> str:
-    names = list(dict.fromkeys(name for run in runs if (name := data_of(run))))
+    names = list(dict.fromkeys(name for run in runs if (name := data_name(run.config))))
     return f" on {_joined(names) if len(names) <= MAX_NAMED else f'{len(names)} data sets'}" if names else ""
 
 
