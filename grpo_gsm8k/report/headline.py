@@ -8,12 +8,13 @@ from typing import Any, get_args
 
 from grpo_gsm8k.config import Advantage, Config, LossType, PolicyGradientConfig
 from grpo_gsm8k.report import collect, eval_tables, tables, words
+from grpo_gsm8k.report.data_name import data_name
 from grpo_gsm8k.report.material import Run
 from grpo_gsm8k.tracking.method import method_title, training_method
 from grpo_gsm8k.tracking.summary import best_of
 
-DATA_NAMES = {"gsm8k": "GSM8K"}
 COMPLETE = ("done", "stopped early")
+MAX_NAMED = 3  # methods or data sets; of more, their number is given
 
 
 def headline(runs: Sequence[Run], usd_per_gpu_hour: float) -> str:
@@ -56,13 +57,6 @@ def _policy_gradient(config: Mapping[str, Any]) -> str:
     return method_title(training_method(Config.model_construct(command="policy_gradient", policy_gradient=made)))
 
 
-def data_of(run: Run) -> str:
-    """Return the name of a run's data set; empty if unknown."""
-    data = run.config.get("data") or {}
-    name = str(data.get("name") or data.get("folder") or "")
-    return DATA_NAMES.get(name.lower(), name)
-
-
 def price(runs: Sequence[Run], usd_per_gpu_hour: float) -> str:
     """Return the cost of all runs together; empty if one is unknown, or all were on a CPU."""
     hours = [tables.gpu_hours(run) for run in runs]
@@ -102,13 +96,14 @@ def _highest(runs: Sequence[Run]) -> str:
     found = [r["accuracy"] for run in runs for r in eval_tables.results_of(run) if r.get("accuracy") is not None]
     if not found:
         return ""
-    return words.percent(found[0]) if len(found) == 1 else f"{words.percent(max(found))} at best, of {len(found)}"
+    return words.percent(found[0]) if len(found) == 1 else f"{words.percent(max(found))} at best, {len(found)} settings"
 
 
 def _subject_of_all(runs: Sequence[Run]) -> str:
     trained = [run for run in runs if run.command != "eval"]
-    methods = " and ".join(dict.fromkeys(method_of(run) for run in trained))
-    parts = [f"{methods}, {_count(len(trained), 'run')}"] if trained else []
+    methods = list(dict.fromkeys(method_of(run) for run in trained))
+    named = _joined(methods) if len(methods) <= MAX_NAMED else f"{len(methods)} methods"
+    parts = [f"{named}, {_count(len(trained), 'run')}"] if trained else []
     parts += [_count(len(runs) - len(trained), "evaluation")] if len(trained) < len(runs) else []
     return f"{' and '.join(parts)}{_on(runs)}"
 
@@ -129,8 +124,13 @@ def _time(runs: Sequence[Run]) -> str:
 
 
 def _on(runs: Sequence[Run]) -> str:
-    names = list(dict.fromkeys(name for run in runs if (name := data_of(run))))
-    return f" on {' and '.join(names)}" if names else ""
+    names = list(dict.fromkeys(name for run in runs if (name := data_name(run.config))))
+    return f" on {_joined(names) if len(names) <= MAX_NAMED else f'{len(names)} data sets'}" if names else ""
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return `A`, `A and B`, or `A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _count(number: int, what: str) -> str:

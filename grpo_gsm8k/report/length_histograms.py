@@ -45,16 +45,14 @@ def _histogram(index: int, run: Run, steps: Sequence[int], runs: Sequence[Run], 
     edges = np.histogram_bin_edges(lengths, bins=_bins(lengths))
     counts = {verdict: np.histogram(lengths[right == verdict], edges)[0] for verdict in (True, False)}
     data = [_bars(NAMES[verdict], COLORS[verdict], edges, counts[verdict]) for verdict in (True, False)]
-    name = f"{run.name}, " if len(runs) > 1 else ""
+    name = f" of {run.name}" if len(runs) > 1 else ""
     at = f"update {steps[0]}" if len(steps) == 1 else f"updates {steps[0]} to {steps[-1]}"
     text = tuple(_words(NAMES[verdict], lengths[right == verdict]) for verdict in (True, False))
     sampled = f", in {len(chosen)} of its {len(steps)} updates" if len(chosen) < len(steps) else ""
     caption = f"Number of training completions by length in tokens, right against wrong{sampled}."
     layout = {**axes("tokens", ""), "barmode": "overlay", "bargap": 0}
-    title = f"{name}lengths in {at}"
-    return Figure(
-        f"lengths-{index}-{steps[0]}", title[:1].upper() + title[1:], caption, text, tuple(data), layout, LEGEND, HEIGHT
-    )
+    title = f"Lengths{name}, {at}"
+    return Figure(f"lengths-{index}-{steps[0]}", title, caption, text, tuple(data), layout, LEGEND, HEIGHT)
 
 
 def _read(run: Run, steps: Sequence[int], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -41,6 +41,12 @@
     };
   };
 
+  // With a view box a figure shrinks with its place before it is drawn again, and nothing is cut off on paper.
+  const fit = (place) => {
+    const { width, height } = place._fullLayout;
+    for (const svg of place.querySelectorAll(".main-svg")) svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  };
+
   const draw = () => {
     for (const [id, figure] of Object.entries(figures)) {
       const place = document.getElementById(id);
@@ -51,11 +57,19 @@
       for (const trace of data) if (trace.error_x) trace.error_x.color = ink;
       const layout = themed(figure.layout, parseInt(place.style.height, 10), data[0].type === "heatmap");
       Plotly.react(place, data, layout, modebar);
+      fit(place);
     }
     for (const chip of document.querySelectorAll(".chip")) chip.style.background = lightened(chip.dataset.color);
   };
   draw();
   dark.addEventListener("change", draw);
+  // plotly itself notices a new window size alone, not one of the figure's place.
+  const resized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      if (target.clientWidth && target.clientWidth !== target._fullLayout?.width) Plotly.Plots.resize(target).then(() => fit(target));
+    }
+  });
+  for (const id of Object.keys(figures)) resized.observe(document.getElementById(id));
 
   const form = document.getElementById("filter");
   if (!form) return;

@@ -22,6 +22,8 @@ from grpo_gsm8k.report.material import KIND_NAMES, Figure, FileLink, PanelGroup,
 from grpo_gsm8k.report.tiles import Tile
 
 HERE = Path(__file__).resolve().parent
+UNITS = "%|h|min|s|points|million|thousand|billion"
+UNIT_SPACE = re.compile(rf"(?<=\d) (?=(?:{UNITS})(?!\w))|(?<=min) (?=\d)|(?<=\bh) (?=\d)")
 # plotly.js without 3D, maps and WebGL: 1.5 MB instead of 4.8 MB. From npm: plotly.js-cartesian-dist-min, version 4.1.1.
 SCRIPTS = ("plotly-cartesian.min.js", "page.js", "details.js")
 
@@ -104,6 +106,11 @@ def cell(text: object) -> str:
     return "".join(f"\\{c}" if c in r"\`*_[]|~#" else c for c in flat)
 
 
+def unbroken(text: object) -> str:
+    """Return a text whose numbers stay on one line with their units."""
+    return UNIT_SPACE.sub("\u00a0", str(text))
+
+
 def breakable(text: object) -> Markup:
     """Return a name, escaped, that may be broken after its separators but nowhere else."""
     return Markup(re.sub(r"([_/])", r"\1<wbr>", html.escape(str(text))))
@@ -120,6 +127,7 @@ def _environment(autoescape: bool) -> Environment:
     )
     made.filters["cell"] = cell
     made.filters["breakable"] = breakable
+    made.filters["unbroken"] = unbroken
     return made
 
 

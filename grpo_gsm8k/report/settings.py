@@ -11,6 +11,7 @@ from grpo_gsm8k.report.material import Run
 from grpo_gsm8k.tracking.saved_config import compose_values
 
 ABSENT = "not set"
+EMPTY = "(empty)"
 IGNORED = (
     "name",
     "artifacts",
@@ -63,8 +64,16 @@ def changed(run: Run) -> list[tuple[str, str, str]]:
     if run.command not in get_args(Config.model_fields["command"].annotation):
         return []
     defaults = dict(flatten(compose_values([f"command={run.command}"])))
-    found = of_run(run).items()
-    return [(key, value, defaults.get(key, ABSENT)) for key, value in found if value != defaults.get(key, ABSENT)]
+    pairs = ((key, value, defaults.get(key, ABSENT)) for key, value in of_run(run).items())
+    return [(key, value or EMPTY, default or EMPTY) for key, value, default in pairs if not _equal(value, default)]
+
+
+def _equal(one: str, other: str) -> bool:
+    """Whether two values are equal; a parsed configuration has 900.0 where the file has 900."""
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from grpo_gsm8k.config import LossType, PolicyGradientConfig
 from grpo_gsm8k.report import collect, eval_tables, settings, words
+from grpo_gsm8k.report.data_name import data_name
 from grpo_gsm8k.report.material import KIND_NAMES, KINDS, AnswerSet, Material, Run, Table
 
 
@@ -55,7 +56,6 @@ def findings(material: Material) -> tuple[str, ...]:
 
 def _method(material: Material, run: Run, usd_per_gpu_hour: float) -> tuple[str, ...]:
     first, last = (run.validations[0], run.validations[-1]) if run.validations else (None, None)
-    data = run.config.get("data") or {}
     split = f", {(run.config.get('eval') or {}).get('split', 'test')}" if run.command == "eval" else ""
     versus = (describe_difference(material, run),) if len(material.runs) > 1 else ()
     hours = gpu_hours(run)
@@ -64,7 +64,7 @@ def _method(material: Material, run: Run, usd_per_gpu_hour: float) -> tuple[str,
         run_status(run),
         model_name(run),
         method_name(run),
-        f"{data.get('name') or data.get('folder') or words.DASH}{split}",
+        f"{data_name(run.config) or words.DASH}{split}",
         words.accuracy(first),
         words.accuracy(last),
         *versus,

@@ -23,7 +23,7 @@ class Panel:
 
 
 def _panel(title: str, *names: str, labels: tuple[str, ...] = (), percent: bool = False) -> Panel:
-    return Panel(title, names, labels, tickformat=".0%" if percent else "")
+    return Panel(title, names, labels, tickformat=".2~%" if percent else "")
 
 
 REWARD_PARTS: Final = "Reward"  # the theme that gets a panel per part of the reward

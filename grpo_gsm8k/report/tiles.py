@@ -44,7 +44,7 @@ def _training(material: Material, run: Run) -> list[Tile]:
         shown = {"higher": "significantly higher", "lower": "significantly lower", "noise": "within noise"}
         found.append(Tile("Change", f"{words.points(points)} points", shown.get(note, "")))
         best = best_of(known)
-        found += [_validation("Best validation", best)] if best else []
+        found += [_validation("Best validation", best)] if best and best != known[-1] else []
     total = run.summary.get("total_steps")
     epoch = run.steps[-1].get("train/epoch") if run.steps else None
     done = f"{len(run.steps)} of {total}" if total else str(len(run.steps))

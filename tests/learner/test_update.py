@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from grpo_gsm8k.config import Config
@@ -146,3 +148,27 @@ def test_measuring_the_gap_does_not_change_what_is_learned(random_model: Path) -
         found.append((gap, [p.detach().clone() for _, p in policy.named_parameters()]))
     assert [gap for gap, _ in found] == [False, True]
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+def test_clipped_tokens_are_below_or_above(policy: Policy) -> None:
+    """Fractions and extremes, recomputed token by token from PPO's rule."""
+    groups = random_groups(8)
+    config = small_config("policy_gradient.cliprange=0.02", "policy_gradient.cliprange_high=0.3")
+    low = high = total = 0
+    ratios = []
+    for micro in microbatches([s for group in groups for s in group], config, policy.device):
+        output = objective(Models(policy, None, None), micro, config, 0.0)
+        for log_ratio, advantage in zip(output.log_ratio_N.tolist(), micro.advantages_N.tolist(), strict=True):
+            ratio = math.exp(log_ratio)
+            ratios.append(ratio)
+            low += ratio < 0.98 and advantage < 0
+            high += ratio > 1.3 and advantage > 0
+            total += 1
+    assert low > 0
+    assert high > 0
+    metrics = update(policy, groups, config).metrics()
+    assert metrics["train/clip_frac_low"] == pytest.approx(low / total)
+    assert metrics["train/clip_frac_high"] == pytest.approx(high / total)
+    assert metrics["train/clip_frac"] == pytest.approx((low + high) / total)
+    assert metrics["train/ratio_min"] == pytest.approx(min(ratios), rel=1e-5)
+    assert metrics["train/ratio_max"] == pytest.approx(max(ratios), rel=1e-5)

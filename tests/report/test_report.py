@@ -11,12 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.report import collect, figures, items, panels, settings, tables, words
-from grpo_gsm8k.report.render import cell, render_html, render_markdown, strict
+from grpo_gsm8k.report.render import breakable, cell, render_html, render_markdown, strict, unbroken
 from grpo_gsm8k.report.write_report import build, output_folder, report_of_run
+from grpo_gsm8k.tracking.metrics import METRICS
 from tests.report import runs as made
 
 
@@ -183,6 +185,31 @@ def test_panels_show_what_changes_and_name_what_does_not(tmp_path: Path) -> None
     constant = {group.title: group.constant for group in groups}
     assert constant["Policy update"] == ("clip fraction (all): 0",)
     assert constant["Speed"] == ("seconds per update: 30", "sampled tokens: 1000", "response tokens: 1000")
+
+
+def test_a_page_of_six_long_runs_is_small(tmp_path: Path) -> None:
+    """With every metric of the registry, long texts, and 1000 updates of each of six runs."""
+    runs = tmp_path / "runs"
+    folders = [made.training(runs, f"run_{i}", right=20 - i) for i in range(6)]
+    rng = np.random.default_rng(0)
+    names = [name for name in METRICS if not name.startswith("val/")]
+    for folder in folders:
+        values = rng.normal(size=(1000, len(names)))
+        lines = [{"step": s + 1, **dict(zip(names, row, strict=True))} for s, row in enumerate(values.tolist())]
+        kept = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if "val/version" in line]
+        (folder / "metrics.jsonl").write_text("\n".join([*kept, *map(json.dumps, lines)]) + "\n")
+        for path in (folder / "validation").iterdir():
+            rows = [row | {"text": row["text"] + "x" * 20_000} for row in made.pq.read_table(path).to_pylist()]
+            made.pq.write_table(made.pa.Table.from_pylist(rows), path)
+    page = render_html(report(folders)).encode()
+    assert len(page) < 2.5e6
+    assert b"panel-mem-learner-gpu-held" in page
+
+
+def test_numbers_stay_with_their_units() -> None:
+    shown = unbroken("46.3 % to 86.7 %, 2 h 05 min, 3 min 13 s, 190 thousand of 30 seconds")
+    assert shown.replace("\u00a0", "~") == "46.3~% to 86.7~%, 2~h~05~min, 3~min~13~s, 190~thousand of 30 seconds"
+    assert breakable("a_b/<c>") == "a_<wbr>b/<wbr>&lt;c&gt;"
 
 
 def test_gpus_are_counted_once() -> None:
