@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,21 +58,26 @@ def completion_samples(
 
 
 def _sample(run: int, files: dict[int, Path], most_rows: int, most_bytes: int) -> list[dict[str, Any]]:
-    """Return rows of evenly spread updates; each update has the same share of the rows and of the bytes."""
-    updates = collect.spread(list(files), min(MAX_UPDATES, max(most_rows, 2)))
-    found: list[dict[str, Any]] = []
-    for done, update in enumerate(updates):
-        left = len(updates) - done
-        rows = [_shown(run, update, row) for row in _spread_rows(files[update], (most_rows - len(found)) // left)]
-        room = most_bytes // left
-        for row in rows:
-            size = page_bytes(row)
-            if size > room:
-                break
-            room -= size
-            most_bytes -= size
-            found.append(row)
-    return found
+    """Return rows of evenly spread updates, one of each, then a second of each, and so on up to a limit.
+
+    The first row that does not fit ends the sample: with shorter ones in its place, it would favor short texts.
+    """
+    updates = collect.spread(list(files), MAX_UPDATES)
+    each = math.ceil(most_rows / len(updates))
+    rows = [[_shown(run, update, row) for row in _spread_rows(files[update], each)] for update in updates]
+    places = [(at, nth) for nth in far_apart(each) for at in far_apart(len(updates)) if nth < len(rows[at])]
+    chosen = []
+    for place in places[:most_rows]:
+        most_bytes -= page_bytes(rows[place[0]][place[1]])
+        if most_bytes < 0:
+            break
+        chosen.append(place)
+    return [rows[at][nth] for at, nth in sorted(chosen)]
+
+
+def far_apart(count: int) -> list[int]:
+    """Return 0 to count - 1 in an order of which each beginning is spread over the whole: first, last, middle, ..."""
+    return sorted(range(count), key=lambda at: (at not in {0, count - 1}, f"{at:016b}"[::-1]))
 
 
 def page_bytes(row: dict[str, Any]) -> int:

@@ -18,4 +18,8 @@ def serve_report(build: Callable[[str], str], folders: Sequence[Path], target: P
     """
     page = target.resolve() / "report.html"
     root = Path(os.path.commonpath([page.parent, *(folder.resolve() for folder in folders)]))
-    return serve_page(LivePage(build, folders, root, f"/{page.relative_to(root).as_posix()}"), port)
+    try:
+        serve_page(LivePage(build, folders, root, f"/{page.relative_to(root).as_posix()}"), port)
+    except KeyboardInterrupt:
+        print("\nended")
+    return 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
 from grpo_gsm8k.errors import UserError
@@ -41,25 +42,27 @@ class LiveServer(ThreadingHTTPServer):
         except OSError as error:
             raise UserError(f"report.port={port} on {HOST}: {error.strerror}: choose another, or 0 for any") from None
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report a failed request, unless a browser has closed its connection."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
     @property
     def address(self) -> str:
         """The URL of the page."""
         return f"http://{HOST}:{self.server_port}/"
 
 
-def serve_page(page: LivePage, port: int) -> int:
-    """Serve the page until Ctrl-C; returns exit code 0. Raises UserError."""
-    with LiveServer(page, port) as server, _answering(server):
+def serve_page(page: LivePage, port: int) -> NoReturn:
+    """Serve the page until Ctrl-C, which raises KeyboardInterrupt. Raises UserError."""
+    with LiveServer(page, port) as server, answering(server):
         print(f"{server.address} shows the report and follows the run; Ctrl-C ends it", flush=True)
-        try:
-            _follow(server)
-        except KeyboardInterrupt:
-            print("\nended")
-    return 0
+        _follow(server)
 
 
 @contextmanager
-def _answering(server: LiveServer) -> Iterator[None]:
+def answering(server: LiveServer) -> Iterator[None]:
+    """Answer requests in a thread."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="live report")
     thread.start()
     try:
@@ -69,7 +72,7 @@ def _answering(server: LiveServer) -> Iterator[None]:
         thread.join()
 
 
-def _follow(server: LiveServer) -> None:
+def _follow(server: LiveServer) -> NoReturn:
     """Build the page again whenever files have changed and somebody looks at it."""
     problem = ""
     while True:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
-from collections import Counter
+import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -117,47 +118,49 @@ def _bars(events: Sequence[Mapping[str, Any]], rows: Mapping[int, str]) -> Itera
 
 
 def _chart(name: str, bars: Sequence[Bar], most: int) -> TimelineChart:
-    whole = Stretch("whole run", 0.0, max(bar.end for bar in bars))
     parts = stretches(bars, most)
-    drawn = [bar for bar in bars if any(_overlap(bar, part) for part in parts)]
     if complete := len(bars) <= most:
-        drawn = list(bars)
-    shown = [*parts, whole] if complete else parts
-    laned = list(_in_lanes(drawn[:most] if not complete else drawn))
+        parts.append(Stretch("whole run", 0.0, max(bar.end for bar in bars)))
+    drawn = [bar for bar in bars if any(_overlap(bar, part) for part in parts)][:most]
+    laned = tuple(_in_lanes(drawn))
     rows = tuple(sorted({bar.row for bar in laned}, key=_rank))
-    caption = f"{len(laned)} of {len(bars)} recorded spans and events. "
-    caption += (
-        "A span's width is its time; point at it, or select it with the keyboard, for its name and seconds."
-        if complete
-        else "The whole is in trace.json, for ui.perfetto.dev."
-    )
-    return TimelineChart(name, rows, tuple(laned), tuple(shown), caption, tuple(_shares(bars, whole)))
+    caption = f"{len(laned):,} of {len(bars):,} recorded spans and events. "
+    caption += "A width is a time: point at a bar for its seconds."
+    if not complete:
+        caption += " The whole is in trace.json, for ui.perfetto.dev."
+    return TimelineChart(name, rows, laned, tuple(parts), caption, tuple(_shares(bars)))
 
 
 def stretches(bars: Sequence[Bar], most: int) -> list[Stretch]:
-    """Return the start, and the first, middle and last updates; a run of few updates has one stretch of them.
+    """Return the start, and the first, middle and last updates; a run of few updates has one stretch per session.
 
     Stretches become shorter until their bars are at most `most`.
     """
     updates = [bar for bar in bars if bar.name == UPDATE]
     if not updates:
         return [Stretch("start", 0.0, max(bar.end for bar in bars))]
-    starts = [bar.start for bar in bars]
-    size = STRETCH
-    while True:
-        found = [Stretch("start, to the first update", 0.0, updates[0].end), *_of_updates(updates, size)]
-        count = sum(bisect_left(starts, part.end) - bisect_left(starts, part.start) for part in found)
-        if count <= most or size == 1:
-            return found
-        size -= 1
+    starts = _session_starts(bars)
+    for size in range(STRETCH, 0, -1):
+        found = [Stretch("start, to the first update", 0.0, updates[0].end), *_of_updates(updates, starts, size)]
+        if sum(any(_overlap(bar, part) for part in found) for bar in bars) <= most:
+            break
+    return found
 
 
-def _of_updates(updates: Sequence[Bar], size: int) -> list[Stretch]:
-    count = len(updates)
-    if count <= 2 * size:
-        return [_stretch("", updates)]
-    middle = (count - size) // 2
-    parts = {"first": updates[:size], "middle": updates[middle : middle + size], "last": updates[-size:]}
+def _session_starts(bars: Sequence[Bar]) -> list[float]:
+    """Return when the run was started, and each time that it was resumed."""
+    return [bar.start for bar in bars if bar.row == ORCHESTRATOR and bar.name == "start"]
+
+
+def _of_updates(updates: Sequence[Bar], starts: Sequence[float], size: int) -> list[Stretch]:
+    """Return stretches of `size` updates, which do not reach over a pause before the run was resumed."""
+    sessions = [list(group) for _, group in groupby(updates, key=lambda bar: bisect_right(starts, bar.start))]
+    if len(updates) <= 2 * size:
+        return [_stretch("", part) for part in sessions]
+    middle = updates[len(updates) // 2]
+    session = next(part for part in sessions if middle in part)
+    first = max(0, min(session.index(middle) - size // 2, len(session) - size))
+    parts = {"first": sessions[0][:size], "middle": session[first : first + size], "last": sessions[-1][-size:]}
     return [_stretch(f"{name}: ", part) for name, part in parts.items()]
 
 
@@ -191,15 +194,18 @@ def _rank(row: str) -> tuple[int, int, str]:
     return kind, int(number) if number.isdigit() else 0, row
 
 
-def _shares(bars: Sequence[Bar], whole: Stretch) -> Iterator[str]:
-    """Yield for each worker the share of the run's time that each kind of span takes."""
-    rows = sorted({bar.row for bar in bars if bar.row != ORCHESTRATOR}, key=_rank)
-    for row in rows:
-        seconds: Counter[str] = Counter()
+def _shares(bars: Sequence[Bar]) -> Iterator[str]:
+    """Yield for each worker the share of the run's time, without pauses, that each kind of span takes."""
+    starts = _session_starts(bars)
+    sessions = [list(group) for _, group in groupby(bars, key=lambda bar: bisect_right(starts, bar.start))]
+    total = math.fsum(max(bar.end for bar in part) - part[0].start for part in sessions)
+    for row in sorted({bar.row for bar in bars if bar.row != ORCHESTRATOR}, key=_rank):
+        seconds: dict[str, float] = {}
         for bar in (bar for bar in bars if bar.row == row):
-            seconds[bar.name] += bar.seconds  # type: ignore[assignment]  # a Counter of seconds
-        parts = [f"{name} {words.percent(time / whole.end)}" for name, time in seconds.most_common() if time]
-        yield f"{row}: {', '.join(parts)} of {words.duration(whole.end)}"
+            seconds[bar.name] = seconds.get(bar.name, 0.0) + bar.seconds
+        longest = sorted(seconds, key=lambda name: -seconds[name])
+        parts = [f"{name} {words.percent(seconds[name] / total)}" for name in longest if seconds[name]]
+        yield f"{row}: {', '.join(parts)} of {words.duration(total)}"
 
 
 def _ms(seconds: float) -> int:
