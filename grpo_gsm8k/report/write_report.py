@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.report import collect, eval_figures, eval_tables, figures, grids, items, panels, tables
+from grpo_gsm8k.report import (
+    collect,
+    eval_figures,
+    eval_tables,
+    figures,
+    grids,
+    items,
+    panels,
+    run_lookup,
+    seed_curves,
+    seed_report,
+    tables,
+)
 from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
 
@@ -22,7 +34,7 @@ USD_PER_GPU_HOUR = 2.5  # default for runs whose configuration has no price
 def write_report(config: Config) -> int:
     """Write report.html and report.md about `report.runs`; returns exit code 0. Raises UserError."""
     section = config.report
-    folders = collect.find_runs(config.artifacts, section.runs)
+    folders = run_lookup.find_runs(config.artifacts, section.runs)
     baseline = collect.find_run(config.artifacts, section.baseline) if section.baseline else None
     if baseline is not None and baseline not in folders:
         raise UserError(f"report.baseline={section.baseline} is not among report.runs: add it there")
@@ -59,12 +71,14 @@ def build(
     """Build all parts of a report."""
     runs = material.runs
     evaluations = {run.name for run in runs if run.command == "eval"}
-    metric_panels, constant = panels.panels(runs)
+    methods = seed_report.methods_over_seeds(material, usd_per_gpu_hour)
+    metric_panels, constant = seed_curves.method_panels(runs, methods.groups, panels.panels)
     return Report(
         title=title,
         made=clock(),
-        findings=tables.findings(material),
-        notes=material.notes,
+        findings=methods.findings or tables.findings(material),
+        notes=(*material.notes, *methods.groups.notes),
+        seeds=methods.tables,
         methods=tables.methods(material, usd_per_gpu_hour),
         tables=(
             eval_tables.evaluations_table(runs),
@@ -73,7 +87,7 @@ def build(
             eval_tables.ways_table(runs),
             eval_tables.lm_eval_table(runs),
         ),
-        curves=tuple(figures.learning_curves(runs)),
+        curves=tuple(seed_curves.method_curves(runs, methods.groups)),
         panels=tuple(metric_panels),
         constant=tuple(constant),
         bars=(*eval_figures.accuracy_bars(runs), *eval_figures.over_temperatures_bars(runs)),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.report import collect, figures, items, panels, settings, tables, words
+from grpo_gsm8k.report import collect, figures, items, panels, run_lookup, settings, tables, words
 from grpo_gsm8k.report.render import cell, render_html, render_markdown, strict
 from grpo_gsm8k.report.write_report import build, output_folder, report_of_run
 from tests.report import runs as made
@@ -135,7 +135,7 @@ def test_an_empty_run_still_makes_a_page(tmp_path: Path) -> None:
 
 def test_runs_are_found_by_folder_name_and_latest(tmp_path: Path) -> None:
     first, second = (made.training(tmp_path / "runs", name).resolve() for name in ("a", "b"))
-    assert collect.find_runs(tmp_path, ["a", str(first), first.name]) == [first]
+    assert run_lookup.find_runs(tmp_path, ["a", str(first), first.name]) == [first]
     assert collect.find_run(tmp_path, "latest") == second
     with pytest.raises(UserError, match=r"report\.runs: nothing is not a run"):
         collect.find_run(tmp_path, "nothing")
