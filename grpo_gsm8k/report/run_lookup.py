@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.report.collect import find_run
+from grpo_gsm8k.report.collect import find_run, read_run
+from grpo_gsm8k.report.seed_keys import run_keys
 from grpo_gsm8k.tracking import run_folder
 
 
@@ -40,6 +41,20 @@ def runs_of(artifacts: Path, spec: str) -> list[Path]:
     if "run folder" in found and len({path.resolve() for path in paths}) > 1:
         raise UserError(f"report.runs: {spec} is a folder in {len(paths)} places: give the path, such as {paths[-1]}")
     return [path.resolve() for path in paths]
+
+
+def find_baseline(artifacts: Path, spec: str) -> Path:
+    """Return the run of `report.baseline`; of several seeds of one method the newest.
+
+    Raises UserError if there is none, or if the name stands for runs of several methods.
+    """
+    paths = runs_of(artifacts, spec)
+    runs = [read_run(path, path.name) for path in paths] if len(paths) > 1 else []
+    found = [run_keys(run.folder, run.command, run.config, run.manifest)[0] for run in runs]
+    keys = {tuple(sorted(one.items())) for one in found}
+    if len(keys) > 1:
+        raise UserError(f"report.baseline={spec} stands for runs of {len(keys)} methods: name one of them")
+    return paths[-1]
 
 
 def _folders(runs: Path, known: Sequence[Path], spec: str) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,43 +16,55 @@ from grpo_gsm8k.report.material import Figure, Run
 from grpo_gsm8k.report.pairs import SEED
 from grpo_gsm8k.report.seed_groups import MethodRuns, SeedGroups, validated
 
+# Means have no files: a figure that reads a run folder must not show the files of one seed as those of all.
+NOWHERE = Path("mean over seeds")
 Panels = tuple[list[Figure], list[str]]
 CURVES_CAPTION = "Lines are means over the seeds of a method, bands 95 % intervals over seeds and items."
 PANELS_CAPTION = "Lines are means over the seeds of a method, bands one standard deviation to each side."
 
 
-def drawn_runs(runs: Sequence[Run], groups: SeedGroups, part: Callable[[Any], float] = np.mean) -> list[Run]:
-    """Return the runs to draw: one for each training method with several seeds, and all other runs as they are.
-
-    Numbers of updates are those that `part` makes of the seeds' values.
-    """
-    drawn = [method for method in groups.methods if method.is_training and len(method.replicates) > 1]
-    inside = {one.run.folder for method in drawn for one in method.replicates}
-    names = [method.name for method in drawn]
-    shared = {name for name in names if names.count(name) > 1}
-    means = [_mean_run(m, f"{m.name}, {m.data}" if m.name in shared else m.name, part) for m in drawn]
-    return [*means, *(run for run in runs if run.folder not in inside)]
+def drawn_runs(runs: Sequence[Run], groups: SeedGroups) -> tuple[Run, ...]:
+    """Return the runs to draw: one for each training method with several seeds, then all other runs as they are."""
+    drawn = _drawn_methods(groups)
+    inside = {one.run.folder for method in drawn.values() for one in method.replicates}
+    means = (_mean_run(method, name) for name, method in drawn.items())
+    return (*means, *(run for run in runs if run.folder not in inside))
 
 
-def method_curves(runs: Sequence[Run], groups: SeedGroups) -> list[Figure]:
+def method_curves(drawn: Sequence[Run], groups: SeedGroups) -> list[Figure]:
     """Return the learning curves; with several seeds a line per method, and the numbers by method."""
-    drawn = drawn_runs(runs, groups)
     found = figures.learning_curves(drawn)
-    if len(drawn) == len(runs):
+    if not _drawn_methods(groups):
         return found
     return [replace(figure, caption=f"{figure.caption.partition(';')[0]}. {CURVES_CAPTION}") for figure in found]
 
 
-def method_panels(runs: Sequence[Run], groups: SeedGroups, panels: Callable[[Sequence[Run]], Panels]) -> Panels:
+def method_panels(drawn: Sequence[Run], groups: SeedGroups, panels: Callable[[Sequence[Run]], Panels]) -> Panels:
     """Return the small multiples; with several seeds a line and a band per method."""
-    drawn = drawn_runs(runs, groups)
     shown, constant = panels(drawn)
-    if len(drawn) == len(runs):
+    methods = _drawn_methods(groups)
+    if not methods:
         return shown, constant
     low, high = (
-        {figure.id: figure for figure in panels(drawn_runs(runs, groups, part))[0]} for part in (_below, _above)
+        {figure.id: figure for figure in panels(_with_steps(drawn, methods, end))[0]} for end in (_below, _above)
     )
     return [_with_band(figure, low.get(figure.id), high.get(figure.id)) for figure in shown], constant
+
+
+def _drawn_methods(groups: SeedGroups) -> dict[str, MethodRuns]:
+    """Return the training methods with several seeds by their names, with the data where a name occurs twice."""
+    drawn = [method for method in groups.methods if method.is_training and len(method.replicates) > 1]
+    names = [method.name for method in drawn]
+    return {m.name if names.count(m.name) == 1 else f"{m.name}, {m.data}": m for m in drawn}
+
+
+def _with_steps(drawn: Sequence[Run], methods: Mapping[str, MethodRuns], part: Callable[[Any], float]) -> list[Run]:
+    """Return the drawn runs with another statistic of the seeds in the updates of methods."""
+    return [replace(run, steps=_steps(methods[run.name], part)) if _is_mean(run) else run for run in drawn]
+
+
+def _is_mean(run: Run) -> bool:
+    return run.folder == NOWHERE
 
 
 def _below(values: Any) -> float:
@@ -93,12 +106,23 @@ def _area(line: Mapping[str, Any], low: Sequence[float], high: Sequence[float]) 
     ]
 
 
-def _mean_run(method: MethodRuns, name: str, part: Callable[[Any], float]) -> Run:
+def _mean_run(method: MethodRuns, name: str) -> Run:
     runs = [one.run for one in method.replicates]
-    steps = _by_position([run.steps for run in runs], "step", part)
     return replace(
-        runs[0], name=name, steps=tuple(steps), validations=tuple(_validations(runs)), wall_seconds=None, notes=()
+        runs[0],
+        name=name,
+        folder=NOWHERE,
+        steps=_steps(method, np.mean),
+        validations=tuple(_validations(runs)),
+        manifest={},
+        summary={},
+        wall_seconds=None,
+        notes=(),
     )
+
+
+def _steps(method: MethodRuns, part: Callable[[Any], float]) -> tuple[dict[str, Any], ...]:
+    return tuple(_by_position([one.run.steps for one in method.replicates], "step", part))
 
 
 def _validations(runs: Sequence[Run]) -> list[dict[str, Any]]:

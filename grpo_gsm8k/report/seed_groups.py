@@ -83,8 +83,8 @@ class SeedGroups:
 
     @property
     def comparable(self) -> bool:
-        """Whether there is anything to say that a report of single runs does not say."""
-        return self.several or len(self.methods) > 1
+        """Whether there are several seeds, or several training methods; evaluations have tables of their own."""
+        return self.several or sum(method.is_training for method in self.methods) > 1
 
 
 def group_runs(runs: Sequence[Run]) -> SeedGroups:
@@ -109,7 +109,8 @@ def validated(run: Run, version: int) -> dict[Key, float] | None:
 
 def _entries(run: Run, notes: list[str]) -> list[_Entry]:
     """Return a training run as one entry, an evaluation as one per setting; none, with a note, for unfinished ones."""
-    if len(run.config) == 0 or run.command not in collect.COMMANDS:
+    if run.command not in collect.COMMANDS:
+        notes.append(f"{run.name}: in no comparison of methods: it is a run of command={run.command}")
         return []
     try:
         keys, seeds = seed_keys.run_keys(run.folder, run.command, run.config, run.manifest)

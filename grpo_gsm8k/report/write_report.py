@@ -35,7 +35,7 @@ def write_report(config: Config) -> int:
     """Write report.html and report.md about `report.runs`; returns exit code 0. Raises UserError."""
     section = config.report
     folders = run_lookup.find_runs(config.artifacts, section.runs)
-    baseline = collect.find_run(config.artifacts, section.baseline) if section.baseline else None
+    baseline = run_lookup.find_baseline(config.artifacts, section.baseline) if section.baseline else None
     if baseline is not None and baseline not in folders:
         raise UserError(f"report.baseline={section.baseline} is not among report.runs: add it there")
     target = section.output or output_folder(config.artifacts, folders)
@@ -72,7 +72,7 @@ def build(
     runs = material.runs
     evaluations = {run.name for run in runs if run.command == "eval"}
     methods = seed_report.methods_over_seeds(material, usd_per_gpu_hour)
-    metric_panels, constant = seed_curves.method_panels(runs, methods.groups, panels.panels)
+    metric_panels, constant = seed_curves.method_panels(methods.drawn, methods.groups, panels.panels)
     return Report(
         title=title,
         made=clock(),
@@ -87,7 +87,7 @@ def build(
             eval_tables.ways_table(runs),
             eval_tables.lm_eval_table(runs),
         ),
-        curves=tuple(seed_curves.method_curves(runs, methods.groups)),
+        curves=tuple(seed_curves.method_curves(methods.drawn, methods.groups)),
         panels=tuple(metric_panels),
         constant=tuple(constant),
         bars=(*eval_figures.accuracy_bars(runs), *eval_figures.over_temperatures_bars(runs)),
