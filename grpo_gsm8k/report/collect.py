@@ -29,11 +29,6 @@ MAX_PAIRS = 12
 START, BASELINE, MODELS = "start to end", "to the baseline", "models of one evaluation"
 
 
-def find_runs(artifacts: Path, specs: Sequence[str]) -> list[Path]:
-    """Return the folders of `report.runs` without duplicates. Raises UserError."""
-    return list(dict.fromkeys(find_run(artifacts, spec) for spec in specs))
-
-
 def find_run(artifacts: Path, spec: str) -> Path:
     """Resolve a folder, a name in `artifacts/runs` with or without its time, `latest`, or `latest:sft`.
 

@@ -38,6 +38,7 @@ class Report:
     made: datetime
     findings: tuple[str, ...]
     notes: tuple[str, ...]
+    seeds: tuple[Table, ...]  # methods over seeds, their comparisons, and what differs between them
     methods: Table
     tables: tuple[Table, ...]  # evaluations, their comparisons, benchmarks
     curves: tuple[Figure, ...]

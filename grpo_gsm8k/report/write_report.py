@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
-from grpo_gsm8k.report import collect, details, eval_figures, eval_tables, figures, grids, items, tables
+from grpo_gsm8k.report import (
+    collect,
+    details,
+    eval_figures,
+    eval_tables,
+    figures,
+    grids,
+    items,
+    run_lookup,
+    seed_curves,
+    seed_report,
+    tables,
+)
 from grpo_gsm8k.report.files_used import file_links
 from grpo_gsm8k.report.headline import headline
 from grpo_gsm8k.report.live_report import serve_report
@@ -27,8 +39,8 @@ USD_PER_GPU_HOUR = 2.5  # default for runs whose configuration has no price
 def write_report(config: Config) -> int:
     """Write report.html and report.md about `report.runs`; returns exit code 0. Raises UserError."""
     section = config.report
-    folders = collect.find_runs(config.artifacts, section.runs)
-    baseline = collect.find_run(config.artifacts, section.baseline) if section.baseline else None
+    folders = run_lookup.find_runs(config.artifacts, section.runs)
+    baseline = run_lookup.find_baseline(config.artifacts, section.baseline) if section.baseline else None
     if baseline is not None and baseline not in folders:
         raise UserError(f"report.baseline={section.baseline} is not among report.runs: add it there")
     target = section.output or output_folder(config.artifacts, folders)
@@ -78,14 +90,16 @@ def build(
     runs = material.runs
     evaluations = {run.name for run in runs if run.command == "eval"}
     notes = list(material.notes)
-    groups = tuple(training_groups(runs, notes))
+    methods = seed_report.methods_over_seeds(material, usd_per_gpu_hour)
+    groups = seed_curves.method_panels(methods.drawn, methods.groups, lambda drawn: training_groups(drawn, notes))
     return Report(
         title=title,
         headline=headline(runs, usd_per_gpu_hour),
         tiles=tiles(material, usd_per_gpu_hour),
         made=clock(),
-        findings=tables.findings(material),
-        notes=tuple(notes),
+        findings=methods.findings or tables.findings(material),
+        notes=(*dict.fromkeys(notes), *methods.groups.notes),
+        seeds=methods.tables,
         methods=tables.methods(material, usd_per_gpu_hour),
         tables=(
             eval_tables.evaluations_table(runs),
@@ -94,8 +108,8 @@ def build(
             eval_tables.ways_table(runs),
             eval_tables.lm_eval_table(runs),
         ),
-        curves=tuple(figures.learning_curves(runs)),
-        groups=groups,
+        curves=tuple(seed_curves.method_curves(methods.drawn, methods.groups)),
+        groups=tuple(groups),
         bars=(*eval_figures.accuracy_bars(runs), *eval_figures.over_temperatures_bars(runs)),
         temperature=(*figures.temperature_curves(runs), *eval_figures.pass_at_curves(runs)),
         grids=tuple(grids.question_grids([s for s in material.merged if s.run in evaluations])),

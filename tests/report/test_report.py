@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.report import collect, figures, items, panels, settings, tables, words
+from grpo_gsm8k.report import collect, figures, items, panels, run_lookup, settings, tables, words
 from grpo_gsm8k.report.render import breakable, cell, render_html, render_markdown, strict, unbroken
 from grpo_gsm8k.report.write_report import build, output_folder, report_of_run
 from grpo_gsm8k.tracking.metrics import METRICS
@@ -139,7 +139,7 @@ def test_an_empty_run_still_makes_a_page(tmp_path: Path) -> None:
 
 def test_runs_are_found_by_folder_name_and_latest(tmp_path: Path) -> None:
     first, second = (made.training(tmp_path / "runs", name).resolve() for name in ("a", "b"))
-    assert collect.find_runs(tmp_path, ["a", str(first), first.name]) == [first]
+    assert run_lookup.find_runs(tmp_path, ["a", str(first), first.name]) == [first]
     assert collect.find_run(tmp_path, "latest") == second
     with pytest.raises(UserError, match=r"report\.runs: nothing is not a run"):
         collect.find_run(tmp_path, "nothing")

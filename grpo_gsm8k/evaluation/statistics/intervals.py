@@ -24,6 +24,7 @@ class Method(StrEnum):
     BCA = "bca"
     CLOPPER_PEARSON = "clopper-pearson"
     MID_P = "mid-p"
+    HIERARCHICAL = "hierarchical"
 
 
 @dataclass(frozen=True, slots=True)
