@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "train"]
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
 def __getattr__(name: str) -> Any:
     """Import a function when it is first used: every process of a run imports this package."""
     if name in __all__:

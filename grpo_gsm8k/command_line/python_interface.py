@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def _text(key: str, value: Any) -> str:
             return str(value).lower()
         case numbers.Integral():  # of NumPy, too
             return repr(int(value))
-        case float():
+        case numbers.Real():
             return repr(float(value))
         case str() | Path():
             return str(QuotedString(str(value), Quote.single).with_quotes())
@@ -102,14 +103,17 @@ def _command_of(words: Sequence[str]) -> str | None:
 def _run_folder(words: Sequence[str]) -> Path:
     """Run the command, and return its run folder. Raises UserError or LabError if it did not end well."""
     result = run_command(words)
-    if result.code == 0 and result.runs:
+    if result.code == 0 and result.runs and result.interrupted is None:
         return result.runs[-1]
     raise (UserError if result.code == 2 else LabError)(_reason(result))
 
 
 def _reason(result: CommandResult) -> str:
-    reasons = {3: "a benchmark regressed", 4: "the budget is used up; a checkpoint is saved"}
-    if result.code >= 128:
-        reasons[result.code] = f"stopped by signal {result.code - 128}"
+    reasons = {0: "no run folder was written", 3: "a benchmark regressed"}
+    reasons[4] = "the budget is used up; a checkpoint is saved"
+    if result.code > 128:
+        reasons[result.code] = f"stopped by {signal.Signals(result.code - 128).name}"
+    if result.code == 0 and result.interrupted is not None:
+        reasons[0] = f"interrupted by {result.interrupted.name} at its end; it is complete"
     reason = result.error or reasons.get(result.code, f"exit code {result.code}")
     return f"{reason} (run folder {result.runs[-1]})" if result.runs else reason

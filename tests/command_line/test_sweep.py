@@ -146,10 +146,11 @@ def test_real_jobs_a_failure_among_them(cli: Cli) -> None:
     """The second file has a line that is not JSON, which is found when the job runs."""
     rows = [json.dumps({"question": f"{i}+1?", "answer": f"#### {i + 1}"}) for i in range(30)]
     cli.artifacts.mkdir()
-    good, bad = cli.artifacts / "good.jsonl", cli.artifacts / "bad.jsonl"
+    good, bad, test = (cli.artifacts / f"{name}.jsonl" for name in ("good", "bad", "test"))
+    test.write_text(json.dumps({"question": "2+2?", "answer": "#### 4"}))
     good.write_text("\n".join(rows))
     bad.write_text("\n".join([*rows[:5], "{"]))
-    small = ("data=jsonl", "data.val_size=4", f"data.test_path={good}")
+    small = ("data=jsonl", "data.val_size=4", f"data.test_path={test}")
     done = cli.run("-m", "command=data", *small, f"data.train_path={bad},{good}", "data.folder=swept")
     assert done.returncode == 2
     assert "job 1: exit code 0" in done.stdout
@@ -163,7 +164,7 @@ def test_ctrl_c_saves_the_running_job_and_starts_no_other(cli: Cli) -> None:
     process = cli.start("-m", "command=policy_gradient", *SMALL, "policy_gradient.updates=500", "seed=0,1", "sweep=s")
     try:
         folder, deadline = cli.artifacts / "runs" / "sweeps" / "s", time.monotonic() + 300
-        while not any(folder.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        while not any(folder.glob("*/rollouts/*.parquet")) and time.monotonic() < deadline:
             time.sleep(0.2)
         os.kill(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=300)
