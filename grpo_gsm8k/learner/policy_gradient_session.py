@@ -13,7 +13,8 @@ from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.learner.rollouts import Batch, Rollouts, failed_gradings, rollout_metrics
+from grpo_gsm8k.learner.rollout_metrics import failed_gradings, rollout_metrics
+from grpo_gsm8k.learner.rollouts import Batch, Rollouts
 from grpo_gsm8k.learner.schedules import Decay, KlController, Rates, lr_scale
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task

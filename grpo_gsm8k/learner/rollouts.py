@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grpo_gsm8k.algorithms.advantages import zero_variance
 from grpo_gsm8k.data.difficulty import Solved
 from grpo_gsm8k.grading.scoring import ErrorKind
 from grpo_gsm8k.learner.batching import rollout_sample
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 TOO_LONG = "prompt_too_long"
 NO_VARIANCE = "no_variance"
 SKIPPED = "skipped"  # by data.sampler=difficulty
-QUANTILES = (10, 25, 50, 75, 90)  # of the rewards in a batch, in percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,39 +233,6 @@ def assemble(groups: Sequence[RolloutGroup], config: Config, version: int) -> Ba
     ]
     rewards_GN = np.array([[graded.reward.total for graded in group.completions] for group in groups])
     return Batch(groups, rewards_GN, samples)
-
-
-def rollout_metrics(batch: Batch, version: int) -> dict[str, float]:
-    """Compute rewards, lengths and staleness of one batch by metric name."""
-    graded = [g for group in batch.groups for g in group.completions]
-    lengths = [len(g.completion.token_ids) for g in graded]
-    staleness = [version - min(span.version for span in g.completion.version_spans) for g in graded]
-    parts = {
-        f"train/reward_{name}": float(np.mean([g.reward.parts[name] for g in graded]))
-        for name in graded[0].reward.parts
-    }
-    return {
-        "train/reward_mean": float(batch.rewards_GN.mean()),
-        **parts,
-        **reward_quantiles(batch.rewards_GN),
-        "train/frac_zero_variance_groups": float(zero_variance(batch.rewards_GN).mean()),
-        "rollout/tokens": float(sum(lengths)),
-        "rollout/length_mean": float(np.mean(lengths)),
-        "rollout/truncated_frac": float(np.mean([g.completion.finish_reason == "length" for g in graded])),
-        "rollout/staleness_mean": float(np.mean(staleness)),
-        "rollout/staleness_max": float(max(staleness)),
-    }
-
-
-def reward_quantiles(rewards_GN: np.ndarray) -> dict[str, float]:
-    """Compute quantiles of the total rewards of one batch, interpolated linearly, by metric name."""
-    values = np.quantile(rewards_GN, [percent / 100 for percent in QUANTILES])
-    return {f"rollout/reward_p{percent}": float(value) for percent, value in zip(QUANTILES, values, strict=True)}
-
-
-def failed_gradings(batch: Batch) -> int:
-    """Return the number of completions whose grading a limit of time or memory ended."""
-    return sum(g.grade.failed for group in batch.groups for g in group.completions)
 
 
 def _token_versions(completion: Completion) -> np.ndarray:

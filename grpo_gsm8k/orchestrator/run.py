@@ -85,7 +85,7 @@ def _exit_code(config: Config, run: RunFolder, outcome: Outcome) -> int:
     """Write the report unless a signal ended the run; returns the exit code."""
     if outcome.signal:
         return 128 + outcome.signal  # without a report: the sender of the signal may kill us soon
-    from grpo_gsm8k.report.write_report import report_of_run  # lazy: plotly takes a second to import
+    from grpo_gsm8k.report.write_report import report_of_run  # lazy: only the end of a run needs it
 
     print(f"{'report':<18} {report_of_run(run.path)}")
     if outcome.over_budget:
