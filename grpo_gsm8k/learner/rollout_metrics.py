@@ -1,4 +1,4 @@
-"""Metrics of the batch that a policy update consumes."""
+"""Metrics of the completions of one policy update."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def _run_to_exit_code(
     if outcome.signal:
         show_end(config, run, None)  # without a report: the sender of the signal may kill us soon
         return 128 + outcome.signal
-    from grpo_gsm8k.report.write_report import report_of_run  # lazy: plotly takes a second to import
+    from grpo_gsm8k.report.write_report import report_of_run  # lazy: only the end of a run needs it
 
     with stage("writing the report"):
         report = report_of_run(run.path)

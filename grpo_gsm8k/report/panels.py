@@ -138,13 +138,13 @@ def _words(panel: Panel, name: str, run: Run, points: Points) -> str:
 
 
 def _caption(panel: Panel, lines: Lines) -> str:
+    if panel.caption:
+        return panel.caption
     shown = [name for name in panel.names if any(measured == name for _, measured in lines)]
     meanings = [" in ".join(part for part in meaning_of(name) if part) for name in shown]
     if len(shown) > 1:
         dashes = ("solid", "dashed", "dotted")
         meanings = [f"{dashes[panel.names.index(name)]}: {text}" for name, text in zip(shown, meanings, strict=True)]
-    for low, high in panel.bands:
-        meanings.append(f"shaded: from {meaning_of(low)[0]} to {meaning_of(high)[0]}")
     text = "; ".join(meanings)
     return f"{text[:1].upper()}{text[1:]}."
 

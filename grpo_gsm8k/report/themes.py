@@ -15,6 +15,7 @@ class Panel:
     labels: tuple[str, ...] = ()  # of the lines, if there are several
     bands: tuple[tuple[str, str], ...] = ()  # lower and upper end, wider ones first
     tickformat: str = ""
+    caption: str = ""  # instead of the meanings of the metrics
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -35,6 +36,7 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
             ("rollout/reward_p50",),
             ("median",),
             bands=(("rollout/reward_p10", "rollout/reward_p90"), ("rollout/reward_p25", "rollout/reward_p75")),
+            caption="Median of the total rewards; shaded: the middle 50 % and the middle 80 % of the completions.",
         ),
         _panel("Groups without variance", "train/frac_zero_variance_groups", percent=True),
         _panel("Advantage, standard deviation", "train/advantage_std"),
@@ -70,7 +72,13 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
             *("train/clip_frac", "train/clip_frac_low", "train/clip_frac_high"),
             labels=("all", "ratio below 1", "ratio above 1"),
         ),
-        Panel("Importance ratio", ("train/ratio_mean",), ("mean",), bands=(("train/ratio_min", "train/ratio_max"),)),
+        Panel(
+            "Importance ratio",
+            ("train/ratio_mean",),
+            ("mean",),
+            bands=(("train/ratio_min", "train/ratio_max"),),
+            caption="Mean importance ratio of a trained token; shaded: from the smallest to the largest.",
+        ),
         _panel("Correction weight", "train/correction_mean"),
         _panel("Masked by the correction", "train/correction_masked_frac", percent=True),
         _panel("Gradient norm", "train/grad_norm"),

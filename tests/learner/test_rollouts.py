@@ -15,7 +15,7 @@ from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.prompt_order import PromptPlan
-from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts, reward_quantiles
+from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts
 from grpo_gsm8k.learner.task import GradedCompletion, Item
 from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, PromptUse, VersionSpan
 from tests.learner.conftest import small_config
@@ -236,11 +236,3 @@ def test_epochs_count_drawn_and_skipped_prompts() -> None:
     uses = run_updates(r, net, range(15))
     assert r.epoch == sum(map(len, uses)) / 30
     assert r.skipped(15) == len(r.plan.skipped.get(15, ()))
-
-
-def test_reward_quantiles_are_those_of_all_completions() -> None:
-    """Of 0, 1, ..., 20 in any order, p % lie below p / 5."""
-    rewards_GN = np.random.default_rng(0).permutation(21).reshape(7, 3).astype(float)
-    assert reward_quantiles(rewards_GN) == pytest.approx(
-        {f"rollout/reward_p{percent}": percent / 5 for percent in (10, 25, 50, 75, 90)}
-    )
