@@ -118,6 +118,6 @@ def _extra(row: Row, chat: ChatParts, used: set[str]) -> dict[str, Any]:
         extra["extra"] = inner
     extra |= {name: value for name, value in chat.extra.items() if name not in used}
     try:
-        return {name: json_value(value, name) for name, value in extra.items()}
+        return {json_value(name, name): json_value(value, name) for name, value in extra.items()}
     except ValueError as error:
         raise RowError(row.where, str(error), "a column is not JSON") from None

@@ -43,13 +43,16 @@ def json_value(value: object, column: str) -> Any:
 
 def is_missing(value: object) -> bool:
     """Whether a value is null, NaN (which pandas writes for null), or a blank text."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip() == ""
+    nan = isinstance(value, float) and math.isnan(value)
+    return value is None or nan or (isinstance(value, str) and not value.strip())
 
 
 def refuse_surrogates(text: str, name: str) -> None:
     """Raise ValueError for a text that cannot be written as UTF-8."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{name} contains an unpaired surrogate, which UTF-8 cannot encode")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} contains an unpaired surrogate, which UTF-8 cannot encode") from None
 
 
 def kind_name(value: object) -> str:

@@ -104,7 +104,7 @@ def parse_problem(row: Row, default_id: str, rules: RowRules) -> Problem:
     """Validate one row; `id` is optional, and so is one of `answer` and `gold`. Raises RowError with its place."""
     parts = parts_of(row, rules.columns)
     question = parts.text("question")
-    row_id = _id(parts.given.get("id", default_id), row.where)
+    row_id = checked_id(parts.given.get("id", default_id), row.where)
     if "gold" in parts.given and is_missing(parts.given["gold"]):
         raise RowError(row.where, "gold is missing or empty")
     alone = "gold" in parts.given and "answer" not in parts.given
@@ -163,15 +163,16 @@ def text_of(row: dict[Any, Any], key: str, where: str) -> str:
     return checked_text(value, key, where)
 
 
-def _prepared_row(problem: Problem) -> dict[str, Any]:
-    row = asdict(problem)
-    return row if row["extra"] else {key: value for key, value in row.items() if key != "extra"}
-
-
-def _id(value: object, where: str) -> str:
+def checked_id(value: object, where: str) -> str:
+    """Return the id of a row as text. Raises RowError that starts with `where`."""
     if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
         raise RowError(where, "id must be a non-empty string or an integer")
     return checked_text(str(value), "id", where)
+
+
+def _prepared_row(problem: Problem) -> dict[str, Any]:
+    row = asdict(problem)
+    return row if row["extra"] else {key: value for key, value in row.items() if key != "extra"}
 
 
 def _selected(row: Row, where: Mapping[str, Any]) -> bool:

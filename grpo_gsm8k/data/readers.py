@@ -163,6 +163,7 @@ def _parquet(path: Path, data: bytes) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         _refuse_repeated(file.schema_arrow.names, str(path))
+        _refuse_nanoseconds(file.schema_arrow, path)
         for batch in file.iter_batches():
             for values in _values(batch, path, number):
                 number += 1
@@ -172,6 +173,13 @@ def _parquet(path: Path, data: bytes) -> Iterator[Row]:
         raise UserError(
             f"{path} is not a readable Parquet file{after} ({str(error)[:_SHOWN]}): write it again"
         ) from None
+
+
+def _refuse_nanoseconds(schema: pa.Schema, path: Path) -> None:
+    """Raise UserError for times of a day in nanoseconds, which pyarrow truncates to microseconds."""
+    for field in schema:
+        if field.type == pa.time64("ns"):
+            raise UserError(f"{path}: the column {field.name!r} has times in nanoseconds: convert it to microseconds")
 
 
 def _values(batch: pa.RecordBatch, path: Path, before: int) -> Iterable[dict[str, Any]]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.conversations import Conversation, parse_conversation
+from grpo_gsm8k.data.json_values import listed
 from grpo_gsm8k.data.prepare import load_split
-from grpo_gsm8k.data.problems import json_objects, text_of
+from grpo_gsm8k.data.problems import checked_id, json_objects, text_of
 from grpo_gsm8k.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def read_texts(path: Path) -> list[TrainingRow]:
     seen: dict[str, int] = {}
     for number, row in json_objects(path):
         where = f"{path}:{number}"
-        name = str(row.get("id", f"line-{number}"))
+        name = checked_id(row.get("id", f"line-{number}"), where)
         if name in seen:
             raise UserError(f"{where}: id {name!r} is already used in line {seen[name]}")
         seen[name] = number
@@ -132,8 +133,7 @@ def _training_row(row: dict[object, object], name: str, where: str) -> TrainingR
             raise UserError(f"{where}: prompt and text in one row: give prompt and response, or text alone")
         return WholeText(name, text_of(row, "text", where))
     if not kinds and row.get("prompt") is None:
-        found = ", ".join(map(str, row)) or "none"
-        raise UserError(f"{where}: columns {found}: a row has prompt and response, messages, or text")
+        raise UserError(f"{where}: columns {listed(list(row))}: a row has prompt and response, messages, or text")
     return TrainingText(name, text_of(row, "prompt", where), text_of(row, "response", where))
 
 

@@ -108,6 +108,7 @@ def test_a_dotted_name_is_a_column_or_a_path() -> None:
         ({"x": {1: 2}}, "column x holds an object, which JSON does not have"),
         ({"x": {"\ud800": 2}}, "column x contains an unpaired surrogate"),
         ({"x": ["\ud800"]}, "column x contains an unpaired surrogate"),
+        ({"\ud800": "x"}, "column \\ud800 contains an unpaired surrogate"),
     ],
 )
 def test_values_that_cannot_be_used(row: dict[str, Any], reason: str) -> None:

@@ -116,6 +116,8 @@ def _file_with(row: dict[str, str]) -> Path:
         ("[1]", ":2: not a JSON object"),
         ("{", ":2: not JSON"),
         ('{"id": "x", "prompt": "a", "response": "b"}', ":2: id 'x' is already used in line 1"),
+        ('{"id": null, "prompt": "a", "response": "b"}', ":2: id must be a non-empty string or an integer"),
+        ('{"prompt": "a", "prompt": "c", "response": "b"}', ":2: not JSON: the key 'prompt' occurs twice"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:

@@ -160,6 +160,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 TWICE = table_bytes(pa.Table.from_arrays([pa.array(["?"]), pa.array(["!"])], names=["question", "question"]))
+NANOSECONDS = pa.table({"question": ["?"], "gold": [1], "time": pa.array([1], pa.time64("ns"))})
 SPLIT_NAME = [{"a\nb\x1b[31m": "?", "c": 1}]
 BROKEN: list[tuple[str, str, bytes, str]] = [
     # JSON lines
@@ -213,6 +214,7 @@ BROKEN: list[tuple[str, str, bytes, str]] = [
     ("parquet", "a.parquet", as_parquet(ROWS)[:-20], r"a\.parquet is not a readable Parquet file"),
     ("parquet", "a.parquet", b"", r"data\.train_path: .*a\.parquet contains no problem"),
     ("parquet", "a.parquet", NOT_UTF8, r"a\.parquet row 2, column question: not UTF-8; write the file again"),
+    ("parquet", "a.parquet", table_bytes(NANOSECONDS), r"a\.parquet: the column 'time' has times in nanoseconds"),
     ("parquet", "a.parquet", TWICE, r"a\.parquet: the column 'question' occurs twice"),
     ("parquet", "a.parquet", as_parquet([{**ROWS[0], "b": b"x"}]), r"row 1: column b holds a value of type bytes"),
     ("parquet", "a.parquet", as_parquet([{**ROWS[0], "x": float("inf")}]), r"row 1: column x holds an infinite num"),
