@@ -174,3 +174,14 @@ def test_every_command_has_a_function() -> None:
     assert set(COMMANDS) == set(get_args(Config.model_fields["command"].annotation))
     for command in COMMANDS.values():
         assert callable(getattr(importlib.import_module(command.module), command.function))
+
+
+def test_an_interrupted_command_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("grpo_gsm8k.command_line.entry.run_words", interrupted)
+    assert main(["command=data"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"

@@ -17,6 +17,7 @@ from grpo_gsm8k.evaluation.requests import sampling_settings
 from grpo_gsm8k.evaluation.runner import model_folder, named_models, open_run
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.checksums import digest_weights
+from grpo_gsm8k.terminal.stage import stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,9 @@ def evaluate_models(config: Config) -> int:
         found = run_harness(config, tasks, manager, folders, run) if tasks.names else []
         seconds = time.monotonic() - started  # this start only, without the time before a resume
         regressions = write_results(config, run, measured, found, seconds, trained_weights(config, folders))
-        print(f"report      {report_of_run(run.path)}")
+        with stage("writing the report"):
+            report = report_of_run(run.path)
+        print(f"report      {report.absolute()}")
     return EXIT_REGRESSION if regressions and config.eval.fail_on_regression else 0
 
 
@@ -102,5 +105,5 @@ def write_results(
     write_atomically(run.summary_json, json.dumps(summary, indent=2) + "\n")
     for line in regressions:
         print(f"REGRESSION of more than eval.regression_threshold={threshold:g}: {line}")
-    print(f"run folder  {run.path}")
+    print(f"run folder  {run.path.absolute()}")
     return regressions

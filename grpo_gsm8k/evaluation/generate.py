@@ -192,4 +192,4 @@ def _finish(
     write_atomically(run.summary_json, json.dumps(summary, indent=2) + "\n")
     failed = f", {summary['failed']} of them refused by the engine (see error)" if summary["failed"] else ""
     print(f"generated   {len(made)} completions of {len(ordered)} lines{failed}; {ends['length']} ended by the limit")
-    print(f"written to  {file.path}")
+    print(f"written to  {file.path.absolute()}")

@@ -18,12 +18,13 @@ def results_table(
     compared: Sequence[Compared],
     ways: Sequence[ComparedWays] = (),
 ) -> str:
-    """Format all results as text."""
-    width = max(len("model"), *(len(r.model) for r in found))
-    head = f"{'model':{width}}  {'asked':14} {'temp.':>5}  {'accuracy [95 %]':24} {'punctuation-free [95 %]':24}"
-    lines = [f"{head} {'cut':>5} {'format':>6} {'logic':>6}"]
-    for r in found:
-        lines += _setting_lines(r, width)
+    """Format all results as text: each model's name, which may be a long path, above lines of at most 80 columns."""
+    head = f"{'asked':14} {'t':>4} {'accuracy [95 %]':19} {'punctuation-free':19} {'cut':>6} {'format':>6} {'logic':>6}"
+    lines = [head]
+    for before, r in zip([None, *found], found, strict=False):
+        if before is None or before.model != r.model:
+            lines.append(r.model)
+        lines += _setting_lines(r)
     for a in anywhere:
         if a.completions > 1:
             lines += _any_temperature_lines(a)
@@ -34,11 +35,11 @@ def results_table(
     return "\n".join(lines)
 
 
-def _setting_lines(r: SettingResult, width: int) -> Iterator[str]:
-    strict = _interval(r.accuracy, r.ci_low, r.ci_high)
-    lenient = _interval(r.accuracy_punctuation_free, r.punctuation_free_ci_low, r.punctuation_free_ci_high)
-    rates = f"{r.truncated_frac:5.1%} {r.format_error_frac:6.1%} {r.logic_error_frac:6.1%}"
-    yield f"{r.model:{width}}  {r.prompting:14} {r.temperature:5.2f}  {strict:24} {lenient:24} {rates}"
+def _setting_lines(r: SettingResult) -> Iterator[str]:
+    strict = _short(r.accuracy, r.ci_low, r.ci_high)
+    lenient = _short(r.accuracy_punctuation_free, r.punctuation_free_ci_low, r.punctuation_free_ci_high)
+    rates = f"{r.truncated_frac:6.1%} {r.format_error_frac:6.1%} {r.logic_error_frac:6.1%}"
+    yield f"{r.prompting:14} {r.temperature:4.2f} {strict:19} {lenient:19} {rates}"
     if r.samples > 1:
         shown = (f"{name} {_by_k(values)}" for name, values in (("pass", r.pass_at), ("majority", r.majority_at)))
         yield f"  {'; '.join(shown)}"
@@ -64,6 +65,10 @@ def _difference(c: Compared | ComparedWays) -> str:
 
 def _interval(estimate: float, low: float, high: float) -> str:
     return f"{estimate:6.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _short(estimate: float, low: float, high: float) -> str:
+    return f"{100 * estimate:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _by_k(values: Mapping[int, float]) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.locks import try_lock
 from grpo_gsm8k.models import context_length
 from grpo_gsm8k.runtime.engines import Engines
 from grpo_gsm8k.start_model import pin_model, start_folder
 from grpo_gsm8k.terminal.count_progress import CountProgress
+from grpo_gsm8k.terminal.next_commands import resumed_evaluation
+from grpo_gsm8k.terminal.program_name import program
+from grpo_gsm8k.terminal.safe_text import shortened
 from grpo_gsm8k.terminal.stage import stage
 from grpo_gsm8k.tracking import manifest, redaction, run_folder
 from grpo_gsm8k.tracking.saved_config import complete, read_saved
@@ -33,6 +37,7 @@ KEYS = (
     *("prompting", "shots", "examples_file", "temperatures", "samples", "max_new_tokens"),
     *("top_p", "top_k", "min_p", "repetition_penalty", "stop"),
 )
+NAME_SIZE = 40  # characters of a model's name that a line of progress shows
 
 
 def named_models(config: Config) -> dict[str, str]:
@@ -82,6 +87,10 @@ def open_run(config: Config, file: str) -> Iterator[RunFolder]:
         manifest.write_config(run, values)
         manifest.write_manifest(run, values)
         yield run
+    except (KeyboardInterrupt, LabError):
+        again = resumed_evaluation(sys.argv[1:], run.path, program())
+        print(f"the answers so far are kept; to continue:\n{again}", flush=True)
+        raise
     finally:
         os.close(lock)
 
@@ -101,7 +110,7 @@ def run_requests(
     if not requests:
         return
     with Engines(config, folder, logs, config.eval.num_shards) as engines:
-        with stage(f"starting the engine for {model}"):
+        with stage(f"starting the engine for {shortened(model, NAME_SIZE)}"):
             engines.wait_until_ready()
         with CountProgress("questions", len(requests)) as progress:
             for result in results_with_retries(engines, requests, config.eval.max_attempts):

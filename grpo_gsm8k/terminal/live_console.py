@@ -50,6 +50,7 @@ class LiveConsole:
     def end(self, phase: str, seconds: float) -> None:
         """Move the phase to the lines above."""
         self._state = self._state.without_phase(phase)
+        self._live.refresh()  # else the phase would be on the screen twice until the next redraw
         self._print(f"{phase} ... {duration(seconds)}")
 
     def history(self, records: Sequence[Mapping[str, Any]], elapsed_s: float) -> None:

@@ -69,6 +69,12 @@ def evaluation_arguments(arguments: Sequence[str]) -> list[str]:
     return list(chosen.values())
 
 
+def resumed_evaluation(arguments: Sequence[str], folder: Path, program: str) -> str:
+    """Return the command that continues an evaluation: its own arguments, and the run folder."""
+    kept = [shlex.quote(word) for word in arguments if not word.startswith("eval.resume_from=")]
+    return " ".join([program, *kept, override("eval.resume_from", str(folder.absolute()))])
+
+
 def override(key: str, text: str) -> str:
     """Return `key=text` as one word for a shell, quoted for Hydra if its grammar needs that."""
     return shlex.quote(f"{key}={_value(text)}")

@@ -180,7 +180,7 @@ def _print_result(after: Collected, report: FormatReport, config: Config) -> Non
         ("traces kept", f"{report.kept} of {report.traces}, of {report.problems_kept} problems"),
         ("dropped", dropped or "none"),
         ("echoes removed", f"{report.echoes_removed} sentences"),
-        ("written", str(config.artifacts / config.traces.folder / TRAIN)),
+        ("written", str((config.artifacts / config.traces.folder / TRAIN).absolute())),
     ]
     if after.unanswered.usd:
         rows.insert(2, ("unanswered", f"up to ${after.unanswered.usd:.6f} more, charged to the budget"))

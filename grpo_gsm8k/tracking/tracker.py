@@ -189,11 +189,11 @@ class Tracker:
         self._console.validating(version)
 
     def worker_event(self, kind: str, **fields: object) -> None:
-        """Record an event about a worker, and show it if the worker is replaced."""
+        """Record an event about a worker, and show its failures."""
         self.event(kind, **fields)
         if kind.endswith("_restarted"):
             reason = redact(" ".join(str(fields.get("reason")).split()))
-            self._console.note(f"{fields.get('worker')} ended and is replaced: {reason}")
+            self._console.note(f"{fields.get('worker')} failed: {reason}")
 
     def close(self, status: str, seconds: float = CLOSE_SECONDS) -> dict[str, Any]:
         """Write summary.json and training_stats.json, then wait at most `seconds` for all writers together.

@@ -63,6 +63,9 @@ def test_the_table_says_everything_once() -> None:
     text = results_table(
         [summarize_setting(s, p, 0) for s, p in settings.items()], accuracy_at_any_temperature(settings, 0), []
     )
+    rows = [line for line in text.splitlines() if line.startswith(("asked", "zero_shot"))]
+    assert (len(rows), max(len(line) for line in rows) <= 80) == (3, True)
+    assert text.splitlines().count("m") == 1  # the model's lines are below its name
     assert "pass @1 18.8%, @2 33.3%, @4 50.0%; majority @1 25.0%, @2 25.0%, @4" in text
     assert "right at any of 2 temperatures, 5 completions a problem: 75.0% [" in text
 

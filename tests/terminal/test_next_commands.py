@@ -12,7 +12,14 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from grpo_gsm8k.terminal import program_name
-from grpo_gsm8k.terminal.next_commands import FinishedTraining, evaluation_arguments, fold, next_commands, override
+from grpo_gsm8k.terminal.next_commands import (
+    FinishedTraining,
+    evaluation_arguments,
+    fold,
+    next_commands,
+    override,
+    resumed_evaluation,
+)
 
 RUN = Path("/data/artifacts/runs/20260101-000000_demo")
 DONE = FinishedTraining(
@@ -84,6 +91,13 @@ def test_an_evaluation_repeats_the_arguments_that_it_reads() -> None:
     assert evaluation_arguments(words) == [*kept, "+data.extra=1"]
     command = dict(next_commands(replace(DONE, arguments=tuple(words)), "python cli.py"))["eval"]
     assert "prompt.instruction=Solve it. End with ####" in shlex.split(command)
+
+
+def test_an_interrupted_evaluation_is_continued_with_its_own_arguments() -> None:
+    words = ["command=eval", "prompt.instruction=Solve it", "eval.model_path=[a,b]", "eval.resume_from=latest"]
+    again = resumed_evaluation(words, Path("/tmp/my runs/x"), "python cli.py")
+    assert shlex.split(again)[2:] == [*words[:3], "eval.resume_from=/tmp/my runs/x"]
+    assert read(again)["eval.resume_from"] == "/tmp/my runs/x"
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

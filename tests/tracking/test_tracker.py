@@ -216,7 +216,7 @@ def test_phases_and_restarts_are_recorded_and_shown(run: RunFolder) -> None:
     assert (shown.phases, events(run, "start_phase")[0]["seconds"]) == (["loading weights"], 1.235)
     tracker.worker_event("worker_started", worker="actor-0")
     tracker.worker_event("actor_restarted", worker="actor-0", reason="exit code -9")
-    assert shown.notes == ["actor-0 ended and is replaced: exit code -9"]
+    assert shown.notes == ["actor-0 failed: exit code -9"]
     assert events(run, "actor_restarted")[0]["reason"] == "exit code -9"
     tracker.step(1, numbers())
     tracker.step(2, numbers())
