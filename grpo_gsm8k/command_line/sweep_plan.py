@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import Config
 
-NAME_LENGTH = 64  # of a run's name
+_LENGTH = 64 - len("_policy_gradient")  # a run's name has at most 64 characters
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.-]+")
 _PLAIN_LIST = re.compile(r"[^'\"\\\[\](){}]*")
 
@@ -127,13 +127,20 @@ def _named(jobs: Sequence[Job], words: Sequence[str], sweep: str) -> list[Job]:
 
 
 def _names(jobs: Sequence[Job]) -> list[str]:
-    """Return a run name for each job; names that are equal when shortened get the number of the job."""
+    """Return a run name for each job; names that are equal when shortened get the number of the job.
+
+    The stages of a pipeline are runs of one job, and add their command.
+    """
     names = []
     for job in jobs:
         pairs = [word.lstrip("+").partition("=") for word in job.swept]
         parts = [f"{key.rpartition('.')[2]}_{_NOT_IN_NAMES.sub('_', value).strip('_')}" for key, _, value in pairs]
-        names.append("_".join(parts)[:NAME_LENGTH].rstrip("_.-"))
-    return [
-        name if names.count(name) == 1 else f"{name[: NAME_LENGTH - len(str(number)) - 1]}_{number}"
+        names.append("_".join(parts)[:_LENGTH].rstrip("_.-"))
+    unique = [
+        name if names.count(name) == 1 else f"{name[: _LENGTH - len(str(number)) - 1]}_{number}"
         for number, name in enumerate(names)
+    ]
+    return [
+        f"{name}_${{command}}" if "command=pipeline" in job.words else name
+        for job, name in zip(jobs, unique, strict=True)
     ]

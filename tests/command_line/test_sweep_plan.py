@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from grpo_gsm8k.command_line.loading import load_config
 from grpo_gsm8k.command_line.sweep_plan import Job, plan_sweep, split_jobs
 from grpo_gsm8k.errors import UserError
 
@@ -66,6 +67,12 @@ def test_words_names_and_folder(tmp_path: Path) -> None:
     names = "seed_0_lr_1e-5 seed_0_lr_2e-5 seed_1_lr_1e-5 seed_1_lr_2e-5"
     assert [config.name for config in plan.configs] == names.split()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_of_pipelines_have_different_names() -> None:
+    jobs = plan_sweep(["command=pipeline", "preset=cpu_demo", "seed=0,1"], "s").jobs
+    shared = [word for word in jobs[1].words if not word.startswith("command=")]
+    assert [load_config([*shared, f"command={name}"]).name for name in ("sft", "eval")] == ["seed_1_sft", "seed_1_eval"]
 
 
 def test_given_names_stay() -> None:
