@@ -256,3 +256,15 @@ def test_runs_from_models_of_other_seeds_are_one_method(tmp_path: Path) -> None:
     change(further[1], seed=0)
     assert [m.seeds for m in grouped(further).methods] == [("0", "0 from 1")]
     assert seed_keys.start_of("owner/model").digest == "owner/model"
+
+
+def test_repetitions_with_one_model_are_not_independent_seeds(tmp_path: Path) -> None:
+    trained = methods(tmp_path, seeds=2)[:2]
+    models = {str(folder / "checkpoints" / "step_6" / "model"): 8 + at for at, folder in enumerate(trained)}
+    twice = [evaluation(tmp_path / "runs", "sampled", seed, models) for seed in (1, 2)]
+    found = grouped(twice)
+    assert found.methods[0].seeds == ("2 of model 0", "2 of model 1")
+    names = f"{twice[0].name} and {twice[1].name}"
+    assert found.notes == tuple(
+        f"{names} are about one model, that of seed {seed}: only the newer one counts" for seed in (0, 1)
+    )
