@@ -97,6 +97,8 @@ def _evaluated(run: Run, keys: Mapping[str, str], seed: str, notes: list[str]) -
         collect.eval_label(str(one["model"]), str(one["prompting"]), float(one["temperature"])): one for one in lines
     }
     sets = collect.eval_answers(run, [])
+    if not sets:
+        notes.append(f"{run.name}: in no comparison of methods: it has no graded answers")
     return [
         _evaluation_entry(run, keys, seed, answers, settings_of[answers.label], tokens, len(sets)) for answers in sets
     ]
