@@ -14,12 +14,13 @@ from grpo_gsm8k.evaluation.statistics.hierarchical import method_interval
 from grpo_gsm8k.report import figures
 from grpo_gsm8k.report.material import Figure, PanelGroup, Run
 from grpo_gsm8k.report.pairs import SEED
-from grpo_gsm8k.report.seed_groups import MethodRuns, SeedGroups, validated
+from grpo_gsm8k.report.seed_entries import validated
+from grpo_gsm8k.report.seed_groups import MethodRuns, SeedGroups
 
 # Means have no files: a figure that reads a run folder must not show the files of one seed as those of all.
 NOWHERE = Path("mean over seeds")
 CURVES_CAPTION = "Lines are means over the seeds of a method, bands 95 % intervals over seeds and items."
-PANELS_CAPTION = "Lines are means over the seeds of a method, bands one standard deviation to each side."
+PANELS_CAPTION = "Mean over seeds ± one standard deviation."
 
 
 def drawn_runs(runs: Sequence[Run], groups: SeedGroups) -> tuple[Run, ...]:

@@ -9,26 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.report import collect, seed_keys, settings, tables, words
-from grpo_gsm8k.report.material import AnswerSet, Key, Run
+from grpo_gsm8k.report import seed_keys, settings, words
+from grpo_gsm8k.report.material import Key, Run
+from grpo_gsm8k.report.seed_entries import Entry, Replicate, entries_of
 
-FINISHED = ("done", "stopped early")  # by its own rule, such as patience; not by a signal, a crash or a budget
 SHOWN_KEYS = 3  # differing settings in a method's name
-
-
-@dataclass(frozen=True, slots=True)
-class Replicate:
-    """One seed of a method: a run after its last update, or one model of an evaluation in one setting."""
-
-    run: Run
-    seed: str
-    version: int | None  # of the model whose answers these are; None if unknown
-    scores: Mapping[Key, float]  # share of right samples by item
-    start: float | None  # accuracy before the first update
-    tokens: float | None
-    wall_seconds: float | None
-    gpu_hours: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +47,6 @@ class MethodRuns:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    name: str
-    keys: Mapping[str, str]
-    step: str | None  # of the evaluated checkpoint
-    replicate: Replicate
-
-
-@dataclass(frozen=True, slots=True)
 class SeedGroups:
     """All methods of a report, and one line for each run that belongs to none."""
 
@@ -90,8 +67,8 @@ class SeedGroups:
 def group_runs(runs: Sequence[Run]) -> SeedGroups:
     """Group runs and entries of evaluations by their settings without the seed."""
     notes: list[str] = []
-    entries = [entry for run in runs for entry in _entries(run, notes)]
-    groups: dict[tuple[tuple[str, str], ...], list[_Entry]] = {}
+    entries = [entry for run in runs for entry in entries_of(run, notes)]
+    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(tuple(sorted(entry.keys.items())), []).append(entry)
     split = [part for group in groups.values() for part in _by_step(group)]
@@ -99,101 +76,7 @@ def group_runs(runs: Sequence[Run]) -> SeedGroups:
     return SeedGroups(tuple(_named(found)), (*notes, *_code_note(found)))
 
 
-def validated(run: Run, version: int) -> dict[Key, float] | None:
-    """Return the score of each item in a validation; None without readable answers."""
-    if version not in run.versions:
-        return None
-    answers = collect.validation_answers(run, version, [])
-    return None if answers is None else dict(answers.share_right)
-
-
-def _entries(run: Run, notes: list[str]) -> list[_Entry]:
-    """Return a training run as one entry, an evaluation as one per setting; none, with a note, for unfinished ones."""
-    if run.command not in collect.COMMANDS:
-        notes.append(f"{run.name}: in no comparison of methods: it is a run of command={run.command}")
-        return []
-    try:
-        keys, seeds = seed_keys.run_keys(run.folder, run.command, run.config, run.manifest)
-    except UserError as error:
-        notes.append(f"{run.name}: in no comparison of methods: {error}")
-        return []
-    if run.command == "eval":
-        return _evaluated(run, keys, seeds[0], notes)
-    if reason := _unfinished(run):
-        notes.append(f"{run.name}: in no comparison of methods: {reason}")
-        return []
-    version = int(run.validations[-1]["version"])
-    scores = validated(run, version)
-    if scores is None:
-        notes.append(f"{run.name}: in no comparison of methods: no readable answers of its validation {version}")
-        return []
-    first = run.validations[0]
-    start = first.get("accuracy") if int(first["version"]) == 0 else None
-    cost = (tables.tokens_used(run) or None, run.wall_seconds, tables.gpu_hours(run))
-    name = seed_keys.method_of(run.folder, run.config)
-    return [_Entry(name, keys, None, Replicate(run, " from ".join(seeds), version, scores, start, *cost))]
-
-
-def _unfinished(run: Run) -> str | None:
-    """Return why a training run has no result after its last update; None if it has."""
-    status = run.summary.get("status")
-    if status not in FINISHED:
-        return f"it is not finished ({status or 'no summary.json'})"
-    if not run.validations:
-        return "it has no validation"
-    last, updates = int(run.validations[-1]["version"]), int(run.summary.get("steps") or len(run.steps))
-    return None if last == updates else f"its last validation is of update {last}, its last update is {updates}"
-
-
-def _evaluated(run: Run, keys: Mapping[str, str], seed: str, notes: list[str]) -> list[_Entry]:
-    if not run.summary:
-        notes.append(f"{run.name}: in no comparison of methods: it is not finished (no summary.json)")
-        return []
-    lines = collect.predictions(run, [])
-    tokens: dict[str, float] = {}
-    for line in lines:
-        label = collect.eval_label(str(line["model"]), str(line["prompting"]), float(line["temperature"]))
-        tokens[label] = tokens.get(label, 0.0) + float(line.get("tokens", 0))
-    settings_of = {
-        collect.eval_label(str(one["model"]), str(one["prompting"]), float(one["temperature"])): one for one in lines
-    }
-    sets = collect.eval_answers(run, [])
-    return [
-        _evaluation_entry(run, keys, seed, answers, settings_of[answers.label], tokens, len(sets)) for answers in sets
-    ]
-
-
-def _evaluation_entry(
-    run: Run,
-    keys: Mapping[str, str],
-    seed: str,
-    answers: AnswerSet,
-    line: Mapping[str, object],
-    tokens: Mapping[str, float],
-    of: int,
-) -> _Entry:
-    model = str(line["model"])
-    start = seed_keys.start_of(model)
-    digest = start.digest
-    if not start.seeds and (weights := (run.summary.get("weights") or {}).get(model)):
-        digest += f" {sorted(weights.items())}"  # run:latest may be another model in each evaluation
-    setting = {
-        "model": digest,
-        "prompting": str(line["prompting"]),
-        "temperature": f"{float(str(line['temperature'])):g}",
-    }
-    seeds = " of model ".join((seed, " from ".join(start.seeds))) if start.seeds else seed
-    name = start.name if start.seeds else collect.short_model(model)
-    label = f"{name}, {setting['prompting']}, T={setting['temperature']}"
-    # The time of an evaluation is not recorded by setting.
-    cost = (run.wall_seconds, tables.gpu_hours(run)) if of == 1 else (None, None)
-    version = int(start.step) if start.step and start.step.isdecimal() else None
-    one = Replicate(run, seeds, version, answers.share_right, None, tokens.get(answers.label), *cost)
-    kept = {key: text for key, text in keys.items() if key != "model.path"}
-    return _Entry(label, kept | setting, start.step, one)
-
-
-def _by_step(group: Sequence[_Entry]) -> list[list[_Entry]]:
+def _by_step(group: Sequence[Entry]) -> list[list[Entry]]:
     """Split a group by checkpoint if it has several checkpoints of one training run."""
     seen = [(entry.replicate.seed, entry.step) for entry in group]
     if len({seed for seed, _ in seen}) == len(set(seen)):
@@ -206,19 +89,25 @@ def _by_step(group: Sequence[_Entry]) -> list[list[_Entry]]:
     return [[replace(entry, keys={**entry.keys, "step": str(step)}) for entry in part] for step, part in named]
 
 
-def _newest_of_each_seed(group: Sequence[_Entry], notes: list[str]) -> list[_Entry]:
-    found: dict[str, _Entry] = {}
+def _newest_of_each_seed(group: Sequence[Entry], notes: list[str]) -> list[Entry]:
+    """Keep one entry of each seed, and only one of each model if several models were trained or evaluated repeatedly.
+
+    Repetitions with one model share its luck, so they are not independent seeds of the method.
+    """
+    origins, seeds = {entry.origin for entry in group}, {entry.replicate.seed for entry in group}
+    repeated = 1 < len(origins) < len(seeds)
+    found: dict[str, Entry] = {}
     for entry in sorted(group, key=lambda entry: entry.replicate.run.folder.name):
-        if (older := found.get(entry.replicate.seed)) is not None:
+        seed = entry.origin if repeated else entry.replicate.seed
+        if (older := found.get(seed)) is not None:
             names = f"{older.replicate.run.folder.name} and {entry.replicate.run.folder.name}"
-            notes.append(
-                f"{names} have the same settings and the seed {entry.replicate.seed}: only the newer one counts"
-            )
-        found[entry.replicate.seed] = entry
+            what = "are about one model, that of seed" if repeated else "have the same settings and the seed"
+            notes.append(f"{names} {what} {seed}: only the newer one counts")
+        found[seed] = entry
     return sorted(found.values(), key=lambda entry: (len(entry.replicate.seed), entry.replicate.seed))
 
 
-def _method(group: Sequence[_Entry], notes: list[str]) -> MethodRuns | None:
+def _method(group: Sequence[Entry], notes: list[str]) -> MethodRuns | None:
     """Return the method of a group; None, with a note, if its seeds answered different items."""
     first = group[0]
     replicates = tuple(entry.replicate for entry in group)

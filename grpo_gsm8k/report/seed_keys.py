@@ -63,7 +63,8 @@ def run_keys(
             start = start_of(keys[key])
             keys[key] = start.digest
             seeds += start.seeds
-    return keys | _inputs(manifest), tuple(dict.fromkeys(seeds)) if len(set(seeds)) == 1 else tuple(seeds)
+    own = keys | _inputs(manifest) | {key: text for key, text in _changes(folder).items() if key in keys}
+    return own, (seeds[0],) if len(set(seeds)) == 1 else tuple(seeds)
 
 
 def ignored(key: str) -> bool:
@@ -111,11 +112,28 @@ def about_items(key: str) -> bool:
 
 
 def _inputs(manifest: Mapping[str, Any]) -> dict[str, str]:
-    starts = [manifest, *(manifest.get("resumes") or [])]
+    resumes = manifest.get("resumes")
+    starts = [manifest, *(one for one in (resumes if isinstance(resumes, list) else []) if isinstance(one, dict))]
     found: Mapping[str, Any] = next(
         (start["inputs"] for start in reversed(starts) if isinstance(start.get("inputs"), dict)), {}
     )
     return {str(name): str(digest) for name, digest in found.items()}
+
+
+def _changes(folder: Path) -> dict[str, str]:
+    """Return the settings that a resume changed, as `old, then new`: config.yaml has the last value only."""
+    file = RunFolder(folder).events_jsonl
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    found: dict[str, list[str]] = {}
+    for line in (line for line in lines if '"config_changed"' in line):
+        try:
+            event = json.loads(line)
+            key, old, new = str(event["key"]), event["old"], event["new"]
+        except (ValueError, TypeError, KeyError):
+            continue  # a torn last line
+        shown = [value if isinstance(value, str) else json.dumps(value) for value in (old, new)]
+        found[key] = [*found.get(key, shown[:1]), shown[1]]
+    return {key: ", then ".join(values) for key, values in found.items()}
 
 
 def _is_below(key: str, name: str) -> bool:

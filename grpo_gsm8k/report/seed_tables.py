@@ -80,7 +80,7 @@ def method_pairs(groups: SeedGroups, baseline: Run, only_baseline: bool) -> tupl
 
     More than `MAX_PAIRS` pairs are compared with the baseline only.
     """
-    chosen = [(a, b) for a, b in combinations(groups.methods, 2) if a.is_training == b.is_training]
+    chosen = [(a, b) for a, b in combinations(groups.methods, 2) if _comparable(a, b)]
     if only_baseline or len(chosen) > MAX_PAIRS:
         with_base = [(a, b) for a, b in chosen if _has(a, baseline) or _has(b, baseline)]
         chosen = [(a, b) if _has(a, baseline) else (b, a) for a, b in with_base]
@@ -92,6 +92,12 @@ def method_pairs(groups: SeedGroups, baseline: Run, only_baseline: bool) -> tupl
     return tuple(
         MethodPair(pair.before, pair.after, pair.found, next(corrected)) if pair.found else pair for pair in found
     )
+
+
+def _comparable(a: MethodRuns, b: MethodRuns) -> bool:
+    """Whether two methods are about data of one name, and for evaluations, whether their models were asked alike."""
+    asked = [(one.is_training, one.keys.get("prompting"), one.keys.get("temperature")) for one in (a, b)]
+    return asked[0] == asked[1] and a.data.partition(",")[0] == b.data.partition(",")[0]
 
 
 def _has(method: MethodRuns, run: Run) -> bool:

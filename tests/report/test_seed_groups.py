@@ -256,3 +256,44 @@ def test_runs_from_models_of_other_seeds_are_one_method(tmp_path: Path) -> None:
     change(further[1], seed=0)
     assert [m.seeds for m in grouped(further).methods] == [("0", "0 from 1")]
     assert seed_keys.start_of("owner/model").digest == "owner/model"
+
+
+def test_repetitions_with_one_model_are_not_independent_seeds(tmp_path: Path) -> None:
+    trained = methods(tmp_path, seeds=2)[:2]
+    models = {str(folder / "checkpoints" / "step_6" / "model"): 8 + at for at, folder in enumerate(trained)}
+    twice = [evaluation(tmp_path / "runs", "sampled", seed, models) for seed in (1, 2)]
+    found = grouped(twice)
+    assert found.methods[0].seeds == ("2 of model 0", "2 of model 1")
+    names = f"{twice[0].name} and {twice[1].name}"
+    assert found.notes == tuple(
+        f"{names} are about one model, that of seed {seed}: only the newer one counts" for seed in (0, 1)
+    )
+
+
+def test_a_setting_changed_by_a_resume_makes_another_method(tmp_path: Path) -> None:
+    folders = methods(tmp_path)
+    events = [{"key": "learner.lr", "old": 1e-3, "new": 1e-6}, {"key": "budget.max_hours", "old": 1.0, "new": None}]
+    with (folders[2] / "events.jsonl").open("a") as file:
+        file.writelines(json.dumps({"time": 5, "kind": "config_changed", **event}) + "\n" for event in events)
+        file.write('{"time": 6, "kind": "config_changed", "ke')
+    found = grouped(folders)
+    assert [m.seeds for m in found.methods] == [("0", "1"), ("2",), ("0", "1", "2")]
+    assert found.methods[1].name == "grpo, lr=0.001, then 1e-06"
+
+
+def test_methods_on_several_data_sets_are_rows_and_compared_within_each(tmp_path: Path) -> None:
+    sums = methods(tmp_path)
+    others = methods(tmp_path / "other", data={"name": "others", "folder": "others"})
+    report = build(collect.collect([*sums, *others], None), 2.0, "T")
+    assert [(row["Method"], row["Data"].partition(",")[0]) for row in table(report, 0)] == [
+        (name, data) for data in ("sums", "others") for name in ("grpo", "rloo")
+    ]
+    assert [row["Data"].partition(",")[0] for row in table(report, 1)] == ["sums", "others"]
+    assert {trace["name"] for trace in report.curves[0].data if "name" in trace} == {
+        f"{name}, {data}, val, 20 items" for data in ("sums", "others") for name in ("grpo", "rloo")
+    }
+
+
+def test_an_evaluation_without_grades_is_named(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "runs", "generated", 0, {})
+    assert grouped([folder]).notes == ("generated: in no comparison of methods: it has no graded answers",)

@@ -66,8 +66,8 @@ def method_interval(scores: Scores, seed: int, resamples: int = RESAMPLES, level
 
     The estimate plus or minus t standard errors of the hierarchical bootstrap, see `bootstrap_spread`. With fewer than
     10 effective successes or failures, the mid-p interval of as many trials as have this variance (Korn and Graubard
-    1998). Quantiles of the resamples are not used: with three seeds they cover about 80 % instead of 95 %, because a
-    resample of three seeds varies too little. Raises ValueError on scores that are not [seeds, items] in 0..1.
+    1998). Quantiles of the resamples are not used: with three seeds that differ they cover 85 % instead of 95 %,
+    because resamples of three seeds vary too little. Raises ValueError on scores that are not [seeds, items] in 0..1.
     """
     checked = _checked(scores)
     if checked.shape[0] == 1:
