@@ -19,6 +19,8 @@
   const number = (value, digits = 3) =>
     value === null || value === undefined ? "–" : String(Number(value.toPrecision(digits))).replace("-", "−");
   const signed = (value) => (value > 0 ? `+${number(value)}` : number(value));
+  // One element inside, because narrow pages put the name of the column beside it.
+  const cell = (name, more, ...inside) => element("td", { "data-name": name, ...more }, element("div", {}, ...inside));
   const seconds = (ms) => (ms < 1000 ? `${ms} ms` : `${number(ms / 1000)} s`);
   const whole = (text) => (Array.isArray(text) ? text[0] + text[2] : text);
   const ordered = (rows, order, value) => {
@@ -55,7 +57,6 @@
       const [head, count, tail] = text;
       return [head, element("span", { class: "left-out" }, ` [${count} characters left out] `), tail];
     };
-    const cell = (label, more, ...inside) => element("td", { "data-label": label, ...more }, ...inside);
     const line = (row) => {
       const right = row.kind === "correct";
       const verdict = element("span", { class: `verdict ${right ? "right" : "wrong"}` }, right ? "right" : "wrong");
@@ -113,8 +114,9 @@
   const history = (found, index) => {
     const place = byId(`history-${index}`);
     const outcomes = found.outcomes.filter(([, count]) => count > 0);
-    const labels = outcomes.map(([name, count]) => element("span", { style: `flex:${count} 1 0`, title: `${name}: ${count}` }, `${name}: ${count}`));
-    place.append(element("div", { class: "outcomes" }, ...labels));
+    const labels = outcomes.map(([name, count]) => element("span", { title: `${name}: ${count}` }, `${name}: ${count}`));
+    const columns = outcomes.map(([, count]) => `minmax(0, ${count}fr)`).join(" ");
+    place.append(element("div", { class: "outcomes", style: `grid-template-columns:${columns}` }, ...labels));
     found.versions.forEach((version, at) => {
       const canvas = element("canvas", { width: found.items.length, height: 1, style: "height:18px" });
       const context = canvas.getContext("2d");
@@ -145,7 +147,9 @@
         y += (100 * count) / all;
       }
     });
-    byId(`solved-${index}`).append(canvas);
+    const [first, last] = [found.updates[0], found.updates[found.updates.length - 1]].map(([update]) => `update ${update}`);
+    const ends = element("div", { class: "ends" }, element("span", {}, first), element("span", {}, last));
+    byId(`solved-${index}`).append(element("div", { class: "row" }, "questions", canvas), ends);
     const form = document.querySelector(`.rates-filter[data-rates="${index}"]`);
     const share = ([, count, right]) => right / count;
     const value = ([, , , visits], name) => {
@@ -164,10 +168,10 @@
         "tr",
         {},
         element("th", { scope: "row" }, id),
-        element("td", {}, question + (cut ? "…" : "")),
-        element("td", {}, `${Math.round(100 * value(row, "rate"))} %`),
-        element("td", {}, element("div", { class: "visits" }, ...marks)),
-        element("td", {}, first === last ? told(first) : `${told(first)}; ${told(last)}`),
+        cell("Text", {}, question + (cut ? "…" : "")),
+        cell("Solve rate", {}, `${Math.round(100 * value(row, "rate"))} %`),
+        cell("Visits", {}, element("div", { class: "visits" }, ...marks)),
+        cell("Right completions", {}, first === last ? told(first) : `${told(first)}; ${told(last)}`),
       );
     };
     const draw = () => {

@@ -32,6 +32,8 @@ def evaluations_table(runs: Sequence[Run]) -> Table:
         "one of k samples is right, and majority@k the accuracy of the most common answer of the first k."
     )
     rows = tuple((run.name, *_result(result)) for run in runs for result in results_of(run))
+    kept = [at for at in range(len(columns)) if any(row[at] != words.DASH for row in rows)]
+    columns, rows = tuple(columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows)
     return Table("evaluations", "Evaluations", columns, rows, note)
 
 
