@@ -188,16 +188,18 @@
     draw();
   };
 
-  const COLORS = ["#0072b2", "#009e73", "#b0487f", "#a84300", "#5b6b7a", "#7a5cc0", "#8a6d00", "#2b7a8c", "#444444"];
-  const WAITS = "#9aa4ad";
+  const COLORS = {
+    generate: "#0072b2", load: "#a84300", update: "#007a59", prepare: "#2b7a8c", publish: "#7a5cc0", records: "#8a6d00",
+    checkpoint: "#b0487f", validation: "#5b6b7a", start: "#6b4f3a",
+  };
+  const [WAITS, OTHER] = ["#9aa4ad", "#777777"];
   const ROW = 30;
 
   const timeline = (found, index) => {
     const place = byId(`timeline-${index}`);
     const form = document.querySelector(`.timeline-form[data-timeline="${index}"]`);
     const waits = (name) => name.startsWith("wait");
-    const busy = found.names.filter((name) => !waits(name));
-    const color = (name) => (waits(name) ? WAITS : COLORS[busy.indexOf(name) % COLORS.length]);
+    const color = (name) => (waits(name) ? WAITS : Object.hasOwn(COLORS, name) ? COLORS[name] : OTHER);
     const names = element("div", { class: "names" }, ...found.rows.map((row) => element("div", { title: row }, row)));
     const view = element("div", { class: "window", tabindex: "0", role: "region", "aria-label": "Timeline, scrolls to the side" });
     place.replaceChildren(names, view);
