@@ -117,6 +117,14 @@
     const labels = outcomes.map(([name, count]) => element("span", { title: `${name}: ${count}` }, `${name}: ${count}`));
     const columns = outcomes.map(([, count]) => `minmax(0, ${count}fr)`).join(" ");
     place.append(element("div", { class: "outcomes", style: `grid-template-columns:${columns}` }, ...labels));
+    // The counts are in the text above, too: a label that does not fit is left out.
+    new ResizeObserver(() => {
+      labels.forEach((label, at) => {
+        const [name, count] = outcomes[at];
+        label.textContent = `${name}: ${count}`;
+        if (label.scrollWidth > label.clientWidth) label.textContent = "\u00a0";
+      });
+    }).observe(place);
     found.versions.forEach((version, at) => {
       const canvas = element("canvas", { width: found.items.length, height: 1, style: "height:18px" });
       const context = canvas.getContext("2d");
@@ -171,14 +179,14 @@
         cell("Text", {}, question + (cut ? "…" : "")),
         cell("Solve rate", {}, `${Math.round(100 * value(row, "rate"))} %`),
         cell("Visits", {}, element("div", { class: "visits" }, ...marks)),
-        cell("Right completions", {}, first === last ? told(first) : `${told(first)}; ${told(last)}`),
+        cell("Right", {}, first === last ? told(first) : `${told(first)}; ${told(last)}`),
       );
     };
     const draw = () => {
       const wanted = form.elements.text.value.trim().toLowerCase();
       const kept = found.questions.filter(([id, question]) => `${id} ${question}`.toLowerCase().includes(wanted));
       const rows = ordered(kept, form.elements.order.value, value);
-      const names = ["Question", "Text", "Solve rate", "Visits", "Right completions"];
+      const names = ["Question", "Text", "Solve rate", "Visits", "Right"];
       const head = element("thead", {}, element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name))));
       byId(`rates-${index}`).replaceChildren(head, element("tbody", {}, ...rows.map(line)));
       form.querySelector("output").textContent = `${rows.length} of ${found.questions.length} match`;
@@ -211,7 +219,7 @@
       return `${found.rows[row]}: ${found.names[name]}${of}${time}, at ${number(start / 1000, 5)} s`;
     };
     const ticks = (svg, from, to, width, height) => {
-      const rough = ((to - from) * 110) / width;
+      const rough = ((to - from) * 80) / width;
       const power = 10 ** Math.floor(Math.log10(rough));
       const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
       for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
@@ -233,7 +241,8 @@
       const say = () => (byId(`timeline-${index}-at`).textContent = told(bar));
       for (const event of ["pointerenter", "focus", "click"]) rect.addEventListener(event, say);
       svg.append(rect);
-      if (width < 7 * found.names[name].length + 6) return;
+      const seen = Math.min(x + width, Number(svg.getAttribute("width"))) - Math.max(x, 0);
+      if (seen < 7 * found.names[name].length + 6) return;
       const label = shape("text", { x: Math.max(x, 0) + 4, y: row * ROW + 17, class: "label" });
       label.textContent = found.names[name];
       svg.append(label);

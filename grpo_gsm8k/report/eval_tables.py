@@ -33,8 +33,8 @@ def evaluations_table(runs: Sequence[Run]) -> Table:
     )
     rows = tuple((run.name, *_result(result)) for run in runs for result in results_of(run))
     kept = [at for at in range(len(columns)) if any(row[at] != words.DASH for row in rows)]
-    columns, rows = tuple(columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows)
-    return Table("evaluations", "Evaluations", columns, rows, note)
+    shown = tuple(tuple(row[at] for at in kept) for row in rows)
+    return Table("evaluations", "Evaluations", tuple(columns[at] for at in kept), shown, note)
 
 
 def _result(result: Mapping[str, Any]) -> tuple[str, ...]:
