@@ -18,7 +18,7 @@ from grpo_gsm8k.report.material import KIND_NAMES, Run
 from grpo_gsm8k.report.rollout_rows import read_table, rollout_files, rows_of
 
 MAX_ROWS = 400  # of all runs together
-MAX_BYTES = 220_000  # of their JSON
+MAX_BYTES = 180_000  # of their JSON
 MAX_UPDATES = 20  # per run
 HEAD, TAIL = 1200, 800  # characters of a text that stay of a longer one
 REWARD_PART = "reward_"

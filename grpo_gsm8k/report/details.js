@@ -19,6 +19,8 @@
   const number = (value, digits = 3) =>
     value === null || value === undefined ? "–" : String(Number(value.toPrecision(digits))).replace("-", "−");
   const signed = (value) => (value > 0 ? `+${number(value)}` : number(value));
+  // One element inside, because narrow pages put the name of the column beside it.
+  const cell = (name, more, ...inside) => element("td", { "data-name": name, ...more }, element("div", {}, ...inside));
   const seconds = (ms) => (ms < 1000 ? `${ms} ms` : `${number(ms / 1000)} s`);
   const whole = (text) => (Array.isArray(text) ? text[0] + text[2] : text);
   const ordered = (rows, order, value) => {
@@ -55,7 +57,6 @@
       const [head, count, tail] = text;
       return [head, element("span", { class: "left-out" }, ` [${count} characters left out] `), tail];
     };
-    const cell = (label, more, ...inside) => element("td", { "data-label": label, ...more }, ...inside);
     const line = (row) => {
       const right = row.kind === "correct";
       const verdict = element("span", { class: `verdict ${right ? "right" : "wrong"}` }, right ? "right" : "wrong");
@@ -113,8 +114,17 @@
   const history = (found, index) => {
     const place = byId(`history-${index}`);
     const outcomes = found.outcomes.filter(([, count]) => count > 0);
-    const labels = outcomes.map(([name, count]) => element("span", { style: `flex:${count} 1 0`, title: `${name}: ${count}` }, `${name}: ${count}`));
-    place.append(element("div", { class: "outcomes" }, ...labels));
+    const labels = outcomes.map(([name, count]) => element("span", { title: `${name}: ${count}` }, `${name}: ${count}`));
+    const columns = outcomes.map(([, count]) => `minmax(0, ${count}fr)`).join(" ");
+    place.append(element("div", { class: "outcomes", style: `grid-template-columns:${columns}` }, ...labels));
+    // The counts are in the text above, too: a label that does not fit is left out.
+    new ResizeObserver(() => {
+      labels.forEach((label, at) => {
+        const [name, count] = outcomes[at];
+        label.textContent = `${name}: ${count}`;
+        if (label.scrollWidth > label.clientWidth) label.textContent = "\u00a0";
+      });
+    }).observe(place);
     found.versions.forEach((version, at) => {
       const canvas = element("canvas", { width: found.items.length, height: 1, style: "height:18px" });
       const context = canvas.getContext("2d");
@@ -145,7 +155,9 @@
         y += (100 * count) / all;
       }
     });
-    byId(`solved-${index}`).append(canvas);
+    const [first, last] = [found.updates[0], found.updates[found.updates.length - 1]].map(([update]) => `update ${update}`);
+    const ends = element("div", { class: "ends" }, element("span", {}, first), element("span", {}, last));
+    byId(`solved-${index}`).append(element("div", { class: "row" }, "questions", canvas), ends);
     const form = document.querySelector(`.rates-filter[data-rates="${index}"]`);
     const share = ([, count, right]) => right / count;
     const value = ([, , , visits], name) => {
@@ -164,17 +176,17 @@
         "tr",
         {},
         element("th", { scope: "row" }, id),
-        element("td", {}, question + (cut ? "…" : "")),
-        element("td", {}, `${Math.round(100 * value(row, "rate"))} %`),
-        element("td", {}, element("div", { class: "visits" }, ...marks)),
-        element("td", {}, first === last ? told(first) : `${told(first)}; ${told(last)}`),
+        cell("Text", {}, question + (cut ? "…" : "")),
+        cell("Solve rate", {}, `${Math.round(100 * value(row, "rate"))} %`),
+        cell("Visits", {}, element("div", { class: "visits" }, ...marks)),
+        cell("Right", {}, first === last ? told(first) : `${told(first)}; ${told(last)}`),
       );
     };
     const draw = () => {
       const wanted = form.elements.text.value.trim().toLowerCase();
       const kept = found.questions.filter(([id, question]) => `${id} ${question}`.toLowerCase().includes(wanted));
       const rows = ordered(kept, form.elements.order.value, value);
-      const names = ["Question", "Text", "Solve rate", "Visits", "Right completions"];
+      const names = ["Question", "Text", "Solve rate", "Visits", "Right"];
       const head = element("thead", {}, element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name))));
       byId(`rates-${index}`).replaceChildren(head, element("tbody", {}, ...rows.map(line)));
       form.querySelector("output").textContent = `${rows.length} of ${found.questions.length} match`;
@@ -184,16 +196,18 @@
     draw();
   };
 
-  const COLORS = ["#0072b2", "#009e73", "#b0487f", "#a84300", "#5b6b7a", "#7a5cc0", "#8a6d00", "#2b7a8c", "#444444"];
-  const WAITS = "#9aa4ad";
+  const COLORS = {
+    generate: "#0072b2", load: "#a84300", update: "#007a59", prepare: "#2b7a8c", publish: "#7a5cc0", records: "#8a6d00",
+    checkpoint: "#b0487f", validation: "#5b6b7a", start: "#6b4f3a",
+  };
+  const [WAITS, OTHER] = ["#9aa4ad", "#777777"];
   const ROW = 30;
 
   const timeline = (found, index) => {
     const place = byId(`timeline-${index}`);
     const form = document.querySelector(`.timeline-form[data-timeline="${index}"]`);
     const waits = (name) => name.startsWith("wait");
-    const busy = found.names.filter((name) => !waits(name));
-    const color = (name) => (waits(name) ? WAITS : COLORS[busy.indexOf(name) % COLORS.length]);
+    const color = (name) => (waits(name) ? WAITS : Object.hasOwn(COLORS, name) ? COLORS[name] : OTHER);
     const names = element("div", { class: "names" }, ...found.rows.map((row) => element("div", { title: row }, row)));
     const view = element("div", { class: "window", tabindex: "0", role: "region", "aria-label": "Timeline, scrolls to the side" });
     place.replaceChildren(names, view);
@@ -205,7 +219,7 @@
       return `${found.rows[row]}: ${found.names[name]}${of}${time}, at ${number(start / 1000, 5)} s`;
     };
     const ticks = (svg, from, to, width, height) => {
-      const rough = ((to - from) * 110) / width;
+      const rough = ((to - from) * 80) / width;
       const power = 10 ** Math.floor(Math.log10(rough));
       const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
       for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
@@ -227,7 +241,8 @@
       const say = () => (byId(`timeline-${index}-at`).textContent = told(bar));
       for (const event of ["pointerenter", "focus", "click"]) rect.addEventListener(event, say);
       svg.append(rect);
-      if (width < 7 * found.names[name].length + 6) return;
+      const seen = Math.min(x + width, Number(svg.getAttribute("width"))) - Math.max(x, 0);
+      if (seen < 7 * found.names[name].length + 6) return;
       const label = shape("text", { x: Math.max(x, 0) + 4, y: row * ROW + 17, class: "label" });
       label.textContent = found.names[name];
       svg.append(label);

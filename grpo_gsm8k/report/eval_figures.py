@@ -106,7 +106,8 @@ def _bars(figure_id: str, title: str, caption: str, bars: Mapping[str, Mapping[s
         "yaxis": {"autorange": "reversed", "type": "category", "automargin": True, "showgrid": False},
     }
     legend = tuple((name, style(index)["color"]) for index, name in enumerate(bars))
-    height = 90 + len(labels) * max(48, 20 + 16 * len(bars))
+    lines = max(wrap_label(label).count("<br>") + 1 for label in labels)
+    height = 90 + len(labels) * max(48, 20 + 16 * len(bars), 10 + 16 * lines)
     return Figure(figure_id, title, caption, text, tuple(data), layout, legend, height)
 
 

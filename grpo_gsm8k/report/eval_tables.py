@@ -32,7 +32,9 @@ def evaluations_table(runs: Sequence[Run]) -> Table:
         "one of k samples is right, and majority@k the accuracy of the most common answer of the first k."
     )
     rows = tuple((run.name, *_result(result)) for run in runs for result in results_of(run))
-    return Table("evaluations", "Evaluations", columns, rows, note)
+    kept = [at for at in range(len(columns)) if any(row[at] != words.DASH for row in rows)]
+    shown = tuple(tuple(row[at] for at in kept) for row in rows)
+    return Table("evaluations", "Evaluations", tuple(columns[at] for at in kept), shown, note)
 
 
 def _result(result: Mapping[str, Any]) -> tuple[str, ...]:

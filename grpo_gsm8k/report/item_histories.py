@@ -12,7 +12,7 @@ from grpo_gsm8k.report import collect
 from grpo_gsm8k.report.material import Key, Run
 from grpo_gsm8k.report.rollout_rows import read_table, rows_of
 
-MAX_ITEMS = 1200  # of all runs together
+MAX_ITEMS = 900  # of all runs together
 MAX_VALIDATIONS = 24  # per run
 RIGHT, WRONG, UNASKED = "1", "0", "-"
 OUTCOMES = ("stayed right", "became right", "became wrong", "stayed wrong")

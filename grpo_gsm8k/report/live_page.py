@@ -58,12 +58,15 @@ class LivePage:
 
     def _built(self) -> BuiltPage:
         started = time.monotonic()
-        self._seen = fingerprint(self._runs)  # before the build: what is written during it is read by the next one
+        seen = fingerprint(self._runs)  # before the build: what is written during it is read by the next one
         name = secrets.token_hex(8)
-        text = self._build(name)
+        try:
+            text = self._build(name)
+        finally:
+            seconds = time.monotonic() - started
+            self._ready_at = time.monotonic() + max(PAUSE_S, PAUSE_PER_BUILD_S * seconds)
         self.builds += 1
-        seconds = time.monotonic() - started
-        self._ready_at = time.monotonic() + max(PAUSE_S, PAUSE_PER_BUILD_S * seconds)
+        self._seen = seen
         return BuiltPage(text.encode(), name, dict(self._linked(text)))
 
     def _linked(self, page: str) -> Iterator[tuple[str, Path]]:

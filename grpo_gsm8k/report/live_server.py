@@ -81,7 +81,7 @@ def _follow(server: LiveServer) -> NoReturn:
             continue
         try:
             server.page.refresh()
-        except (OSError, ValueError) as error:  # a file that changed while it was read; the next change is read again
+        except (OSError, ValueError) as error:  # a file changed while it was read: the page is built again later
             if (found := f"{type(error).__name__}: {' '.join(str(error).split())}") != problem:
                 print(f"the page stays as it is: {found}", flush=True)
             problem = found

@@ -24,11 +24,17 @@ def rollout_files(folder: Path) -> dict[int, Path]:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
-    """Return the columns that the file has, also under their older names; None if it is unreadable or gone."""
+    """Return these columns, by default all, under their present names.
+
+    None if one is missing, or if the file is unreadable or gone.
+    """
     try:
-        names = {name: next(iter(with_current_names({name: 0}))) for name in pq.read_schema(path).names}
-        wanted = [name for name, current in names.items() if columns is None or current in columns]
-        table = pq.read_table(path, columns=wanted)
+        with pq.ParquetFile(path) as file:
+            names = {name: next(iter(with_current_names({name: 0}))) for name in file.schema_arrow.names}
+            if columns is not None and not set(columns) <= set(names.values()):
+                return None
+            wanted = [name for name, current in names.items() if columns is None or current in columns]
+            table = file.read(columns=wanted)
     except (OSError, pa.ArrowException):
         return None
     return table.rename_columns([names[name] for name in wanted])

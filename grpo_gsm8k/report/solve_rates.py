@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from grpo_gsm8k.report import collect
 from grpo_gsm8k.report.material import Key, Run
 from grpo_gsm8k.report.rollout_rows import read_table, rollout_files, rows_of
 
-MAX_QUESTIONS = 240  # of all runs together
+MAX_QUESTIONS = 160  # of all runs together
 MAX_FILES = 1000  # of a run; reading one takes milliseconds
-MAX_VISITS = 40  # per question
+MAX_VISITS = 24  # per question, the latest
+MAX_DRAWN = 200  # updates of a run in the figure
 QUESTION_LENGTH = 160
 Visit = tuple[int, int, int]  # update, completions, right ones
 
@@ -52,7 +54,12 @@ class SolveRates:
             [q.key[0], q.key[1][:QUESTION_LENGTH], len(q.key[1]) > QUESTION_LENGTH, q.visits[-MAX_VISITS:]]
             for q in self.questions
         ]
-        return {"run": self.run, "questions": rows, "updates": self.updates}
+        return {"run": self.run, "questions": rows, "updates": self.drawn}
+
+    @property
+    def drawn(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The updates in the figure: of a long run, evenly spread ones."""
+        return tuple(self.updates[at] for at in collect.spread(range(len(self.updates)), MAX_DRAWN))
 
 
 def solve_rates(runs: Sequence[Run], most: int = MAX_QUESTIONS) -> list[SolveRates]:
@@ -68,7 +75,8 @@ def _of_run(run: Run, most: int) -> SolveRates | None:
     visits: dict[Key, list[Visit]] = {}
     updates = []
     for update in read:
-        groups = _groups(run, update)
+        if not (groups := _groups(files[update])):  # unreadable, or gone since
+            continue
         for key, (count, right) in groups.items():
             visits.setdefault(key, []).append((update, count, right))
         never = sum(right == 0 for _, right in groups.values())
@@ -78,13 +86,13 @@ def _of_run(run: Run, most: int) -> SolveRates | None:
         return None
     every = [QuestionRates(key, tuple(found)) for key, found in visits.items()]
     shown = _chosen(every, most)
-    caption = f"{len(shown):,} of {len(every):,} questions of {len(read):,} of {len(files):,} updates"
+    caption = f"{len(shown):,} of {len(every):,} questions of {len(updates):,} of {len(files):,} updates"
     return SolveRates(run.name, caption, tuple(shown), tuple(updates), tuple(_words(every)))
 
 
-def _groups(run: Run, update: int) -> dict[Key, tuple[int, int]]:
+def _groups(path: Path) -> dict[Key, tuple[int, int]]:
     """Return completions and right ones per question of an update."""
-    table = read_table(rollout_files(run.folder)[update], ("prompt_id", "question", "kind"))
+    table = read_table(path, ("prompt_id", "question", "kind"))
     found: dict[Key, tuple[int, int]] = {}
     for row in [] if table is None else rows_of(table):
         key = (str(row["prompt_id"]), str(row["question"]))

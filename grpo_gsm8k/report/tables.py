@@ -49,6 +49,9 @@ def findings(material: Material) -> tuple[str, ...]:
         if measured := [r for r in eval_tables.results_of(run) if r.get("accuracy") is not None]:
             best = max(measured, key=lambda result: float(result["accuracy"]))
             label = collect.eval_label(str(best["model"]), str(best["prompting"]), float(best["temperature"]))
+            if len(measured) == 1:
+                found.append(f"{run.name}: the accuracy is {words.percent(best['accuracy'])}, of {label}.")
+                continue
             text = f"the highest of {len(measured)} accuracies is {words.percent(best['accuracy'])}, of {label}"
             found.append(f"{run.name}: {text}. As a maximum of several, it is likely biased upward.")
     return tuple(found)

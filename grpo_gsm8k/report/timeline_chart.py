@@ -106,13 +106,14 @@ def _bars(events: Sequence[Mapping[str, Any]], rows: Mapping[int, str]) -> Itera
     begun: dict[str, Mapping[str, Any]] = {}
     for event in events:
         row, version = rows.get(event.get("pid", 0), "unknown"), (event.get("args") or {}).get("version", -1)
-        if event["ph"] == "X":
+        kind = event.get("ph")
+        if kind == "X":
             yield Bar(row, str(event["name"]), event["ts"] / 1e6, event["dur"] / 1e6, version)
-        elif event["ph"] == "i":
+        elif kind == "i":
             yield Bar(row, str(event["name"]), event["ts"] / 1e6, 0.0, version)
-        elif event["ph"] == "b":
+        elif kind == "b":
             begun[event["id2"]["local"]] = event
-        elif event["ph"] == "e" and (start := begun.pop(event["id2"]["local"], None)) is not None:
+        elif kind == "e" and (start := begun.pop(event["id2"]["local"], None)) is not None:
             seconds = (event["ts"] - start["ts"]) / 1e6
             yield Bar(row, "validation", start["ts"] / 1e6, seconds, start["args"]["version"])
 
@@ -200,12 +201,22 @@ def _shares(bars: Sequence[Bar]) -> Iterator[str]:
     sessions = [list(group) for _, group in groupby(bars, key=lambda bar: bisect_right(starts, bar.start))]
     total = math.fsum(max(bar.end for bar in part) - part[0].start for part in sessions)
     for row in sorted({bar.row for bar in bars if bar.row != ORCHESTRATOR}, key=_rank):
-        seconds: dict[str, float] = {}
+        own: dict[str, list[Bar]] = {}
         for bar in (bar for bar in bars if bar.row == row):
-            seconds[bar.name] = seconds.get(bar.name, 0.0) + bar.seconds
+            own.setdefault(bar.name, []).append(bar)
+        seconds = {name: _covered(found) for name, found in own.items()}
         longest = sorted(seconds, key=lambda name: -seconds[name])
         parts = [f"{name} {words.percent(seconds[name] / total)}" for name in longest if seconds[name]]
         yield f"{row}: {', '.join(parts)} of {words.duration(total)}"
+
+
+def _covered(bars: Sequence[Bar]) -> float:
+    """Return the time in which at least one of the bars was going on; they are in order of their starts."""
+    total, reached = 0.0, -math.inf
+    for bar in bars:
+        total += max(0.0, bar.end - max(bar.start, reached))
+        reached = max(reached, bar.end)
+    return total
 
 
 def _ms(seconds: float) -> int:

@@ -185,6 +185,28 @@ def test_it_is_built_again_only_after_a_change_and_a_pause(tmp_path: Path, monke
     assert page.builds == 3
 
 
+def test_a_build_that_fails_is_repeated_and_the_page_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_page, "PAUSE_S", 0.0)
+    monkeypatch.setattr(live_page, "PAUSE_PER_BUILD_S", 0.0)
+    failures: list[Exception] = []
+
+    def build(name: str) -> str:
+        if failures:
+            raise failures.pop()
+        return name
+
+    folder = unfinished(tmp_path)
+    page = LivePage(build, [folder], folder, "/report.html")
+    first = page.current
+    failures.append(FileNotFoundError("gone"))
+    (folder / "summary.json").write_text("{}")
+    with pytest.raises(FileNotFoundError):
+        page.refresh()
+    assert page.current is first
+    assert page.refresh()  # without another change
+    assert page.current is not first
+
+
 def test_several_runs_are_served_below_their_common_folder(tmp_path: Path) -> None:
     folders = [made.training(tmp_path / "runs", name) for name in ("a", "b")]
     text = f'<a href="../../runs/{folders[1].name}/metrics.jsonl">x</a>'

@@ -64,6 +64,8 @@ def test_validations_that_overlap_get_rows_of_their_own(folder: Path) -> None:
     (chart,) = timeline_charts([collect.read_run(folder, "one")])
     rows = {bar.version: bar.row for bar in chart.bars if bar.name == "validation"}
     assert (rows[5], rows[6], rows[7]) == ("validations", "validations (2)", "validations")
+    # 1995 to 2001, 2003 to 2008, and 3 s before: 14 of 1008 s
+    assert "validations: validation 1.4 % of 16 min 48 s" in chart.words
 
 
 def test_a_resumed_run_has_no_stretch_over_its_pause(folder: Path) -> None:
