@@ -38,11 +38,12 @@ def test_each_task_of_the_array_is_one_job(tmp_path: Path) -> None:
         )
         given = parse_arguments(done.stdout.splitlines())
         assert (given.multirun, given.job) == (True, task)
-        plan = plan_sweep(given.words, "unused")
-        seen.add(plan.jobs[task].swept)
-        assert plan.folder == Path("artifacts/runs/sweeps/slurm_77")
-        assert plan.configs[task].name == "mine"
-    assert len(seen) == len(plan.jobs) == 6
+        seen.add(given.words)
+    (words,) = seen  # the same sweep in every task
+    plan = plan_sweep(words, "unused")
+    assert plan.folder == Path("artifacts/runs/sweeps/slurm_77")
+    assert {config.name for config in plan.configs} == {"mine"}
+    assert len({job.swept for job in plan.jobs}) == len(plan.jobs) == last - first + 1 == 6
 
 
 class Executor:
