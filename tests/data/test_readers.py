@@ -66,7 +66,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], dict[str, Any]]] = {
     "json": ("a.json", lambda p: p.write_text(json.dumps({"data": ROWS})), {"source": "json"}),
     "csv": ("a.csv", lambda p: write_csv(p, ROWS), {"source": "csv"}),
     "parquet": ("a.parquet", lambda p: pq.write_table(pa.Table.from_pylist(ROWS), p), {"source": "parquet"}),
-    "gz": ("a.jsonl.gz", lambda p: p.write_bytes(gzip.compress(lines(ROWS))), {}),
+    "gz": ("a.jsonl.gz", lambda p: p.write_bytes(gzip.compress(lines(ROWS), mtime=0)), {}),
     "messages": ("a.jsonl", lambda p: p.write_bytes(lines([messages(row) for row in ROWS])), {}),
     "verl": ("a.jsonl", lambda p: p.write_bytes(lines([verl(row) for row in ROWS])), {}),
     "bom": ("a.jsonl", lambda p: p.write_bytes(b"\xef\xbb\xbf" + lines(ROWS).replace(b"\n", b"\r\n")), {}),
@@ -113,10 +113,10 @@ BOM = b"\xef\xbb\xbf"
 CHATS = [messages(row) for row in ROWS]
 SAME: dict[str, tuple[str, str, bytes]] = {
     "csv with Windows line ends": ("csv", "a.csv", as_csv(ROWS, "\r\n")),
-    "csv, gzip": ("csv", "a.csv.gz", gzip.compress(as_csv(ROWS))),
-    "json, gzip": ("json", "a.json.gz", gzip.compress(as_json(ROWS))),
-    "parquet, gzip": ("parquet", "a.parquet.gz", gzip.compress(as_parquet(ROWS))),
-    "gzip without its suffix": ("jsonl", "a.jsonl", gzip.compress(lines(ROWS))),
+    "csv, gzip": ("csv", "a.csv.gz", gzip.compress(as_csv(ROWS), mtime=0)),
+    "json, gzip": ("json", "a.json.gz", gzip.compress(as_json(ROWS), mtime=0)),
+    "parquet, gzip": ("parquet", "a.parquet.gz", gzip.compress(as_parquet(ROWS), mtime=0)),
+    "gzip without its suffix": ("jsonl", "a.jsonl", gzip.compress(lines(ROWS), mtime=0)),
     "messages in Parquet": ("parquet", "a.parquet", as_parquet(CHATS)),
     "verl in Parquet": ("parquet", "a.parquet", as_parquet([verl(row) for row in ROWS])),
     "csv with a mark": ("csv", "a.csv", BOM + as_csv(ROWS)),
@@ -222,11 +222,11 @@ BROKEN: list[tuple[str, str, bytes, str]] = [
     ("parquet", "a.parquet", as_parquet([other_names(ROWS[0])]), r"row 1: question is missing; columns: problem, sol"),
     ("parquet", "a.parquet", as_parquet(SPLIT_NAME), r"columns: a b\\x1b\[31m, c"),
     # gzip
-    ("jsonl", "a.jsonl.gz", gzip.compress(lines(ROWS))[:-12], r"a\.jsonl\.gz is a damaged gzip file"),
-    ("jsonl", "a.jsonl.gz", gzip.compress(GOOD * 99)[:-30] + b"\xff" * 30, r"a\.jsonl\.gz is a damaged gzip file"),
+    ("jsonl", "a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)[:-12], r"a\.jsonl\.gz is a damaged gzip file"),
+    ("jsonl", "a.jsonl.gz", gzip.compress(GOOD * 99, mtime=0)[:-30] + b"\xff" * 30, r"a\.jsonl\.gz is a damaged gzip file"),
     ("jsonl", "a.jsonl.gz", GOOD, r"a\.jsonl\.gz is not gzip: remove \.gz from its name"),
-    ("csv", "a.csv.gz", gzip.compress(b""), r"data\.train_path: .*contains no problem"),
-    ("json", "a.jsonl.gz", gzip.compress(GOOD), r"a\.jsonl\.gz is read as json, but its name ends in jsonl: set"),
+    ("csv", "a.csv.gz", gzip.compress(b"", mtime=0), r"data\.train_path: .*contains no problem"),
+    ("json", "a.jsonl.gz", gzip.compress(GOOD, mtime=0), r"a\.jsonl\.gz is read as json, but its name ends in jsonl: set"),
     ("csv", "a.csv.zip", as_csv(ROWS), r"a\.csv\.zip is compressed, and only gzip is read"),
 ]
 
@@ -307,7 +307,7 @@ def test_damaged_files_are_read_or_refused_with_one_line(tmp_path: Path) -> None
     bases: list[tuple[FileKind, bytes]] = [
         *(("jsonl", lines(ROWS)), ("json", as_json(ROWS)), ("csv", as_csv(ROWS)), ("parquet", as_parquet(ROWS))),
         *(("jsonl", lines(CHATS)), ("parquet", as_parquet([verl(row) for row in ROWS]))),
-        *(("jsonl", gzip.compress(lines(ROWS))), ("csv", gzip.compress(as_csv(ROWS)))),
+        *(("jsonl", gzip.compress(lines(ROWS), mtime=0)), ("csv", gzip.compress(as_csv(ROWS), mtime=0))),
     ]
     inserted = (b'"', b",", b"{", b"\n", b"\r", b"\x00", b"null", b"[", b"1e999", b"\\ud800", b"NaN", BOM, b"\x1b")
     found: list[str] = []
