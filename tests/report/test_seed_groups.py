@@ -297,3 +297,12 @@ def test_methods_on_several_data_sets_are_rows_and_compared_within_each(tmp_path
 def test_an_evaluation_without_grades_is_named(tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "runs", "generated", 0, {})
     assert grouped([folder]).notes == ("generated: in no comparison of methods: it has no graded answers",)
+
+
+def test_training_and_evaluation_are_different_kinds_of_methods(tmp_path: Path) -> None:
+    trained = methods(tmp_path, seeds=2)
+    models = {str(folder / "checkpoints" / "step_6" / "model"): 9 for folder in trained}
+    report = build(collect.collect([*trained, evaluation(tmp_path / "runs", "all", 0, models)], None), 2.0, "T")
+    assert [row["A"] for row in table(report, 1)] == ["grpo", "grpo, zero_shot, T=0"]
+    settings = [row["Setting"] for row in table(report, 2)]
+    assert settings == ["policy_gradient.loss_type", "policy_gradient.advantage", "model"]
