@@ -58,10 +58,14 @@ def method_panels(
 
 
 def _drawn_methods(groups: SeedGroups) -> dict[str, MethodRuns]:
-    """Return the training methods with several seeds by their names, with the data where a name occurs twice."""
+    """Return the training methods with several seeds by their names, with the data where a name occurs twice.
+
+    The number of seeds keeps the name apart from that of a run.
+    """
     drawn = [method for method in groups.methods if method.is_training and len(method.replicates) > 1]
     names = [method.name for method in drawn]
-    return {m.name if names.count(m.name) == 1 else f"{m.name}, {m.data}": m for m in drawn}
+    texts = (m.name if names.count(m.name) == 1 else f"{m.name}, {m.data}" for m in drawn)
+    return {f"{text} ({len(m.replicates)} seeds)": m for text, m in zip(texts, drawn, strict=True)}
 
 
 def _with_steps(drawn: Sequence[Run], methods: Mapping[str, MethodRuns], part: Callable[[Any], float]) -> list[Run]:

@@ -153,9 +153,10 @@ def _why_not(pair: MethodPair) -> str:
 
 
 def keys_table(groups: SeedGroups) -> Table:
-    """Return the table of the settings in which the methods differ."""
+    """Return the table of the settings in which methods of training differ, and those of evaluations."""
     methods = groups.methods if groups.comparable else ()
-    keys = seed_keys.differing_keys([method.keys for method in methods])
+    kinds = [[method.keys for method in methods if method.is_training == training] for training in (True, False)]
+    keys = dict.fromkeys(key for kind in kinds for key in seed_keys.differing_keys(kind))
     columns = ("Setting", *(f"{method.name} ({method.data})" for method in methods))
     rows = tuple((key, *(method.keys.get(key, settings.ABSENT) for method in methods)) for key in keys)
     return Table(

@@ -180,11 +180,14 @@ def test_curves_and_panels_have_a_mean_and_a_band_per_method(tmp_path: Path) -> 
     runs = collect.collect(folders, None).runs
     groups = group_runs(runs)
     drawn = seed_curves.drawn_runs(runs, groups)
-    assert [run.name for run in drawn] == ["grpo", "rloo"]
+    assert [run.name for run in drawn] == ["grpo (3 seeds)", "rloo (3 seeds)"]
     assert not any(run.folder.exists() for run in drawn)  # no file of one seed can be shown as those of all
     curve = seed_curves.method_curves(drawn, groups)[0]
     named = [trace for trace in curve.data if "name" in trace]
-    assert [(trace["name"], trace["y"]) for trace in named] == [("grpo", [0.25, 0.45]), ("rloo", [0.25, 0.75])]
+    assert [(trace["name"], trace["y"]) for trace in named] == [
+        ("grpo (3 seeds)", [0.25, 0.45]),
+        ("rloo (3 seeds)", [0.25, 0.75]),
+    ]
     assert "over seeds and items" in curve.caption
     shown = [figure for group in seed_curves.method_panels(drawn, groups, panels.panels) for figure in group.figures]
     entropy = next(figure for figure in shown if figure.id == "panel-train-entropy")
@@ -194,7 +197,7 @@ def test_curves_and_panels_have_a_mean_and_a_band_per_method(tmp_path: Path) -> 
     unfinished = [*folders[:2], made.training(tmp_path / "runs", "cut", seed=2, **GRPO)]
     (unfinished[2] / "summary.json").unlink()
     others = collect.collect(unfinished, None).runs
-    assert [run.name for run in seed_curves.drawn_runs(others, group_runs(others))] == ["grpo", "cut"]
+    assert [run.name for run in seed_curves.drawn_runs(others, group_runs(others))] == ["grpo (2 seeds)", "cut"]
 
 
 def evaluation(runs: Path, name: str, seed: int, models: dict[str, int]) -> Path:
@@ -290,10 +293,19 @@ def test_methods_on_several_data_sets_are_rows_and_compared_within_each(tmp_path
     ]
     assert [row["Data"].partition(",")[0] for row in table(report, 1)] == ["sums", "others"]
     assert {trace["name"] for trace in report.curves[0].data if "name" in trace} == {
-        f"{name}, {data}, val, 20 items" for data in ("sums", "others") for name in ("grpo", "rloo")
+        f"{name}, {data}, val, 20 items (3 seeds)" for data in ("sums", "others") for name in ("grpo", "rloo")
     }
 
 
 def test_an_evaluation_without_grades_is_named(tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "runs", "generated", 0, {})
     assert grouped([folder]).notes == ("generated: in no comparison of methods: it has no graded answers",)
+
+
+def test_training_and_evaluation_are_different_kinds_of_methods(tmp_path: Path) -> None:
+    trained = methods(tmp_path, seeds=2)
+    models = {str(folder / "checkpoints" / "step_6" / "model"): 9 for folder in trained}
+    report = build(collect.collect([*trained, evaluation(tmp_path / "runs", "all", 0, models)], None), 2.0, "T")
+    assert [row["A"] for row in table(report, 1)] == ["grpo", "grpo, zero_shot, T=0"]
+    settings = [row["Setting"] for row in table(report, 2)]
+    assert settings == ["policy_gradient.loss_type", "policy_gradient.advantage", "model"]
