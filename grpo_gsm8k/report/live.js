@@ -6,10 +6,22 @@
   const KEY = `live ${window.location.pathname}`;
   const fields = () => [...document.querySelectorAll("form input, form select")].map((field) => [field.form.id || Object.values(field.form.dataset).join(), field]);
 
-  // A reload keeps filters and the place in the page.
+  // What can be opened, by section, title and number among those of the same title.
+  const foldable = () => {
+    const found = new Map();
+    for (const node of document.querySelectorAll("details")) {
+      const title = `${node.closest("section")?.id} ${node.querySelector("summary")?.textContent.trim()}`;
+      let nth = 0;
+      while (found.has(`${title} ${nth}`)) nth += 1;
+      found.set(`${title} ${nth}`, node);
+    }
+    return found;
+  };
+
+  // A reload keeps filters, opened items and the place in the page.
   const keep = () => {
     const values = fields().map(([form, field]) => [form, field.name || field.id, field.value]);
-    const open = [...document.querySelectorAll("details")].map((node) => node.open);
+    const open = [...foldable()].filter(([, node]) => node.open).map(([title]) => title);
     sessionStorage.setItem(KEY, JSON.stringify({ values, open, y: window.scrollY, auto: auto.checked }));
   };
   const restore = () => {
@@ -24,8 +36,8 @@
       if (field.value !== found[2]) field.value = before;
       else field.dispatchEvent(new Event("input", { bubbles: true }));
     }
-    const nodes = [...document.querySelectorAll("details")];
-    if (nodes.length === kept.open.length) nodes.forEach((node, at) => (node.open = kept.open[at]));
+    const nodes = foldable();
+    for (const title of kept.open) if (nodes.has(title)) nodes.get(title).open = true;
     window.scrollTo(0, kept.y);
   };
 

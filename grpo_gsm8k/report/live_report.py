@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def serve_report(build: Callable[[str], str], folders: Sequence[Path], target: P
     The address on the server reflects the place that the page would have as `report.html` in `target`, so that its
     relative links to run files work.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     page = target.resolve() / "report.html"
     root = Path(os.path.commonpath([page.parent, *(folder.resolve() for folder in folders)]))
     try:

@@ -56,7 +56,12 @@ def live(tmp_path: Path) -> Iterator[Process]:
     unfinished(tmp_path)
     command = [sys.executable, "cli.py", "command=report", "report.runs=[one]", "report.live=true"]
     process = subprocess.Popen(
-        [*command, f"artifacts={tmp_path}"], cwd=REPO, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        # as a shell starts its background jobs, which ignore SIGINT
+        ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *command, f"artifacts={tmp_path}"],
+        cwd=REPO,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert process.stdout
     found = re.match(r"(http://127\.0\.0\.1:\d+/) ", line := process.stdout.readline())
@@ -162,7 +167,7 @@ def ask(server: LiveServer, path: str, host: str = "127.0.0.1:1", method: str = 
 def test_it_is_built_again_only_after_a_change_and_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = unfinished(tmp_path)
     now = [0.0]
-    monkeypatch.setattr(live_page.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def build(name: str) -> str:
         now[0] += 3  # seconds that a build takes
