@@ -15,7 +15,7 @@ class Command(NamedTuple):
 
 
 _RUN = ("name", "sweep", "artifacts", "seed")
-_TRACKING = ("tracker", "completion_tables", "wandb")
+_TRACKING = ("tracker", "completion_tables", "console", "wandb")
 _TRAINING = ("model", "data", "prompt", "actor", "learner", "budget", *_TRACKING, *_RUN, "shm", "stop_grace_s")
 _FORCE = ("resume_force", "doctor.force")
 _CHECKPOINT = ("run", "step", "artifacts")

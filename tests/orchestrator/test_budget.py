@@ -46,7 +46,7 @@ def test_ten_updates_refine_the_estimate() -> None:
     for step in range(1, 10):
         assert budget.observe(step, 30.0) == ""
     clock.seconds = 400.0
-    assert "30 s an update" in budget.observe(10, 30.0)
+    assert "30 s per update" in budget.observe(10, 30.0)
     assert budget.observe(11, 30.0) == ""
     refined = budget.summary()["estimate"]["refined"]
     assert refined["hours"] == pytest.approx((400 + 90 * 30) / 3600)

@@ -63,7 +63,8 @@ SESSION = """
 import sys, time, json, socket, threading, os
 from pathlib import Path
 from cli import load_config
-from grpo_gsm8k.tracking import console, tracker, wandb_writer, writers
+from grpo_gsm8k.terminal import console
+from grpo_gsm8k.tracking import tracker, wandb_writer, writers
 from grpo_gsm8k.tracking.run_folder import RunFolder
 from tests.tracking.parquet_rows import write_completions
 mode, folder, first, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
