@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from grpo_gsm8k.report.items import PairChanges, failed_kinds
 from grpo_gsm8k.report.material import KIND_NAMES, Figure, Table
+from grpo_gsm8k.report.what_to_look_at import RunVerdict
 
 HERE = Path(__file__).resolve().parent
 
@@ -44,6 +45,7 @@ class Report:
     changes: tuple[PairChanges, ...]
     settings: Table
     provenance: Table
+    verdicts: tuple[RunVerdict, ...] = ()
 
     @property
     def figures(self) -> tuple[Figure, ...]:

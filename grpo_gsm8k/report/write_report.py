@@ -12,6 +12,7 @@ from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.report import collect, eval_figures, eval_tables, figures, grids, items, panels, tables
 from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
+from grpo_gsm8k.report.what_to_look_at import verdicts
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -85,4 +86,5 @@ def build(
         changes=tuple(items.changed_items(material.pairs)),
         settings=tables.configurations(runs),
         provenance=tables.provenance(runs),
+        verdicts=verdicts(runs),
     )
