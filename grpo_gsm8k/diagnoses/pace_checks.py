@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from grpo_gsm8k.diagnoses.reward_checks import TIED
 from grpo_gsm8k.diagnoses.run_diagnosis import Check, Found
 from grpo_gsm8k.diagnoses.run_record import MIN_UPDATES, RunRecord, number, percent, whole
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 LEARNER_IDLE: Final = 0.4  # of the wall time; generation and learning never take exactly the same time
 ACTOR_IDLE: Final = 0.5  # higher: an idle engine costs less than an idle learner, if both share a machine
 BUSY: Final = 0.15  # a process that waits less than this is the bottleneck
-BLOCKED: Final = 0.2  # of the wall time
+BLOCKED: Final = 0.25  # of the wall time; the demo with a validation in 10 updates stays below 0.15
+FREE_UPDATES: Final = 3  # updates without a validation to compare with; fewer have no meaningful median
 
 
 def learner_waits(record: RunRecord) -> Found | None:
@@ -22,10 +26,28 @@ def learner_waits(record: RunRecord) -> Found | None:
     tied = record.late("train/frac_zero_variance_groups") or 0.0  # a learner without a signal has nothing to compute
     if idle is None or idle < LEARNER_IDLE or tied >= TIED or record.fine_tuning or validation_blocks(record):
         return None
-    rates, waits = record.series("rollout/tokens_per_s"), "" if actor is None else f", the engine {percent(actor)}"
-    engines = record.amount("actor.replicas") or 1.0
+    if grading_blocks(record):
+        return None
+    waits = "" if actor is None else f", the engine {percent(actor)}"
+    rates, engines = record.series("rollout/tokens_per_s"), record.amount("actor.replicas") or 1.0
     rate = f"; {statistics.fmean(rates) / engines:.0f} tokens/s per engine, {engines:.0f} of them" if rates else ""
     return Found(f"the learner waits {percent(idle)} of the time{waits}{rate}", _faster_generation(record))
+
+
+def grading_blocks(record: RunRecord) -> Found | None:
+    """Neither process works, although generation may run ahead: completions are being graded."""
+    idle, actor = record.over_time("time/learner_idle_frac"), record.over_time("time/actor_idle_frac")
+    if idle is None or actor is None or idle < LEARNER_IDLE or actor < ACTOR_IDLE or record.fine_tuning:
+        return None
+    if record.setting("policy_gradient.max_staleness") == 0:
+        return None  # they take turns: `learner_waits`
+    return Found(
+        f"the learner waits {percent(idle)} of the time, the engine {percent(actor)}: both wait for graded completions",
+        "make the functions of policy_gradient.rewards_file faster, or failing ones right"
+        if record.setting("policy_gradient.rewards_file")
+        else f"answers of prompt.answer_kind={record.setting('prompt.answer_kind')} take long to grade: lower "
+        "policy_gradient.episodes_per_update, or add cores",
+    )
 
 
 def _faster_generation(record: RunRecord) -> str:
@@ -94,13 +116,13 @@ def validation_blocks(record: RunRecord) -> Found | None:
     """Completions for training wait behind validations."""
     lost, waits = _lost_to_validation(record), record.over_time("time/learner_idle_frac")
     total = math.fsum(record.series("time/step_s"))
-    if lost is None or waits is None or lost < BLOCKED * total:
-        return None
-    count = len(record.validations)
-    every = whole(record.setting(f"{'sft' if record.fine_tuning else 'policy_gradient'}.eval_every"))
+    if lost is None or waits is None or lost < max(BLOCKED, waits / 2) * total:
+        return None  # or most of the wait has another reason
     section = "sft" if record.fine_tuning else "policy_gradient"
+    every = whole(record.setting(f"{section}.eval_every"))
     return Found(
-        f"{count} validations took {percent(lost / total)} of the time, in which the learner waited",
+        f"the learner waits {percent(waits)} of the time, {percent(lost / total)} because of "
+        f"{len(record.validations)} validations in {len(record.updates)} updates",
         f"raise {section}.eval_every (now {every}), or validate on fewer problems: {section}.eval_limit",
     )
 
@@ -108,22 +130,44 @@ def validation_blocks(record: RunRecord) -> Found | None:
 def _lost_to_validation(record: RunRecord) -> float | None:
     """Return the seconds that the learner waited because of validations; None for short runs.
 
-    The wait of an update after a validated version, beyond the median wait of updates that follow none, and at most as
-    long as the validation. With a validation after each update nothing is left to compare with: then the whole wait.
+    That is the wait beyond the median wait of updates that follow no validation, at most as long as the validation. If
+    nearly all updates follow one, it is the wait times the validation's share of the generated tokens.
     """
-    seconds = {int(v["version"]): number(v.get("seconds")) or 0.0 for v in record.validations if number(v["version"])}
-    waits: dict[int, float] = {}
-    for update in record.updates:
-        step, idle, took = (number(update.get(k)) for k in ("step", "time/learner_idle_frac", "time/step_s"))
-        if step is not None and idle is not None and took is not None:
-            waits[int(step)] = idle * took
-    if len(waits) < MIN_UPDATES or not seconds:
+    validated = {int(number(v.get("version")) or 0): v for v in record.validations}
+    later = record.updates[1:]  # the first update waits for the engine's first completions as well
+    waits = [(u, idle * took) for u in later if (idle := _idle(u)) is not None and (took := _took(u))]
+    if len(waits) < MIN_UPDATES - 1 or not validated:
         return None
-    # Update n + 1 trains on completions that are requested together with the validation of version n; with a staleness
-    # of 1 those of update n + 2 are.
-    behind = {step: max(seconds.get(step - 1, 0.0), seconds.get(step - 2, 0.0)) for step in waits}
-    usual = statistics.median([wait for step, wait in waits.items() if not behind[step]] or [0.0])
-    return math.fsum(min(max(wait - usual, 0.0), behind[step]) for step, wait in waits.items())
+    # Update n + 1 waits for completions that the engine makes along with the validation of version n; with a staleness
+    # of 1, update n + 2 does.
+    behind = [(u, w, [validated[n] for n in (_step(u) - 1, _step(u) - 2) if n in validated]) for u, w in waits]
+    free = [wait for _, wait, behind_of in behind if not behind_of]
+    lost = []
+    for update, wait, found in behind:
+        if len(free) < FREE_UPDATES:
+            tokens = max((_tokens(v) for v in found), default=0.0)
+            extra = wait * tokens / (tokens + (number(update.get("rollout/tokens")) or math.inf))
+        else:
+            extra = max(wait - statistics.median(free), 0.0)
+        lost.append(min(extra, max((number(v.get("seconds")) or 0.0 for v in found), default=0.0)))
+    return math.fsum(lost)
+
+
+def _step(update: Mapping[str, Any]) -> int:
+    return int(number(update.get("step")) or 0)
+
+
+def _idle(update: Mapping[str, Any]) -> float | None:
+    return number(update.get("time/learner_idle_frac"))
+
+
+def _took(update: Mapping[str, Any]) -> float | None:
+    return number(update.get("time/step_s"))
+
+
+def _tokens(validation: Mapping[str, Any]) -> float:
+    """Number of tokens that a validation generated."""
+    return (number(validation.get("n")) or 0.0) * (number(validation.get("length_mean")) or 0.0)
 
 
 def memory_budget_halved(record: RunRecord) -> Found | None:
@@ -160,7 +204,7 @@ CHECKS: Final = (
     Check(
         "learner_waits_for_generation",
         "note",
-        f"`time/learner_idle_frac` at least {LEARNER_IDLE:g} over the wall time",
+        f"`time/learner_idle_frac` at least {LEARNER_IDLE:g}, and neither validation nor grading is the reason",
         (
             "policy_gradient.max_staleness",
             "actor.max_num_seqs",
@@ -170,6 +214,14 @@ CHECKS: Final = (
             "policy_gradient.max_new_tokens",
         ),
         learner_waits,
+    ),
+    Check(
+        "grading_blocks_both",
+        "note",
+        f"`time/learner_idle_frac` at least {LEARNER_IDLE:g} and `time/actor_idle_frac` at least {ACTOR_IDLE:g}, with "
+        "a `policy_gradient.max_staleness` above 0",
+        ("policy_gradient.rewards_file", "prompt.answer_kind", "policy_gradient.episodes_per_update"),
+        grading_blocks,
     ),
     Check(
         "actor_waits_for_learner",
@@ -187,7 +239,8 @@ CHECKS: Final = (
     Check(
         "validation_blocks_generation",
         "note",
-        f"waits of the learner behind validations (`val/seconds`) are at least {percent(BLOCKED)} of the wall time",
+        f"waits of the learner behind validations (`val/seconds`) are at least {percent(BLOCKED)} of the wall time, "
+        "and half of its waits",
         (
             "policy_gradient.eval_every",
             "policy_gradient.eval_limit",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from grpo_gsm8k.diagnoses.run_diagnosis import Check, Found
 from grpo_gsm8k.diagnoses.run_record import (
@@ -17,6 +17,9 @@ from grpo_gsm8k.diagnoses.run_record import (
     whole,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 TIED: Final = 0.8  # share of groups without reward variance; the others then give a fifth of the signal, or less
 FEW_RIGHT: Final = 0.05  # below this share of right completions, groups of 8 are mostly tied at 0
 MOST_RIGHT: Final = 0.9  # above it, they are mostly tied at 1
@@ -25,7 +28,8 @@ OFTEN_TRUNCATED: Final = 0.3  # healthy runs stay below 0.1; above this, a third
 UNREAD: Final = 0.9  # a model that fails at the problems, not at the format, still has most of its answers read
 CUT_NOW: Final = 0.1  # truncation at the end from which longer completions cost reward
 LONGER: Final = 1.5  # growth of the completions that more reasoning rarely explains without more right answers
-SHAPED_GAIN: Final = 0.05  # rise of a reward part, and fall of the accuracy, that are worth a look
+SHAPED_GAIN: Final = 0.05  # rise of a weighted reward part that is worth a look
+TRAINING_FALL: Final = 0.1  # of right completions, for runs without two validations
 FAILURES: Final = 0.01  # share of completions whose reward function failed
 _CUT: Final = "rollout/truncated_frac"
 
@@ -139,22 +143,39 @@ def length_runs_away(record: RunRecord) -> Found | None:
     )
 
 
+def accuracy_fall(record: RunRecord) -> str:
+    """Return how far the accuracy fell; empty if it did not. Training counts only without two validations."""
+    measured, right = record.validations, record.right()
+    if len(measured) > 1:
+        if validation_change(measured) >= 0:
+            return ""
+        return f"validation fell {describe_fall(measured[0], measured[-1])}"
+    if change_of(right) > -TRAINING_FALL or record.setting("data.sampler") == "difficulty":
+        return ""  # that sampler draws problems that the model fails at
+    return f"right completions fell from {percent(right[0])} to {percent(record.late_right() or 0.0)}"
+
+
+def describe_fall(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Return the accuracies of two validations, with their versions."""
+    ends = (f"{percent(number(v.get('accuracy')) or 0.0)} (update {v.get('version')})" for v in (before, after))
+    return "from {} to {}".format(*ends)
+
+
 def reward_part_gamed(record: RunRecord) -> Found | None:
     """A shaped part of the reward rises while the accuracy falls."""
-    fall = change_of(record.right())
-    if fall > -SHAPED_GAIN and validation_change(record.validations) >= 0:
+    fall = accuracy_fall(record)
+    if not fall:
         return None
     weights = record.setting("policy_gradient.rewards")
     shaped = [name for name in weights if name not in (*ACCURACY_PARTS, "wrong")] if isinstance(weights, dict) else []
-    gains = {name: record.change(f"train/reward_{name}") for name in shaped if (number(weights[name]) or 0) > 0}
+    gains = {name: (number(weights[name]) or 0.0) * record.change(f"train/reward_{name}") for name in shaped}
     best = max(gains, key=lambda name: gains[name], default=None)
-    if best is None or gains[best] < SHAPED_GAIN:
+    total = record.change("train/reward_mean")
+    if best is None or total <= 0 or gains[best] < max(SHAPED_GAIN, total / 2):
         return None
     before, after = record.early(f"train/reward_{best}"), record.late(f"train/reward_{best}")
-    accuracy = record.right()
-    right = f"; right completions {percent(accuracy[0])} to {percent(accuracy[-1])}" if accuracy else ""
     return Found(
-        f"reward part {best} rose from {before:.2f} to {after:.2f} while the accuracy fell{right}",
+        f"reward part {best} rose from {before:.2f} to {after:.2f} while {fall}",
         f"lower policy_gradient.rewards.{best} (now {whole(weights[best])})",
     )
 
@@ -236,7 +257,7 @@ CHECKS: Final = (
     Check(
         "reward_part_gamed",
         "warning",
-        f"a part with a positive weight rises by at least {SHAPED_GAIN:g} while the accuracy falls",
+        f"one weighted part makes up at least half of the reward's rise, and {SHAPED_GAIN:g}, while the accuracy falls",
         ("policy_gradient.rewards",),
         reward_part_gamed,
     ),

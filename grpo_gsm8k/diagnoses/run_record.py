@@ -79,10 +79,13 @@ class RunRecord:
         return change_of(self.series(metric))
 
     def over_time(self, metric: str) -> float | None:
-        """Return the mean of a share of time, weighted by the updates' wall times; None as for `late`."""
+        """Return the mean of a share of time, weighted by the updates' wall times.
+
+        None for a run that is not `long`, and unless at least half of the updates have the metric.
+        """
         pairs = [(number(r.get(metric)), number(r.get("time/step_s"))) for r in self.updates]
         known = [(value, seconds) for value, seconds in pairs if value is not None and seconds]
-        if len(known) < MIN_UPDATES:
+        if not self.long or len(known) < len(self.updates) / 2:
             return None
         return math.fsum(v * s for v, s in known) / math.fsum(s for _, s in known)
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from grpo_gsm8k.diagnoses import policy_checks
-from grpo_gsm8k.diagnoses.reward_checks import reward_part_gamed
+from grpo_gsm8k.diagnoses.reward_checks import (
+    accuracy_fall,
+    describe_fall,
+    reward_function_fails,
+    reward_part_gamed,
+)
 from grpo_gsm8k.diagnoses.run_diagnosis import Check, Found
 from grpo_gsm8k.diagnoses.run_record import (
     RunRecord,
-    change_of,
     interval_change,
     number,
-    percent,
-    validation_change,
     whole,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-TRAINING_FALL: Final = 0.1  # of right completions, for runs without two validations
+    pass
 
 
 def overfitting(record: RunRecord) -> Found | None:
@@ -40,34 +40,33 @@ def overfitting(record: RunRecord) -> Found | None:
         else "stop earlier (policy_gradient.updates), or train on more problems (data.train_size)"
     )
     return Found(
-        f"validation fell {_fall(best, measured[-1])} while {metric} went from {before:.3g} to {after:.3g}",
+        f"validation fell {describe_fall(best, measured[-1])} while {metric} went from {before:.3g} to {after:.3g}",
         f"{earlier}; the best checkpoint is kept",
     )
 
 
 def accuracy_fell(record: RunRecord) -> Found | None:
     """The model is worse than at the start, and no other check has the reason."""
-    explained = (overfitting, reward_part_gamed, policy_checks.entropy_explodes, policy_checks.updates_too_large)
-    if any(check(record) for check in explained):
+    if any(check(record) for check in REASONS):
         return None
-    right, measured = record.right(), record.validations
-    if validation_change(measured) < 0:
-        evidence = f"validation fell {_fall(measured[0], measured[-1])}"
-    elif len(measured) < 2 and record.setting("data.sampler") != "difficulty" and change_of(right) < -TRAINING_FALL:
-        evidence = f"right completions fell from {percent(right[0])} to {percent(record.late_right() or 0.0)}"
-    else:
+    evidence = accuracy_fall(record)
+    if not evidence:
         return None
     drift = max(record.series("train/kl_behaviour"), default=0.0)
     if drift >= policy_checks.DRIFT:
         evidence += f"; the largest update moved the policy by {drift:.2g} nats per token"
-    return Found(evidence, f"lower {record.lr_key} (now {whole(record.setting(record.lr_key))})")
+    size = record.setting("policy_gradient.episodes_per_update")
+    more = "" if record.fine_tuning else f", or raise policy_gradient.episodes_per_update (now {whole(size)})"
+    return Found(evidence, f"lower {record.lr_key} (now {whole(record.setting(record.lr_key))}){more}")
 
 
-def _fall(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    ends = (f"{percent(number(v.get('accuracy')) or 0.0)} (update {v.get('version')})" for v in (before, after))
-    return "from {} to {}".format(*ends)
-
-
+REASONS: Final = (
+    overfitting,
+    reward_part_gamed,
+    reward_function_fails,
+    policy_checks.entropy_explodes,
+    policy_checks.updates_too_large,
+)
 CHECKS: Final = (
     Check(
         "overfitting",
@@ -81,7 +80,7 @@ CHECKS: Final = (
         "warning",
         "interval of the last validation below that of the first (without two validations: fewer completions right), "
         "and no other check has the reason",
-        ("learner.lr", "sft.lr"),
+        ("learner.lr", "sft.lr", "policy_gradient.episodes_per_update"),
         accuracy_fell,
     ),
 )

@@ -1,7 +1,7 @@
 """Recorded runs: each file of `recorded/` is a real run of the demo on two CPU cores, most with one bad setting.
 
 The first line has the command line's overrides, the configuration as far as the checks read it, and the machine; the
-others are the run's metrics.jsonl, numbers rounded to 4 digits and without metrics that no check reads, and its events.
+others are the run's metrics.jsonl, numbers rounded to 3 digits and without metrics that no check reads, and its events.
 
 Usage: python -m tests.diagnoses.recorded_runs RUN_FOLDER NAME
 """
@@ -81,7 +81,7 @@ def _write(folder: Path, name: str) -> None:
     full = RunRecord([], config=config)
     keys = {key for check in CHECKS for key in check.keys} | {*READ, *(f"policy_gradient.{key}" for key in SAMPLING)}
     used = RunRecord([], config={"command": config["command"]})
-    for key in sorted(keys):
+    for key in sorted(key for key in keys - {"prompt.text", "prompt.instruction"} if full.setting(key) is not None):
         used = with_settings(used, **{key.replace(".", "__"): full.setting(key)})
     manifest = json.loads((folder / "manifest.json").read_text())
     machine = {key: machine_of(manifest)[key] for key in ("usable_cores", "gpus")}
@@ -97,7 +97,7 @@ def _rounded(line: dict[str, Any]) -> dict[str, Any]:
     source = "".join(path.read_text() for path in CHECKED.glob("*.py"))
     rewards = ("train/reward_", "val/")
     kept = {n: v for n, v in line.items() if "/" not in n or n in source or n.startswith(rewards)}
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in kept.items()}
+    return {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in kept.items()}
 
 
 if __name__ == "__main__":

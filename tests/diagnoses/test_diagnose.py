@@ -24,6 +24,14 @@ WARNINGS = {
     "no_lr": {"update_without_effect"},
     "entropy_bonus": {"entropy_explodes"},
     "few_seqs": set(),
+    "every_eval": set(),
+    "long_reward": {"reward_part_gamed"},
+    "cold": {"groups_tied"},
+    "kl": {"kl_runs_away", "entropy_explodes"},
+    "low_clip": set(),
+    "ppo_dead": {"critic_explains_nothing"},
+    "stale": {"staleness_high", "updates_too_large", "clip_fraction_high"},
+    "failing": {"reward_function_fails"},
 }
 
 
