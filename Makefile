@@ -87,9 +87,10 @@ docs: setup ## build the site of docs/ in site/
 	@$(PY) -c "import material" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/docs.txt
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet # the variable hides an advertisement, not a warning
 
-docs-reference: setup ## generate docs/configuration.md and docs/metrics.md
+docs-reference: setup ## generate docs/configuration.md, docs/metrics.md and docs/diagnoses.md
 	@$(PY) -m scripts.config_reference
 	@$(PY) -m scripts.metrics_reference
+	@$(PY) -m scripts.diagnoses_reference
 
 docker-tools: ## install the tools of docker-lint and docker-check from Debian packages (as root)
 	@apt-get update -qq

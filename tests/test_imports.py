@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up: a room may import those before it. A file in the package's root is a room, too.
 ROOMS = (
     *("errors", "files", "children", "grading", "config_keys", "config", "algorithms", "transport", "models", "data"),
-    *("tiny", "terminal", "tracking", "actor", "learner", "runtime", "start_model"),
+    *("tiny", "terminal", "diagnoses", "tracking", "actor", "learner", "runtime", "start_model"),
     *("traces", "preflight", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
     *("orchestrator", "commands", "command_line"),
 )

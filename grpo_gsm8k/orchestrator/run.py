@@ -12,6 +12,7 @@ from grpo_gsm8k import models
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure
 from grpo_gsm8k.data.schedule import plan_updates, update_size
+from grpo_gsm8k.diagnoses.run_record import machine_of
 from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, LabError, UserError
 from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.learner.spec import LearnerSpec
@@ -191,6 +192,7 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     limits = RestartLimits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
     suite = RegressionSuite(config, run, plan.model_folder, tracker)
     phases = StartPhases(tracker, learning_waits=config.command == "policy_gradient")
+    machine = machine_of(manifest.read_manifest(run))
     status = "failed"
     try:
         outcome = Supervisor(spawners, limits, tracker, ledger, budget, suite, phases).run()
@@ -200,5 +202,6 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
         suite.close()
         ledger.close()
         tracker.annotate(budget.summary())
+        tracker.diagnose(config.model_dump(mode="json"), machine)
         tracker.close(status)
     return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.diagnoses.diagnose import warning_lines
 from grpo_gsm8k.files.json_lines import read_json
 from grpo_gsm8k.start_model import best_step
 from grpo_gsm8k.terminal.end_block import print_end
@@ -24,7 +25,7 @@ def show_end(config: Config, run: RunFolder, report: Path | None) -> None:
     if not run.summary_json.is_file():
         return
     summary = read_json(run.summary_json)
-    print_end(summary, finished_training(config, run, summary["status"]), report, program())
+    print_end(summary, finished_training(config, run, summary["status"]), report, program(), warning_lines(summary))
 
 
 def finished_training(config: Config, run: RunFolder, status: str) -> FinishedTraining:

@@ -105,6 +105,7 @@ def read_run(folder: Path, name: str) -> Run:
         validations=tuple(validations_of(records)),
         wall_seconds=summary.get("wall_seconds") or (seconds_of_sessions(events) if events else None),
         notes=tuple(notes),
+        events=tuple(events),
     )
 
 

@@ -34,6 +34,7 @@ class Run:
     validations: tuple[Mapping[str, Any], ...]
     wall_seconds: float | None
     notes: tuple[str, ...] = ()
+    events: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def versions(self) -> list[int]:

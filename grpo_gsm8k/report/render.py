@@ -20,6 +20,7 @@ from grpo_gsm8k.report.details import Details
 from grpo_gsm8k.report.items import PairChanges, failed_kinds
 from grpo_gsm8k.report.material import KIND_NAMES, Figure, FileLink, PanelGroup, Table
 from grpo_gsm8k.report.tiles import Tile
+from grpo_gsm8k.report.what_to_look_at import RunVerdict
 
 HERE = Path(__file__).resolve().parent
 UNITS = "%|h|min|s|points|million|thousand|billion"
@@ -55,6 +56,7 @@ class Report:
     provenance: Table
     files: tuple[tuple[str, tuple[FileLink, ...]], ...]  # by run
     details: Details
+    verdicts: tuple[RunVerdict, ...] = ()
 
     @property
     def figures(self) -> tuple[Figure, ...]:

@@ -29,6 +29,7 @@ from grpo_gsm8k.report.material import Material
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
 from grpo_gsm8k.report.tiles import tiles
 from grpo_gsm8k.report.training import training_groups
+from grpo_gsm8k.report.what_to_look_at import verdicts
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -122,4 +123,5 @@ def build(
         provenance=tables.provenance(runs),
         files=file_links(runs, target),
         details=details.details(material),
+        verdicts=verdicts(runs),
     )

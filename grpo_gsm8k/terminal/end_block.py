@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, TextIO
 
 from grpo_gsm8k.terminal.durations import dollars, duration
@@ -29,23 +30,32 @@ def print_end(
     run: FinishedTraining,
     report: Path | None,
     program: str,
+    warnings: Sequence[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Print the summary of a run, its paths and the next commands."""
+    """Print the summary of a run, its paths, warnings and the next commands."""
     out = sys.stdout if stream is None else stream
     width = shutil.get_terminal_size().columns if out.isatty() else None
-    for line in end_lines(summary, run, report, program, width):
+    for line in end_lines(summary, run, report, program, width, warnings):
         print_line(out, line)
 
 
 def end_lines(
-    summary: Mapping[str, Any], run: FinishedTraining, report: Path | None, program: str, width: int | None
+    summary: Mapping[str, Any],
+    run: FinishedTraining,
+    report: Path | None,
+    program: str,
+    width: int | None,
+    warnings: Sequence[str] = (),
 ) -> list[str]:
-    """Return the lines of `print_end`; commands are folded to `width` columns, None: one line for each."""
+    """Return the lines of `print_end`; texts are folded to `width` columns, None: one line for each."""
     rows = [*(_results(summary) if summary["steps"] else []), *_paths(summary, run, report)]
     commands = next_commands(run, program)
     size = max(len(label) for label, _ in [*rows, *commands])
-    lines = ["", _headline(summary), *_table(rows, size), *(["", "next:"] if commands else [])]
+    lines = ["", _headline(summary), *_table(rows, size)]
+    for warning in warnings:
+        lines += ["", *(textwrap.wrap(warning, width, break_long_words=False) if width else [warning])]
+    lines += ["", "next:"] if commands else []
     for label, command in commands:
         folded = [command] if width is None else fold(command, width - size - 2, "  ")
         lines += _table([(label if i == 0 else "", part) for i, part in enumerate(folded)], size)

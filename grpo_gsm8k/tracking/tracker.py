@@ -10,6 +10,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from grpo_gsm8k.diagnoses.diagnose import as_summary, diagnose
+from grpo_gsm8k.diagnoses.run_record import RunRecord
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import JsonLines
@@ -170,6 +172,16 @@ class Tracker:
     def annotate(self, values: Mapping[str, Any]) -> None:
         """Add plain values to the summary."""
         self._notes |= values
+
+    def diagnose(self, config: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+        """Add `diagnoses` to the summary: what is wrong with the run so far, see docs/diagnoses.md.
+
+        `machine` is that of manifest.json.
+        """
+        records, events = self._metrics.records(), self._events.records()
+        updates = sorted((record for record in records if "step" in record), key=lambda record: record["step"])
+        record = RunRecord(updates, validations_of(records), events, config, machine)
+        self.annotate({"diagnoses": as_summary(diagnose(record))})
 
     def note(self, text: str) -> None:
         """Show one line permanently."""

@@ -10,10 +10,12 @@ from omegaconf import OmegaConf
 
 from grpo_gsm8k.command_line.yaml_comments import flatten, read_conf
 from grpo_gsm8k.tracking.metrics import METRICS
-from scripts import config_reference, metrics_reference
+from scripts import config_reference, diagnoses_reference, metrics_reference
 
 
-@pytest.mark.parametrize("script", [config_reference, metrics_reference], ids=lambda module: module.PAGE.name)
+@pytest.mark.parametrize(
+    "script", [config_reference, diagnoses_reference, metrics_reference], ids=lambda module: module.PAGE.name
+)
 def test_the_page_is_current(script) -> None:
     written = script.PAGE.read_text(encoding="utf-8")
     # not compared in the assert, which would print both pages

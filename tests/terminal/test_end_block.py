@@ -112,8 +112,17 @@ def test_a_pipe_gets_whole_commands_and_no_escape_sequences() -> None:
     raw = io.BytesIO()
     run = replace(DONE, folder=Path("/tmp/koşu"))
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    print_end(SUMMARY, run, None, "python cli.py", stream)
+    print_end(SUMMARY, run, None, "python cli.py", stream=stream)
     text = raw.getvalue().decode("ascii")
     assert "run folder  /tmp/ko\\u015fu\n" in text
     assert "\x1b" not in text
     assert "\\\n" not in text
+
+
+def test_warnings_stand_before_the_next_commands() -> None:
+    warning = "warning: the reward is flat: raise policy_gradient.max_new_tokens, or give easier problems to begin with"
+    lines = end_lines(SUMMARY, DONE, None, "python cli.py", 80, [warning])
+    text = " ".join(lines)
+    assert warning in text
+    assert text.index(warning) < text.index("next:")
+    assert all(len(line) <= 80 for line in lines)
