@@ -121,8 +121,8 @@ def test_a_pipe_gets_whole_commands_and_no_escape_sequences() -> None:
 
 def test_warnings_stand_before_the_next_commands() -> None:
     warning = "warning: the reward is flat: raise policy_gradient.max_new_tokens, or give easier problems to begin with"
-    lines = end_lines(SUMMARY, DONE, None, "python cli.py", 80, [warning])
-    text = " ".join(lines)
-    assert warning in text
-    assert text.index(warning) < text.index("next:")
-    assert all(len(line) <= 80 for line in lines)
+    lines = end_lines(SUMMARY, DONE, None, "python cli.py", 60, [warning])
+    start = next(index for index, line in enumerate(lines) if line.startswith("warning:"))
+    block = lines[start : lines.index("next:")]
+    assert " ".join(block).strip() == warning
+    assert max(map(len, block)) <= 60
