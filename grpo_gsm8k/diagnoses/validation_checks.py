@@ -16,7 +16,6 @@ from grpo_gsm8k.diagnoses.run_record import (
     RunRecord,
     interval_change,
     number,
-    whole,
 )
 
 if TYPE_CHECKING:
@@ -55,9 +54,8 @@ def accuracy_fell(record: RunRecord) -> Found | None:
     drift = max(record.series("train/kl_behaviour"), default=0.0)
     if drift >= policy_checks.DRIFT:
         evidence += f"; the largest update moved the policy by {drift:.2g} nats per token"
-    size = record.setting("policy_gradient.episodes_per_update")
-    more = "" if record.fine_tuning else f", or raise policy_gradient.episodes_per_update (now {whole(size)})"
-    return Found(evidence, f"lower {record.lr_key} (now {whole(record.setting(record.lr_key))}){more}")
+    more = "" if record.fine_tuning else f", or raise {record.now('policy_gradient.episodes_per_update')}"
+    return Found(evidence, f"lower {record.now(record.lr_key)}{more}")
 
 
 REASONS: Final = (
@@ -66,6 +64,7 @@ REASONS: Final = (
     reward_function_fails,
     policy_checks.entropy_explodes,
     policy_checks.updates_too_large,
+    policy_checks.correction_masks_most,
 )
 CHECKS: Final = (
     Check(
