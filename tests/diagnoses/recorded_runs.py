@@ -98,7 +98,7 @@ def _write(folder: Path, name: str) -> None:
 def _rounded(line: dict[str, Any], source: str) -> dict[str, Any]:
     read = {n: v for n, v in line.items() if "/" not in n or n in source or n.startswith("train/reward_")}
     read |= {n: v for n, v in line.items() if n.startswith("val/") and f'"{n[4:].partition("_ci_")[0]}' in source}
-    return {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in read.items()}
+    return {name: json.loads(f"{value:.3g}") if isinstance(value, float) else value for name, value in read.items()}
 
 
 if __name__ == "__main__":
