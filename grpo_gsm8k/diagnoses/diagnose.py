@@ -41,4 +41,6 @@ def as_summary(diagnoses: Sequence[RunDiagnosis]) -> list[dict[str, Any]]:
 def warning_lines(summary: Mapping[str, Any]) -> list[str]:
     """Return one line for the terminal per warning in the content of summary.json; none for one of an older run."""
     found = [RunDiagnosis(**{**stored, "keys": tuple(stored["keys"])}) for stored in summary.get("diagnoses", ())]
-    return [f"warning: {diagnosis.line}" for diagnosis in found if diagnosis.severity == "warning"]
+    lines = [f"warning: {diagnosis.line}" for diagnosis in found if diagnosis.severity == "warning"]
+    # A worker's last error may contain anything, also what would control the terminal.
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]

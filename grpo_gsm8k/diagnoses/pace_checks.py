@@ -119,11 +119,10 @@ def validation_blocks(record: RunRecord) -> Found | None:
     if lost is None or waits is None or lost < max(BLOCKED, waits / 2) * total:
         return None  # or most of the wait has another reason
     section = "sft" if record.fine_tuning else "policy_gradient"
-    every = whole(record.setting(f"{section}.eval_every"))
     return Found(
         f"the learner waits {percent(waits)} of the time, {percent(lost / total)} because of "
         f"{len(record.validations)} validations in {len(record.updates)} updates",
-        f"raise {section}.eval_every (now {every}), or validate on fewer problems: {section}.eval_limit",
+        f"raise {record.now(f'{section}.eval_every')}, or validate on fewer problems: {section}.eval_limit",
     )
 
 

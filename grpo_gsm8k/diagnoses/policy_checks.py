@@ -8,7 +8,7 @@ from typing import Final
 
 from grpo_gsm8k.diagnoses.reward_checks import MOST_RIGHT, TIED
 from grpo_gsm8k.diagnoses.run_diagnosis import Check, Found
-from grpo_gsm8k.diagnoses.run_record import RunRecord, number, percent, whole
+from grpo_gsm8k.diagnoses.run_record import RunRecord, percent, whole
 
 COLLAPSED: Final = 0.03  # nats per token; healthy runs of the embedded model end at 0.05 to 0.09
 COLLAPSED_TO: Final = (
@@ -37,7 +37,7 @@ def entropy_collapsed(record: RunRecord) -> Found | None:
     accuracy = "" if right is None else f", {percent(right)} of completions right"
     return Found(
         f"entropy {values[0]:.3f} at the start, {late:.3g} nats per token at the end{accuracy}",
-        f"lower learner.lr (now {whole(record.setting('learner.lr'))}), set policy_gradient.entropy_coef=0.001, or "
+        f"lower {record.now('learner.lr')}, set policy_gradient.entropy_coef=0.001, or "
         "raise policy_gradient.cliprange_high",
     )
 
@@ -48,19 +48,18 @@ def entropy_explodes(record: RunRecord) -> Found | None:
     if late is None or late < EXPLODED or late < EXPLODED_BY * values[0] or record.improves:
         return None
     bonus = record.amount("policy_gradient.entropy_coef") or 0.0
-    lower = f"policy_gradient.entropy_coef (now {bonus:g})" if bonus else "learner.lr"
-    now = "" if bonus else f" (now {whole(record.setting('learner.lr'))})"
-    return Found(f"entropy {values[0]:.3f} at the start, {late:.2f} nats per token at the end", f"lower {lower}{now}")
+    cause = record.now("policy_gradient.entropy_coef" if bonus else "learner.lr")
+    return Found(f"entropy {values[0]:.3f} at the start, {late:.2f} nats per token at the end", f"lower {cause}")
 
 
 def kl_runs_away(record: RunRecord) -> Found | None:
     """The policy is far from the reference."""
-    far, coef = record.late_median("train/kl_reference"), record.amount("policy_gradient.kl.coef")
+    far = record.late_median("train/kl_reference")
     if far is None or far < FAR:
         return None
     return Found(
         f"{far:.2f} nats per token from the reference in the last third of the updates",
-        f"raise policy_gradient.kl.coef (now {whole(coef)}), set policy_gradient.kl.target, or lower learner.lr",
+        f"raise {record.now('policy_gradient.kl.coef')}, set policy_gradient.kl.target, or lower learner.lr",
     )
 
 
@@ -71,8 +70,7 @@ def updates_too_large(record: RunRecord) -> Found | None:
         return None
     return Found(
         f"{drift:.2f} nats per token between the sampling policy and the updated one, and the accuracy does not rise",
-        f"lower learner.lr (now {whole(record.setting('learner.lr'))}) or policy_gradient.epochs_per_batch, or set "
-        "policy_gradient.target_kl",
+        f"lower {record.now('learner.lr')} or policy_gradient.epochs_per_batch, or set policy_gradient.target_kl",
     )
 
 
@@ -83,7 +81,7 @@ def clip_fraction_high(record: RunRecord) -> Found | None:
         return None  # ratios of whole sequences are clipped far more often, by design (GSPO)
     return Found(
         f"{percent(clipped)} of trained tokens clipped",
-        f"lower learner.lr (now {whole(record.setting('learner.lr'))}), policy_gradient.epochs_per_batch or "
+        f"lower {record.now('learner.lr')}, policy_gradient.epochs_per_batch or "
         "policy_gradient.minibatches, or raise policy_gradient.cliprange",
     )
 
@@ -98,7 +96,7 @@ def gradient_spikes(record: RunRecord) -> Found | None:
     return Found(
         f"{len(spikes)} of {len(norms)} updates have a gradient norm above {SPIKE:g} times the median of {usual:.2g}; "
         f"the largest is {max(spikes):.3g}",
-        f"lower learner.max_grad_norm (now {limit:g}) or {record.lr_key}",
+        f"lower {record.now('learner.max_grad_norm')} or {record.lr_key}",
     )
 
 
@@ -150,8 +148,7 @@ def critic_explains_nothing(record: RunRecord) -> Found | None:
         return None
     return Found(
         f"explained variance {explained:.2g} in the last third of the updates",
-        f"raise policy_gradient.critic.lr (now {whole(record.setting('policy_gradient.critic.lr'))}), or use a method "
-        "without a critic (policy_gradient=grpo)",
+        f"raise {record.now('policy_gradient.critic.lr')}, or use a method without a critic (policy_gradient=grpo)",
     )
 
 
@@ -163,9 +160,12 @@ def logprob_gap_high(record: RunRecord) -> Found | None:
     gap, limit = statistics.median(gaps or [0.0]), GAP_FLOAT32 if kinds == ("float32", "float32") else GAP
     if len(gaps) < GAPS or gap < limit or _changes_sampling(record):
         return None
+    same = (
+        "actor.dtype=float32 learner.dtype=float32" if kinds[0] == kinds[1] else "actor.dtype and learner.dtype alike"
+    )
     return Found(
         f"engine and learner differ by {gap:.2g} nats per token, usual are at most {limit:g}",
-        f"set actor.dtype and learner.dtype alike (now {kinds[0]} and {kinds[1]}), or correct for it: "
+        f"set {same} (now {kinds[0]} and {kinds[1]}), or correct for it: "
         "policy_gradient.off_policy.proximal=recomputed policy_gradient.off_policy.correction=truncate",
     )
 
@@ -188,7 +188,7 @@ def staleness_high(record: RunRecord) -> Found | None:
         return None
     return Found(
         f"completions are {stale:.1f} updates old on average; the policy has moved by {drift:.2g} nats per token",
-        f"lower policy_gradient.max_staleness (now {whole(record.setting('policy_gradient.max_staleness'))}), or "
+        f"lower {record.now('policy_gradient.max_staleness')}, or "
         "correct for it: policy_gradient.off_policy.proximal=recomputed policy_gradient.off_policy.correction=truncate",
         "warning" if drift >= DRIFT else "note",
     )
@@ -199,10 +199,9 @@ def correction_masks_most(record: RunRecord) -> Found | None:
     masked = record.late("train/correction_masked_frac")
     if masked is None or masked < MASKED:
         return None
-    high = number(record.setting("policy_gradient.off_policy.high"))
     return Found(
         f"{percent(masked)} of trained tokens masked by the off-policy correction",
-        f"lower policy_gradient.max_staleness or learner.lr, or raise policy_gradient.off_policy.high (now {high})",
+        f"lower policy_gradient.max_staleness or learner.lr, or raise {record.now('policy_gradient.off_policy.high')}",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING, Any, Final
 
 from grpo_gsm8k.diagnoses.run_diagnosis import Check, Found
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TIED: Final = 0.8  # share of groups without reward variance; the others then give a fifth of the signal, or less
 FEW_RIGHT: Final = 0.05  # below this share of right completions, groups of 8 are mostly tied at 0
+NONE_RIGHT: Final = 0.002  # of all completions; fewer than one group of 8 in 60 then has a right one
 MOST_RIGHT: Final = 0.9  # above it, they are mostly tied at 1
 TRUNCATED: Final = 0.5  # truncation explains a flat reward if at least half of the completions are cut off
 OFTEN_TRUNCATED: Final = 0.3  # healthy runs stay below 0.1; above this, a third of the batch earns nothing
@@ -40,20 +42,25 @@ def _tied(record: RunRecord) -> tuple[float, float] | None:
     return None if tied is None or right is None or tied < TIED else (tied, right)
 
 
-def _tied_at_zero(record: RunRecord) -> tuple[float, float] | None:
-    """Return the same if nearly nothing is right, from the first update on: else the training broke the model."""
-    found = _tied(record)
-    return found if found and max(found[1], record.right()[0]) <= FEW_RIGHT else None
+def _flat_at_zero(record: RunRecord) -> tuple[float, float] | None:
+    """Return the shares of tied groups and right completions if nearly nothing is right, from the first update on.
+
+    Either most groups are tied, or hardly any completion of the run is right: other parts of the reward then make the
+    variance. If the first update is better, the training broke the model: `accuracy_fell`.
+    """
+    tied, right, all_right = record.late("train/frac_zero_variance_groups"), record.late_right(), record.right()
+    if tied is None or right is None or max(right, all_right[0]) > FEW_RIGHT:
+        return None
+    return (tied, right) if tied >= TIED or statistics.fmean(all_right) <= NONE_RIGHT else None
 
 
 def reward_zero_truncated(record: RunRecord) -> Found | None:
     """No completion is right because the token limit ends them."""
-    found, cut = _tied_at_zero(record), record.late(_CUT)
+    found, cut = _flat_at_zero(record), record.late(_CUT)
     if found is None or cut is None or cut < TRUNCATED:
         return None
-    limit = whole(record.setting("policy_gradient.max_new_tokens"))
     evidence = f"{percent(found[0])} of groups tied, {percent(found[1])} of completions right, {percent(cut)} truncated"
-    return Found(evidence, f"raise policy_gradient.max_new_tokens (now {limit})")
+    return Found(evidence, f"raise {record.now('policy_gradient.max_new_tokens')}")
 
 
 def answers_never_parsed(record: RunRecord) -> Found | None:
@@ -66,9 +73,8 @@ def answers_never_parsed(record: RunRecord) -> Found | None:
         if read is None or cut is None or read > (1 - UNREAD) * (1 - cut) or cut >= TRUNCATED:
             return None
         evidence = f"{percent(read)} of completions are well-formed, {percent(cut)} truncated"
-    style = record.setting("prompt.answer_format")
     advice = (
-        f"set prompt.answer_format (now {style}) to what the model writes, or show the format in prompt.text or "
+        f"set {record.now('prompt.answer_format')} to what the model writes, or show the format in prompt.text or "
         "prompt.instruction, or fine-tune first (policy_gradient.model_id=run:latest:sft)"
     )
     return Found(evidence, advice)
@@ -76,7 +82,7 @@ def answers_never_parsed(record: RunRecord) -> Found | None:
 
 def reward_zero_wrong(record: RunRecord) -> Found | None:
     """Answers are read, and nearly all are wrong."""
-    found, cut = _tied_at_zero(record), record.late(_CUT) or 0.0
+    found, cut = _flat_at_zero(record), record.late(_CUT) or 0.0
     if found is None or cut >= TRUNCATED or answers_never_parsed(record):
         return None
     evidence = f"{percent(found[0])} of groups tied, {percent(found[1])} of completions right, {percent(cut)} truncated"
@@ -108,12 +114,11 @@ def groups_tied(record: RunRecord) -> Found | None:
     found = _tied(record)
     if found is None or not FEW_RIGHT < found[1] < MOST_RIGHT:
         return None
-    temperature = whole(record.setting("policy_gradient.temperature"))
-    size = whole(record.setting("policy_gradient.group_size"))
+    sampled = record.amount("policy_gradient.active_sampling")
     return Found(
         f"{percent(found[0])} of groups tied, although {percent(found[1])} of completions are right",
-        f"raise policy_gradient.temperature (now {temperature}) or policy_gradient.group_size (now {size}), or replace "
-        "tied groups with policy_gradient.active_sampling",
+        f"raise {record.now('policy_gradient.temperature')} or {record.now('policy_gradient.group_size')}"
+        + ("" if sampled else ", or replace tied groups with policy_gradient.active_sampling"),
     )
 
 
@@ -204,11 +209,14 @@ def resampling_exhausted(record: RunRecord) -> Found | None:
 
 
 _FLAT = f"at least {percent(TIED)} of groups tied "
+_ZERO: Final = (
+    f"at most {percent(FEW_RIGHT)} right since the first update, and {_FLAT}, or {percent(NONE_RIGHT)} right in the run"
+)
 CHECKS: Final = (
     Check(
         "reward_zero_truncated",
         "warning",
-        f"{_FLAT}, at most {percent(FEW_RIGHT)} right since the first update, at least {percent(TRUNCATED)} truncated",
+        f"{_ZERO}, at least {percent(TRUNCATED)} truncated",
         ("policy_gradient.max_new_tokens",),
         reward_zero_truncated,
     ),
@@ -222,7 +230,7 @@ CHECKS: Final = (
     Check(
         "reward_zero_wrong",
         "warning",
-        f"{_FLAT}, at most {percent(FEW_RIGHT)} right since the first update, answers finished and readable",
+        f"{_ZERO}, answers finished and readable",
         ("policy_gradient.model_id", "data.where", "data.params", "policy_gradient.group_size"),
         reward_zero_wrong,
     ),

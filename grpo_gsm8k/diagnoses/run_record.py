@@ -54,6 +54,11 @@ class RunRecord:
         """Return the value of a dotted key if it is a number."""
         return number(self.setting(key))
 
+    def now(self, key: str) -> str:
+        """Return a key with its present value, for an advice; the key alone if the value is unknown."""
+        value = self.setting(key)
+        return key if value is None else f"{key} (now {whole(value)})"
+
     def series(self, metric: str) -> list[float]:
         """Return the finite values of a metric, by update."""
         values = (number(record.get(metric)) for record in self.updates)
@@ -109,7 +114,7 @@ class RunRecord:
 
 def machine_of(manifest: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return the machine of the last start that manifest.json records; empty if there is none."""
-    starts = [manifest, *manifest.get("resumes", ())] if manifest else []
+    starts = [manifest, *(manifest.get("resumes") or ())] if manifest else []
     found: Mapping[str, Any] = next((start["machine"] for start in reversed(starts) if start.get("machine")), {})
     return found
 

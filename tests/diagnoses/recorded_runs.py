@@ -9,6 +9,7 @@ Usage: python -m tests.diagnoses.recorded_runs RUN_FOLDER NAME
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from grpo_gsm8k.diagnoses.diagnose import CHECKS, diagnose
+from grpo_gsm8k.diagnoses.diagnose import diagnose
 from grpo_gsm8k.diagnoses.run_diagnosis import RunDiagnosis
 from grpo_gsm8k.diagnoses.run_record import RunRecord, machine_of
 from grpo_gsm8k.tracking.summary import validations_of
@@ -24,9 +25,9 @@ from tests.conftest import REPO
 
 FOLDER = Path(__file__).resolve().parent / "recorded"
 CHECKED = REPO / "grpo_gsm8k" / "diagnoses"
-# Settings that the checks read and no advice names.
-READ = ("actor.device", "learner.device", "policy_gradient.ratio", "policy_gradient.episodes_per_update")
-SAMPLING = ("top_p", "top_k", "min_p", "repetition_penalty")
+READ = re.compile(r"""(?:setting|amount|now)\(["']([a-z_.]+)["']\)""")  # how the checks read settings
+# Keys that they put together from parts.
+ALSO = ("actor.threads", "learner.threads", "policy_gradient.eval_every", "policy_gradient.top_p", "learner.lr")
 EVENTS = ("out_of_memory", "actor_restarted", "learner_restarted")
 
 
@@ -79,25 +80,25 @@ def with_settings(record: RunRecord, **settings: Any) -> RunRecord:
 def _write(folder: Path, name: str) -> None:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     full = RunRecord([], config=config)
-    keys = {key for check in CHECKS for key in check.keys} | {*READ, *(f"policy_gradient.{key}" for key in SAMPLING)}
+    source = "".join(path.read_text() for path in CHECKED.glob("*.py"))
     used = RunRecord([], config={"command": config["command"]})
-    for key in sorted(key for key in keys - {"prompt.text", "prompt.instruction"} if full.setting(key) is not None):
-        used = with_settings(used, **{key.replace(".", "__"): full.setting(key)})
+    for key in sorted({*READ.findall(source), *ALSO}):
+        if full.setting(key) is not None:
+            used = with_settings(used, **{key.replace(".", "__"): full.setting(key)})
     manifest = json.loads((folder / "manifest.json").read_text())
     machine = {key: machine_of(manifest)[key] for key in ("usable_cores", "gpus")}
     overrides = [word for word in manifest["command_line"][1:] if not word.startswith("artifacts=")]
     lines: list[dict[str, Any]] = [{"overrides": overrides, "config": used.config, "machine": machine}]
     for file in ("metrics.jsonl", "events.jsonl"):
-        lines += [_rounded(json.loads(line)) for line in (folder / file).read_text().splitlines()]
+        lines += [_rounded(json.loads(line), source) for line in (folder / file).read_text().splitlines()]
     kept = [line for line in lines if line.get("kind", EVENTS[0]) in EVENTS]
     (FOLDER / f"{name}.jsonl").write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in kept))
 
 
-def _rounded(line: dict[str, Any]) -> dict[str, Any]:
-    source = "".join(path.read_text() for path in CHECKED.glob("*.py"))
-    rewards = ("train/reward_", "val/")
-    kept = {n: v for n, v in line.items() if "/" not in n or n in source or n.startswith(rewards)}
-    return {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in kept.items()}
+def _rounded(line: dict[str, Any], source: str) -> dict[str, Any]:
+    read = {n: v for n, v in line.items() if "/" not in n or n in source or n.startswith("train/reward_")}
+    read |= {n: v for n, v in line.items() if n.startswith("val/") and f'"{n[4:].partition("_ci_")[0]}' in source}
+    return {name: json.loads(f"{value:.3g}") if isinstance(value, float) else value for name, value in read.items()}
 
 
 if __name__ == "__main__":
