@@ -54,7 +54,8 @@ def _faster_generation(record: RunRecord) -> str:
     """Return which setting would help: overlap, sequences at once, engines, threads, or shorter completions."""
     engines = int(record.amount("actor.replicas") or 1)
     at_once, wanted = record.amount("actor.max_num_seqs"), record.amount("policy_gradient.episodes_per_update")
-    if record.setting("policy_gradient.max_staleness") == 0:
+    actor = record.over_time("time/actor_idle_frac")
+    if record.setting("policy_gradient.max_staleness") == 0 and (actor is None or actor > BUSY):
         return "generate during the update: policy_gradient.max_staleness=1 (now 0)"
     if at_once and wanted and at_once * engines < wanted:
         each = math.ceil(wanted / engines)
@@ -63,7 +64,7 @@ def _faster_generation(record: RunRecord) -> str:
         return _more_cores(record, "actor")
     gpus, taken = len(record.machine.get("gpus") or ()), engines + _own_device(record)
     if gpus > taken:
-        return f"set actor.replicas={engines + gpus - taken} (now {engines}): {gpus - taken} of {gpus} GPUs are unused"
+        return f"set actor.replicas={engines + gpus - taken} (now {engines}): this run uses {taken} of {gpus} GPUs"
     if record.setting("actor.enforce_eager"):
         return "set actor.enforce_eager=false (now true), which compiles the engine's model"
     return "add a GPU and raise actor.replicas, or lower policy_gradient.max_new_tokens"
@@ -77,7 +78,7 @@ def _own_device(record: RunRecord) -> int:
 
 def _more_cores(record: RunRecord, process: str) -> str:
     """Return advice on CPU threads for the process that the other one waits for."""
-    key, cores = f"{process}.threads", number(record.machine.get("usable_cores"))
+    key, cores = f"{process}.threads", _cores(record)
     threads = {name: record.amount(f"{name}.threads") or 1.0 for name in ("actor", "learner")}
     engines = record.amount("actor.replicas") or 1.0
     unused = (cores or 0.0) - threads["actor"] * engines - threads["learner"]
@@ -89,6 +90,15 @@ def _more_cores(record: RunRecord, process: str) -> str:
     if threads[other] > 1:
         return f"raise {key} (now {threads[process]:g}) and lower {other}.threads (now {threads[other]:g}){known}"
     return f"raise {key} (now {threads[process]:g}{known}), since the other process is idle meanwhile, or add cores"
+
+
+def _cores(record: RunRecord) -> float | None:
+    """Return how many cores the run may use: those of its process, within the container's limit; None if unknown."""
+    usable = number(record.machine.get("usable_cores"))
+    quota, _, period = str(record.machine.get("container_cpu_limit") or "max").partition(" ")  # of cpu.max, in us
+    if usable is None or not (quota.isdigit() and period.isdigit()):
+        return usable
+    return min(usable, float(max(int(quota) // max(int(period), 1), 1)))
 
 
 def actor_waits(record: RunRecord) -> Found | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from grpo_gsm8k.diagnoses.reward_checks import MOST_RIGHT, TIED
 from grpo_gsm8k.diagnoses.run_diagnosis import Check, Found
-from grpo_gsm8k.diagnoses.run_record import RunRecord, percent, whole
+from grpo_gsm8k.diagnoses.run_record import RunRecord, percent
 
 COLLAPSED: Final = 0.03  # nats per token; healthy runs of the embedded model end at 0.05 to 0.09
 COLLAPSED_TO: Final = (
@@ -134,9 +134,8 @@ def update_without_effect(record: RunRecord) -> Found | None:
     tied = record.late("train/frac_zero_variance_groups") or 0.0
     if not record.long or not norms or max(norms) > 0 or tied >= TIED:  # tied groups have diagnoses of their own
         return None
-    loss = record.late("train/loss")
     return Found(
-        f"gradient norm 0 in all {len(norms)} updates, mean loss {whole(loss)}",
+        f"gradient norm 0 in all {len(norms)} updates",
         "check policy_gradient.rewards: weights of 0 give no signal",
     )
 

@@ -28,6 +28,8 @@ WARNINGS = {
     "long_reward": {"reward_part_gamed"},
     "resample": {"groups_tied"},
     "hard": {"reward_zero_wrong"},
+    "easy": {"groups_tied_at_one"},
+    "few_problems": {"overfitting"},
     "kl": {"kl_runs_away", "entropy_explodes"},
     "ppo_dead": {"critic_explains_nothing"},
     "stale": {"staleness_high", "updates_too_large", "clip_fraction_high"},

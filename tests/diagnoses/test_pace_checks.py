@@ -26,8 +26,9 @@ def test_too_few_sequences_at_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "machine", "advice"),
     [
-        ({"policy_gradient__max_staleness": 0}, {}, "policy_gradient.max_staleness=1 (now 0)"),
         ({"actor__replicas": 4}, {}, "raise actor.max_num_seqs (now 4, an update has 16 completions per engine)"),
+        ({}, {"usable_cores": 8, "container_cpu_limit": "400000 100000"}, "set actor.threads=3 (now 1): 2 of 4 cores"),
+        ({}, {"usable_cores": 8, "container_cpu_limit": "max 100000"}, "set actor.threads=7 (now 1)"),
         ({}, {"usable_cores": 8}, "set actor.threads=7 (now 1): 6 of 8 cores are unused"),
         ({"actor__replicas": 2}, {"usable_cores": 9}, "set actor.threads=4 (now 1): 6 of 9 cores are unused"),
         ({"learner__threads": 7}, {"usable_cores": 8}, "raise actor.threads (now 1) and lower learner.threads (now 7)"),
@@ -41,6 +42,14 @@ def test_the_advice_fits_the_machine(settings: dict[str, Any], machine: dict[str
     enough = {} if "max_num_seqs" in advice else {"actor__max_num_seqs": 256}
     record = with_settings(replace(recorded("few_seqs"), machine=machine), **enough, **settings)
     assert advice in found(record)[KIND].advice
+
+
+def test_taking_turns() -> None:
+    """Constructed: on-policy, so that overlap helps if the engine waits as well, and only then."""
+    record = with_settings(recorded("few_seqs"), policy_gradient__max_staleness=0, actor__max_num_seqs=256)
+    assert "actor.threads" in found(record)[KIND].advice  # the engine waits 0.8 %
+    turns = changed(record, time__actor_idle_frac=0.55, time__learner_idle_frac=0.45)
+    assert found(turns)[KIND].advice.endswith("policy_gradient.max_staleness=1 (now 0)")
 
 
 def test_a_learner_without_a_signal_waits_for_nothing() -> None:

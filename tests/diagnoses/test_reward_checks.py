@@ -55,7 +55,9 @@ def test_groups_that_agree() -> None:
 
 
 def test_problems_that_are_too_easy() -> None:
-    """Constructed for the late run: at its end the model can do all of them."""
+    """A trained model at `temperature=0.1`. Constructed: one that can do all problems only at the end of its run."""
+    easy = found(recorded("easy"))["groups_tied_at_one"]
+    assert (easy.severity, easy.evidence) == ("warning", "92 % of groups tied, 93 % of completions right")
     tied, right = np.linspace(0.1, 1.0, N).tolist(), np.linspace(0.5, 1.0, N).tolist()
     late = found(changed(GOOD, train__frac_zero_variance_groups=tied, train__reward_correct=right))[
         "groups_tied_at_one"

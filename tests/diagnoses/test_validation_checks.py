@@ -25,6 +25,17 @@ def test_accuracy_that_fell() -> None:
     assert diagnosis.advice.startswith("lower learner.lr (now 1e+08)")
 
 
+def test_training_on_few_problems() -> None:
+    """30 updates on 16 problems, of a model that starts at 90 %."""
+    diagnosis = found(recorded("few_problems"))["overfitting"]
+    assert diagnosis.evidence == (
+        "validation fell from 90 % (update 0) to 21 % (update 30) while the share of right completions in training "
+        "went from 0.35 to 0.73"
+    )
+    assert "data.train_size" in diagnosis.advice
+    assert "accuracy_fell" not in found(recorded("few_problems"))
+
+
 def test_intervals_that_overlap_are_no_fall() -> None:
     near = replace(GOOD, validations=[validation(0, 0.50), validation(30, 0.43)])
     assert found(near) == found(replace(GOOD, validations=()))

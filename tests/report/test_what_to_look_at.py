@@ -13,6 +13,7 @@ from grpo_gsm8k.report import collect
 from grpo_gsm8k.report.render import Report, render_html, render_markdown
 from grpo_gsm8k.report.what_to_look_at import verdicts
 from grpo_gsm8k.report.write_report import build
+from tests.conftest import REPO
 from tests.diagnoses.recorded_runs import recorded
 from tests.report import runs as made
 
@@ -63,6 +64,15 @@ def test_a_short_run_is_called_short() -> None:
     assert verdict.text.endswith(
         "checks on 4 updates give no warning; too short for those of trends, which need 10 updates"
     )
+
+
+def test_a_run_of_an_older_version() -> None:
+    """Its summary has no diagnoses; the report computes them from its records."""
+    run = collect.read_run(REPO / "tests" / "fixtures" / "run_of_2026_11_21" / "run", "older")
+    assert "diagnoses" not in run.summary
+    (verdict,) = verdicts([run])
+    assert verdict.diagnoses == ()
+    assert "checks on 2 updates" in verdict.text
 
 
 def test_evaluations_and_bare_runs(tmp_path: Path) -> None:
