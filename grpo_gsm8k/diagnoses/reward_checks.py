@@ -208,7 +208,7 @@ def resampling_exhausted(record: RunRecord) -> Found | None:
     )
 
 
-_FLAT = f"at least {percent(TIED)} of groups tied "
+_FLAT = f"at least {percent(TIED)} of groups tied"
 _ZERO: Final = (
     f"at most {percent(FEW_RIGHT)} right since the first update, and {_FLAT}, or {percent(NONE_RIGHT)} right in the run"
 )
