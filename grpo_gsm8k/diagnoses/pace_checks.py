@@ -186,7 +186,7 @@ def memory_budget_halved(record: RunRecord) -> Found | None:
     if not times:
         return None
     budget = record.amount("learner.token_budget")
-    left = number(events[-1].get("token_budget")) if events else budget and budget / 2**times
+    left = number(events[-1].get("token_budget")) if events else budget and budget * 0.5**times
     now = "" if left is None else f" from {whole(budget)} to {whole(left // 1)} tokens"
     fits = "what fits" if left is None else f"{left // 1:g}"
     return Found(

@@ -39,6 +39,7 @@ def entropy_collapsed(record: RunRecord) -> Found | None:
         f"entropy {values[0]:.3f} at the start, {late:.3g} nats per token at the end{accuracy}",
         f"lower {record.now('learner.lr')}, set policy_gradient.entropy_coef=0.001, or "
         "raise policy_gradient.cliprange_high",
+        "note" if record.improves else "warning",
     )
 
 
@@ -103,7 +104,7 @@ def gradient_spikes(record: RunRecord) -> Found | None:
 def gradient_always_clipped(record: RunRecord) -> Found | None:
     """Clipping, not the gradient, sets the size of every step."""
     norms, limit = record.series("train/grad_norm"), record.amount("learner.max_grad_norm")
-    if not record.long or not norms or limit is None:
+    if not record.long or not norms or not limit:
         return None
     clipped, usual = sum(norm > limit for norm in norms) / len(norms), statistics.median(norms)
     if clipped < 0.9 or usual < CLIPPED_BY * limit:
@@ -209,7 +210,7 @@ CHECKS: Final = (
         "entropy_collapsed",
         "warning",
         f"`train/entropy` at most {COLLAPSED:g} and at most {percent(COLLAPSED_TO)} of its first value, with less than "
-        f"{percent(MOST_RIGHT)} right",
+        f"{percent(MOST_RIGHT)} right; a note if the accuracy rises",
         ("learner.lr", "policy_gradient.entropy_coef", "policy_gradient.cliprange_high"),
         entropy_collapsed,
     ),

@@ -11,7 +11,6 @@ from grpo_gsm8k.diagnoses.run_record import (
     ACCURACY_PARTS,
     RunRecord,
     change_of,
-    first_third,
     number,
     percent,
     validation_change,
@@ -52,6 +51,10 @@ def _flat_at_zero(record: RunRecord) -> tuple[float, float] | None:
     if tied is None or right is None or max(right, all_right[0]) > FEW_RIGHT:
         return None
     return (tied, right) if tied >= TIED or statistics.fmean(all_right) <= NONE_RIGHT else None
+
+
+def _tied_from_the_start(record: RunRecord) -> bool:
+    return (record.early("train/frac_zero_variance_groups") or 0.0) >= TIED
 
 
 def reward_zero_truncated(record: RunRecord) -> Found | None:
@@ -99,13 +102,13 @@ def groups_tied_at_one(record: RunRecord) -> Found | None:
     found = _tied(record)
     if found is None or found[1] < MOST_RIGHT:
         return None
-    start = first_third(record.series("train/frac_zero_variance_groups"))
-    always = math.fsum(start) / len(start) >= TIED
     return Found(
         f"{percent(found[0])} of groups tied, {percent(found[1])} of completions right",
         "the problems are too easy for this model: data.sampler=difficulty, policy_gradient.active_sampling, or harder "
         "ones (data.where, data.params)",
-        "warning" if always else "note",  # a run that got this far has learned what its data teaches
+        "warning"
+        if _tied_from_the_start(record)
+        else "note",  # a run that got this far has learned what its data teaches
     )
 
 
@@ -119,6 +122,7 @@ def groups_tied(record: RunRecord) -> Found | None:
         f"{percent(found[0])} of groups tied, although {percent(found[1])} of completions are right",
         f"raise {record.now('policy_gradient.temperature')} or {record.now('policy_gradient.group_size')}"
         + ("" if sampled else ", or replace tied groups with policy_gradient.active_sampling"),
+        "note" if record.improves and not _tied_from_the_start(record) else "warning",
     )
 
 
@@ -244,7 +248,8 @@ CHECKS: Final = (
     Check(
         "groups_tied",
         "warning",
-        f"{_FLAT}, with {percent(FEW_RIGHT)} to {percent(MOST_RIGHT)} right",
+        f"{_FLAT}, with {percent(FEW_RIGHT)} to {percent(MOST_RIGHT)} right; a note if the accuracy rises and the "
+        "first third is better",
         ("policy_gradient.temperature", "policy_gradient.group_size", "policy_gradient.active_sampling"),
         groups_tied,
     ),

@@ -144,7 +144,7 @@ def change_of(values: Sequence[float]) -> float:
     if len(values) < MIN_UPDATES:
         return 0.0
     before, after = first_third(values), last_third(values)
-    variance = statistics.fmean((b - a) ** 2 for a, b in pairwise(values)) / 2
+    variance = statistics.fmean((b - a) * (b - a) for a, b in pairwise(values)) / 2  # ** raises on overflow
     error = math.sqrt(variance * (1 / len(before) + 1 / len(after)))
     difference = statistics.fmean(after) - statistics.fmean(before)
     return difference if abs(difference) > CERTAIN * error else 0.0

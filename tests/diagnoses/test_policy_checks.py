@@ -25,6 +25,8 @@ def test_entropy_that_collapses() -> None:
     entropy = np.geomspace(0.2, 0.001, N).tolist()
     stuck = replace(changed(GOOD, train__entropy=entropy, train__reward_correct=0.4), validations=())
     assert "entropy 0.200 at the start, 0.00" in found(stuck)["entropy_collapsed"].evidence
+    assert found(stuck)["entropy_collapsed"].severity == "warning"
+    assert found(replace(stuck, validations=GOOD.validations))["entropy_collapsed"].severity == "note"  # 46 % to 87 %
     assert "entropy_collapsed" not in found(changed(stuck, train__reward_correct=0.95))  # sure, and right
     assert "entropy_collapsed" not in found(changed(stuck, train__entropy=0.01))  # sharp from the start
 

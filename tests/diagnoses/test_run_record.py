@@ -28,6 +28,7 @@ def test_a_trend_within_noise_is_a_change_of_the_thirds_means() -> None:
     assert change_of(values.tolist()) == pytest.approx(values[20:].mean() - values[:10].mean())
     assert change_of((-values).tolist()) < -0.5
     assert change_of(values[: MIN_UPDATES - 1].tolist()) == 0
+    assert change_of([1e300, -1e300] * 10) == 0
 
 
 def test_a_share_of_time_is_weighted_by_seconds() -> None:
