@@ -158,7 +158,7 @@ class WorkerPlan:
 
 
 def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes: Sequence[SettingChange]) -> Outcome:
-    config, run = plan.config, plan.run
+    config, run, machine = plan.config, plan.run, machine_of(manifest.read_manifest(plan.run))
     progress = console.open_console(total)
     writers = open_writers(config, run)
     tracker = Tracker(run, writers.threads, total, 0, progress)
@@ -174,7 +174,6 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     )
     limits = RestartLimits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
     suite = RegressionSuite(config, run, plan.model_folder, tracker)
-    machine = machine_of(manifest.read_manifest(run))
     status = "failed"
     try:
         outcome = Supervisor(spawners, limits, tracker, ledger, budget, suite).run()
