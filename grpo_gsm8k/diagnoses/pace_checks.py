@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LEARNER_IDLE: Final = 0.4  # of the wall time; generation and learning never take exactly the same time
 ACTOR_IDLE: Final = 0.5  # higher: an idle engine costs less than an idle learner, if both share a machine
 BUSY: Final = 0.15  # a process that waits less than this is the bottleneck
+BOTH_IDLE: Final = 0.2  # of the wall time; a sum of idle shares of 1 is only taking turns
+TURNS: Final = 0.3  # an engine that waits longer is not what the learner waits for, or they take turns
 BLOCKED: Final = 0.25  # of the wall time; the demo with a validation in 10 updates stays below 0.15
 FREE_UPDATES: Final = 3  # updates without a validation to compare with; fewer have no meaningful median
 
@@ -26,21 +28,20 @@ def learner_waits(record: RunRecord) -> Found | None:
     tied = record.late("train/frac_zero_variance_groups") or 0.0  # a learner without a signal has nothing to compute
     if idle is None or idle < LEARNER_IDLE or tied >= TIED or record.fine_tuning or validation_blocks(record):
         return None
-    if grading_blocks(record):
+    advice = _faster_generation(record)
+    if grading_blocks(record) or not advice:
         return None
     waits = "" if actor is None else f", the engine {percent(actor)}"
     rates, engines = record.series("rollout/tokens_per_s"), record.amount("actor.replicas") or 1.0
     rate = f"; {statistics.fmean(rates) / engines:.0f} tokens/s per engine, {engines:.0f} of them" if rates else ""
-    return Found(f"the learner waits {percent(idle)} of the time{waits}{rate}", _faster_generation(record))
+    return Found(f"the learner waits {percent(idle)} of the time{waits}{rate}", advice)
 
 
 def grading_blocks(record: RunRecord) -> Found | None:
-    """Neither process works, although generation may run ahead: completions are being graded."""
+    """Neither process works at the same time: completions are being graded."""
     idle, actor = record.over_time("time/learner_idle_frac"), record.over_time("time/actor_idle_frac")
-    if idle is None or actor is None or idle < LEARNER_IDLE or actor < ACTOR_IDLE or record.fine_tuning:
+    if idle is None or actor is None or idle + actor < 1 + BOTH_IDLE or record.fine_tuning:
         return None
-    if record.setting("policy_gradient.max_staleness") == 0:
-        return None  # they take turns: `learner_waits`
     return Found(
         f"the learner waits {percent(idle)} of the time, the engine {percent(actor)}: both wait for graded completions",
         "make the functions of policy_gradient.rewards_file faster, or failing ones right"
@@ -51,12 +52,17 @@ def grading_blocks(record: RunRecord) -> Found | None:
 
 
 def _faster_generation(record: RunRecord) -> str:
-    """Return which setting would help: overlap, sequences at once, engines, threads, or shorter completions."""
+    """Return which setting would help: overlap, sequences at once, engines, threads, or shorter completions.
+
+    Empty if none is known to.
+    """
     engines = int(record.amount("actor.replicas") or 1)
     at_once, wanted = record.amount("actor.max_num_seqs"), record.amount("policy_gradient.episodes_per_update")
     actor = record.over_time("time/actor_idle_frac")
-    if record.setting("policy_gradient.max_staleness") == 0 and (actor is None or actor > BUSY):
+    if record.setting("policy_gradient.max_staleness") == 0 and (actor is None or actor > TURNS):
         return "generate during the update: policy_gradient.max_staleness=1 (now 0)"
+    if actor is not None and actor > TURNS:  # the engine is not the bottleneck
+        return _fewer_further_prompts(record)
     if at_once and wanted and at_once * engines < wanted:
         each = math.ceil(wanted / engines)
         return f"raise actor.max_num_seqs (now {at_once:g}, an update has {each} completions per engine)"
@@ -68,6 +74,16 @@ def _faster_generation(record: RunRecord) -> str:
     if record.setting("actor.enforce_eager"):
         return "set actor.enforce_eager=false (now true), which compiles the engine's model"
     return "add a GPU and raise actor.replicas, or lower policy_gradient.max_new_tokens"
+
+
+def _fewer_further_prompts(record: RunRecord) -> str:
+    drawn = record.late("rollout/resampled_prompts")
+    if not drawn:
+        return ""
+    return (
+        f"{drawn:.1f} further prompts in an update are requested only after the first ones turned out to be tied: set "
+        "data.sampler=difficulty, or lower policy_gradient.active_sampling"
+    )
 
 
 def _own_device(record: RunRecord) -> int:
@@ -216,6 +232,8 @@ CHECKS: Final = (
         f"`time/learner_idle_frac` at least {LEARNER_IDLE:g}, and neither validation nor grading is the reason",
         (
             "policy_gradient.max_staleness",
+            "policy_gradient.active_sampling",
+            "data.sampler",
             "actor.max_num_seqs",
             "actor.replicas",
             "actor.threads",
@@ -227,8 +245,7 @@ CHECKS: Final = (
     Check(
         "grading_blocks_both",
         "note",
-        f"`time/learner_idle_frac` at least {LEARNER_IDLE:g} and `time/actor_idle_frac` at least {ACTOR_IDLE:g}, with "
-        "a `policy_gradient.max_staleness` above 0",
+        f"sum of `time/learner_idle_frac` and `time/actor_idle_frac` at least {1 + BOTH_IDLE:g}",
         ("policy_gradient.rewards_file", "prompt.answer_kind", "policy_gradient.episodes_per_update"),
         grading_blocks,
     ),

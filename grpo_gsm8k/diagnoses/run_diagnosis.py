@@ -45,6 +45,11 @@ class RunDiagnosis:
     keys: tuple[str, ...]
 
     @property
+    def title(self) -> str:
+        """The kind in words."""
+        return self.kind.replace("_", " ").replace("kl ", "KL ")
+
+    @property
     def line(self) -> str:
         """The diagnosis in one line."""
-        return f"{self.kind.replace('_', ' ')}: {self.evidence}: {self.advice}"
+        return f"{self.title}: {self.evidence}: {self.advice}"

@@ -174,7 +174,7 @@ class WorkerPlan:
 
 
 def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes: Sequence[SettingChange]) -> Outcome:
-    config, run = plan.config, plan.run
+    config, run, machine = plan.config, plan.run, machine_of(manifest.read_manifest(plan.run))
     usd_per_hour = config.budget.usd_per_hour if estimate is None else estimate.usd_per_hour
     progress = open_console(total, config.console.samples, usd_per_hour)
     writers = open_writers(config, run)
@@ -192,7 +192,6 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     limits = RestartLimits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
     suite = RegressionSuite(config, run, plan.model_folder, tracker)
     phases = StartPhases(tracker, learning_waits=config.command == "policy_gradient")
-    machine = machine_of(manifest.read_manifest(run))
     status = "failed"
     try:
         outcome = Supervisor(spawners, limits, tracker, ledger, budget, suite, phases).run()

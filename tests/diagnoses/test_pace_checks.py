@@ -50,6 +50,10 @@ def test_taking_turns() -> None:
     assert "actor.threads" in found(record)[KIND].advice  # the engine waits 0.8 %
     turns = changed(record, time__actor_idle_frac=0.55, time__learner_idle_frac=0.45)
     assert found(turns)[KIND].advice.endswith("policy_gradient.max_staleness=1 (now 0)")
+    ahead = with_settings(turns, policy_gradient__max_staleness=1)
+    assert KIND not in found(ahead)  # nothing that would help is known
+    further = changed(ahead, rollout__resampled_prompts=5.0)  # as in the demo with policy_gradient=dapo
+    assert found(further)[KIND].advice.startswith("5.0 further prompts in an update are requested only after")
 
 
 def test_a_learner_without_a_signal_waits_for_nothing() -> None:

@@ -34,7 +34,7 @@ def test_entropy_that_collapses() -> None:
 def test_a_policy_that_leaves_its_reference() -> None:
     """`learner.lr=4e-3` with `policy_gradient.kl.coef=0.001`."""
     diagnosis = found(recorded("kl"))["kl_runs_away"]
-    assert diagnosis.evidence.startswith("3.29 nats per token from the reference")
+    assert diagnosis.line.startswith("KL runs away: 3.29 nats per token from the reference")
     assert "raise policy_gradient.kl.coef (now 0.001)" in diagnosis.advice
 
 
