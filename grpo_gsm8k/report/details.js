@@ -286,7 +286,7 @@
       event.preventDefault();
       zoomTo(event.deltaY < 0 ? zoom * 1.5 : zoom / 1.5);
     }, { passive: false });
-    new ResizeObserver(() => draw()).observe(place);
+    new ResizeObserver(() => requestAnimationFrame(() => draw())).observe(place);
     draw();
   };
 

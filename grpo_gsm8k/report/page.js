@@ -64,11 +64,11 @@
   draw();
   dark.addEventListener("change", draw);
   // plotly itself notices a new window size alone, not one of the figure's place.
-  const resized = new ResizeObserver((entries) => {
-    for (const { target } of entries) {
-      if (target.clientWidth && target.clientWidth !== target._fullLayout?.width) Plotly.Plots.resize(target).then(() => fit(target));
-    }
-  });
+  const resize = (target) => {
+    if (target.clientWidth && target.clientWidth !== target._fullLayout?.width) Plotly.Plots.resize(target).then(() => fit(target));
+  };
+  // In the next frame: a size that changes within the observer's own call is reported as an error.
+  const resized = new ResizeObserver((entries) => requestAnimationFrame(() => entries.forEach(({ target }) => resize(target))));
   for (const id of Object.keys(figures)) resized.observe(document.getElementById(id));
 
   const form = document.getElementById("filter");
