@@ -92,7 +92,9 @@ def test_an_engine_that_waits_for_the_learner() -> None:
     record = recorded("ppo_dead")
     assert "actor_waits_for_learner" not in found(record)  # the engine waits 48 %
     waiting = changed(record, time__actor_idle_frac=0.7)
-    assert found(waiting)["actor_waits_for_learner"].advice.startswith("raise learner.threads (now 1, on 2 cores)")
+    assert found(waiting)["actor_waits_for_learner"].advice.startswith(
+        "add cores, and raise learner.threads by as many (now 1, on 2 cores"
+    )
     on_gpu = with_settings(waiting, learner__device="cuda:0", learner__token_budget=64)
     assert "raise learner.token_budget (now 64)" in found(on_gpu)["actor_waits_for_learner"].advice
     checkpointing = with_settings(on_gpu, learner__gradient_checkpointing=True)
