@@ -36,8 +36,8 @@ def results_table(
 
 
 def _setting_lines(r: SettingResult) -> Iterator[str]:
-    strict = _short(r.accuracy, r.ci_low, r.ci_high)
-    lenient = _short(r.accuracy_punctuation_free, r.punctuation_free_ci_low, r.punctuation_free_ci_high)
+    strict = _interval(r.accuracy, r.ci_low, r.ci_high)
+    lenient = _interval(r.accuracy_punctuation_free, r.punctuation_free_ci_low, r.punctuation_free_ci_high)
     rates = f"{r.truncated_frac:6.1%} {r.format_error_frac:6.1%} {r.logic_error_frac:6.1%}"
     yield f"{r.prompting:14} {r.temperature:4.2f} {strict:19} {lenient:19} {rates}"
     if r.samples > 1:
@@ -51,9 +51,9 @@ def _any_temperature_lines(a: AnyTemperature) -> Iterator[str]:
     several = len(a.temperatures) > 1
     which = f"at any of {len(a.temperatures)} temperatures" if several else "ever"
     lenient = _interval(a.accuracy_punctuation_free, a.punctuation_free_ci_low, a.punctuation_free_ci_high)
-    right = f"{_interval(a.accuracy, a.ci_low, a.ci_high).strip()}; punctuation-free {lenient.strip()}"
+    right = f"{_interval(a.accuracy, a.ci_low, a.ci_high)}; punctuation-free {lenient}"
     yield f"{a.model} ({a.prompting}), right {which}, {a.completions} completions a problem: {right}"
-    voted = _interval(a.majority, a.majority_ci_low, a.majority_ci_high).strip()
+    voted = _interval(a.majority, a.majority_ci_low, a.majority_ci_high)
     yield f"{a.model} ({a.prompting}), majority of all {a.completions} completions: {voted}"
 
 
@@ -64,10 +64,6 @@ def _difference(c: Compared | ComparedWays) -> str:
 
 
 def _interval(estimate: float, low: float, high: float) -> str:
-    return f"{estimate:6.1%} [{low:.1%}, {high:.1%}]"
-
-
-def _short(estimate: float, low: float, high: float) -> str:
     return f"{100 * estimate:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from grpo_gsm8k.evaluation.statistics import comparison
 from grpo_gsm8k.evaluation.statistics.comparison import Verdict
 from grpo_gsm8k.report.material import Pair
+from grpo_gsm8k.terminal import durations
 
 DASH = "–"
 VERDICTS = {Verdict.BETTER: "higher", Verdict.WORSE: "lower", Verdict.NOISE: "noise"}
@@ -42,13 +43,8 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Format seconds: `2 h 05 min`, `2 min 47 s`, `12 s`."""
-    if seconds is None:
-        return DASH
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    """Format seconds as the terminal does; a dash if unknown."""
+    return DASH if seconds is None else durations.duration(seconds)
 
 
 def dollars(value: float) -> str:

@@ -67,7 +67,7 @@ def test_the_table_says_everything_once() -> None:
     assert (len(rows), max(len(line) for line in rows) <= 80) == (3, True)
     assert text.splitlines().count("m") == 1  # the model's lines are below its name
     assert "pass @1 18.8%, @2 33.3%, @4 50.0%; majority @1 25.0%, @2 25.0%, @4" in text
-    assert "right at any of 2 temperatures, 5 completions a problem: 75.0% [" in text
+    assert "right at any of 2 temperatures, 5 completions a problem: 75.0 % [" in text
 
 
 @pytest.mark.parametrize(("n", "ks"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (10, [1, 2, 4, 8, 10])])
