@@ -147,6 +147,12 @@ def steps_of(run: Path) -> list[object]:
     return [record["step"] for record in read_jsonl(path) if "step" in record] if path.exists() else []
 
 
+def has_started(run: Path) -> bool:
+    """Whether the run's first event is written, and not only its file created."""
+    path = run / "events.jsonl"
+    return path.exists() and path.read_text().endswith("\n")
+
+
 def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
     while not condition():
         assert process.poll() is None, process.communicate()[0]
@@ -157,7 +163,7 @@ def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> N
 def test_an_interruption_only_loses_the_running_update(pod: Pod) -> None:
     """Interrupt twice: before the first checkpoint, and during the second update."""
     process = pod.start(*TRAINING)
-    wait_for(process, lambda: bool(pod.runs()) and (pod.runs()[0] / "events.jsonl").exists())
+    wait_for(process, lambda: bool(pod.runs()) and has_started(pod.runs()[0]))
     kill_pod(process)
     process.communicate()
 
