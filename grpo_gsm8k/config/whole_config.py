@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from grpo_gsm8k.config.command_config import BudgetConfig, DoctorConfig, PipelineConfig, PushConfig, ReportConfig
 from grpo_gsm8k.config.data_config import DataConfig
+from grpo_gsm8k.config.engine_limits import with_max_num_seqs
 from grpo_gsm8k.config.eval_config import EvalConfig
 from grpo_gsm8k.config.fields import Device, FolderName, Section, Seed, refuse_repeated
 from grpo_gsm8k.config.fine_tuning_config import PreprocessConfig, SftConfig, TracesConfig
@@ -74,6 +75,8 @@ class Config(Section):
     completion_tables: CompletionTablesConfig = CompletionTablesConfig()
     console: ConsoleConfig = ConsoleConfig()
     wandb: WandbConfig
+
+    _resolve_max_num_seqs = model_validator(mode="before")(with_max_num_seqs)
 
     @property
     def training(self) -> SftConfig | PolicyGradientConfig:

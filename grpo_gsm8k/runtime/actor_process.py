@@ -50,6 +50,7 @@ def engine_spec(
         lora_versions=lora_versions,
         canary_tolerance=actor.canary_tolerance,
         seed=config.seed,
+        async_scheduling=actor.async_scheduling,
         own_version=own_version,
     )
 
