@@ -136,5 +136,5 @@ def test_sequences_that_run_at_once(words: list[str], sequences: int) -> None:
 
 
 def test_async_scheduling_is_refused_on_a_cpu() -> None:
-    with pytest.raises(UserError, match="set actor.async_scheduling=false"):
+    with pytest.raises(UserError, match=r"set actor\.async_scheduling=false"):
         load_config(["command=policy_gradient", "preset=cpu_demo", "actor.async_scheduling=true"])
