@@ -56,6 +56,7 @@ class Config(Section):
     sweep: FolderName | None = None
     artifacts: Path
     shm: Path
+    private_files: bool = True
     stop_grace_s: float = Field(gt=0)
     data: DataConfig
     model: ModelSection

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from grpo_gsm8k.data.difficulty import Solved
 from grpo_gsm8k.errors import CheckpointError, IntegrityError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import refuse_link, written_aside
+from grpo_gsm8k.files.parsing import first_problem, json_value
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS, PromptPlan
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class TrainerState:
     plan: PromptPlan = NO_PROMPTS
     kl_coefficient: float = 0.0
     state_version: int = STATE_VERSION
+
+
+_STATE = TypeAdapter(TrainerState)
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -102,26 +106,16 @@ def read_state(folder: Path) -> TrainerState:
     """Verify every byte of a checkpoint and return its counters. Raises CheckpointError."""
     try:
         checksums.verify(folder)
-        values = json.loads((folder / "state.json").read_text())
+        values = json_value((folder / "state.json").read_bytes())
     except (IntegrityError, OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    if values.get("state_version") != STATE_VERSION:
-        raise CheckpointError(f"{folder}: state version {values.get('state_version')}, expected {STATE_VERSION}")
-    values["plan"] = _plan(values["plan"])
-    values["pending_validations"] = tuple(values["pending_validations"])
-    values["accuracy"] = {int(version): accuracy for version, accuracy in values["accuracy"].items()}
-    return TrainerState(**values)
-
-
-def _plan(values: dict[str, Any]) -> PromptPlan:
-    """Read a prompt plan; those of earlier versions have cursor and positions only."""
-    return PromptPlan(
-        cursor=values["cursor"],
-        positions={int(step): tuple(at) for step, at in values["positions"].items()},
-        skipped={int(step): tuple(at) for step, at in values.get("skipped", {}).items()},
-        solve_counts={name: tuple(counts) for name, counts in values.get("solve_counts", {}).items()},
-        recent={int(k): tuple(Solved(**group) for group in at) for k, at in values.get("recent", {}).items()},
-    )
+    version = values.get("state_version") if isinstance(values, dict) else None
+    if version != STATE_VERSION:
+        raise CheckpointError(f"{folder}: state version {version}, expected {STATE_VERSION}")
+    try:
+        return _STATE.validate_python(values)
+    except ValidationError as error:
+        raise CheckpointError(f"{folder}: state.json is damaged: {first_problem(error)}") from None
 
 
 def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:

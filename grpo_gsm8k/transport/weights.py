@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from grpo_gsm8k.errors import DiskFullError, IntegrityError, WeightsError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.files.parsing import first_problem
 from grpo_gsm8k.transport.protocol import WeightsRef
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.safetensors"
 Kind = Literal["model", "adapter"]
+_KIND: TypeAdapter[Kind] = TypeAdapter(Kind)
 SPARE_BYTES = 16 * 2**20  # left free for other users of the device
 
 
@@ -31,6 +35,9 @@ class Canary:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+
+
+_CANARY = TypeAdapter(Canary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +82,11 @@ def verify(ref: WeightsRef) -> VerifiedWeights:
         manifest = checksums.verify(folder)
     except IntegrityError as error:
         raise WeightsError(f"weights version {ref.version}: {error}") from error
-    if manifest["version"] != ref.version:
-        raise WeightsError(f"{folder} holds version {manifest['version']} instead of version {ref.version}")
-    canary = manifest["canary"]
-    return VerifiedWeights(
-        folder=folder,
-        kind=manifest["kind"],
-        version=ref.version,
-        canary=Canary(tuple(canary["token_ids"]), tuple(canary["logprobs"])),
-    )
+    if manifest.get("version") != ref.version:
+        raise WeightsError(f"{folder} holds version {manifest.get('version')} instead of version {ref.version}")
+    try:
+        canary = _CANARY.validate_python(manifest.get("canary"))
+        kind = _KIND.validate_python(manifest.get("kind"))
+    except ValidationError as error:
+        raise WeightsError(f"{folder}: its manifest was written by something else: {first_problem(error)}") from None
+    return VerifiedWeights(folder, kind, ref.version, canary)
