@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AttentionInterface
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.learner.attention_choice import FLASH_CAPABILITY, AttentionKind, attention_kind
+from grpo_gsm8k.learner.attention_choice import ATTENTION_NAMES, FLASH_CAPABILITY, AttentionKind, attention_kind
 from grpo_gsm8k.learner.attention_pieces import attend_in_pieces
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def packed_sdpa(
     if attention_mask is not None or unknown or not getattr(module, "is_causal", True):
         raise UserError(f"{type(module).__name__} needs attention with {unknown or 'a mask of its own'}: not supported")
     kind, dtype = _kind_and_dtype(query, softcap)
+    _announce(kind, dtype)
     if kind == "pieces":
         return attend_in_pieces(query, key, value, layout, scaling, sliding_window, softcap), None
     # SDPA is on autocast's list and casts by itself; these are not, and rotary embeddings make float32 of queries.
@@ -68,6 +70,12 @@ def _kind_and_dtype(query: torch.Tensor, softcap: float | None) -> tuple[Attenti
     capability = torch.cuda.get_device_capability(device) if query.is_cuda else FLASH_CAPABILITY
     name = str(dtype).removeprefix("torch.")
     return attention_kind(device.type, name, softcap is not None, False, query.shape[-1], capability), dtype
+
+
+@functools.cache
+def _announce(kind: AttentionKind, dtype: torch.dtype) -> None:
+    """Print, once each, what computes the attention: into the learner's log."""
+    print(f"attention in {str(dtype).removeprefix('torch.')}: {ATTENTION_NAMES[kind]}", flush=True)
 
 
 # Kept out of compiled blocks: the sizes of its pieces differ in every micro-batch.

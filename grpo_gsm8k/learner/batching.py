@@ -89,7 +89,7 @@ class PackedTokens:
     """T input tokens: each prompt once, followed by its completions; N completion tokens are predicted.
 
     `source_N[i]` is the position in T whose hidden state predicts the completion token `targets_N[i]`, and
-    `sequence_N[i]` is the index of the sequence it belongs to.
+    `sequence_N[i]` is the index of the sequence it belongs to, of `sequences`.
     """
 
     input_ids_T: torch.Tensor
@@ -98,17 +98,18 @@ class PackedTokens:
     source_N: torch.Tensor
     targets_N: torch.Tensor
     sequence_N: torch.Tensor
+    sequences: int
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Packed samples with their columns for the N predicted tokens.
+    """Packed samples with their columns for the N predicted tokens; `on_policy_M` are the indices of M of them.
 
     `loss_weights_N` is the weight of each token in the loss of the optimizer step (see `reductions.token_weights`).
     """
 
     tokens: PackedTokens
-    on_policy_N: torch.Tensor
+    on_policy_M: torch.Tensor
     behaviour_logprobs_N: torch.Tensor
     proximal_logprobs_N: torch.Tensor
     reference_logprobs_N: torch.Tensor
@@ -197,19 +198,21 @@ def pack_tokens(sequences: Sequence[TokenSequence], device: torch.device) -> Pac
         source_N=_tensor([sources[i] for i in range(len(sequences))], torch.int64, device),
         targets_N=_tensor([s.completion_ids[s.mask] for s in sequences], torch.int64, device),
         sequence_N=_tensor([np.repeat(np.arange(len(sequences)), counts)], torch.int64, device),
+        sequences=len(sequences),
     )
 
 
 def collate(samples: Sequence[Sample], token_weights: Sequence[float], device: torch.device) -> MicroBatch:
     """Pack samples with their columns; `token_weights[i]` goes to every predicted token of sample i."""
 
-    def column(name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return _tensor([getattr(s, name)[s.mask] for s in samples], dtype, device)
+    def column(name: str) -> torch.Tensor:
+        return _tensor([getattr(s, name)[s.mask] for s in samples], torch.float32, device)
 
     counts = [s.predicted_tokens for s in samples]
+    on_policy_N = np.concatenate([s.on_policy[s.mask] for s in samples])
     return MicroBatch(
         tokens=pack_tokens(samples, device),
-        on_policy_N=column("on_policy", torch.bool),
+        on_policy_M=_tensor([np.flatnonzero(on_policy_N)], torch.int64, device),
         behaviour_logprobs_N=column("behaviour_logprobs"),
         proximal_logprobs_N=column("proximal_logprobs"),
         reference_logprobs_N=column("reference_logprobs"),
