@@ -169,6 +169,28 @@ def test_halving_ends_at_the_longest_sequence() -> None:
     assert budget.metrics == {"learner/oom_halvings": float(len(told))}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "Triton Error [CUDA]: out of memory",
+    ],
+)
+def test_libraries_that_allocate_by_themselves(text: str) -> None:
+    budget = TokenBudget(100)
+
+    def fits_at_half(tokens: int) -> int:
+        if tokens > 50:
+            raise RuntimeError(text)
+        return tokens
+
+    samples = random_groups(1)[0]
+    assert retry_on_oom(budget, [], samples, fits_at_half) == 50
+
+
 def test_other_errors_are_not_swallowed() -> None:
     def wrong(tokens: int) -> None:
         raise RuntimeError("shapes cannot be multiplied")
