@@ -128,7 +128,7 @@ def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:
         optimizers.critic.load_state_tensors(load_file(folder / "critic_optimizer.safetensors"))
     rng = load_file(folder / "rng.safetensors")
     torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng and torch.cuda.is_available():
+    if "cuda" in rng and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(rng["cuda"])
 
 
@@ -173,6 +173,6 @@ def _step(path: Path) -> int:
 
 def _random_state() -> dict[str, torch.Tensor]:
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # asking for it would open a context on a GPU that this process does not use
         state["cuda"] = torch.cuda.get_rng_state()
     return state

@@ -53,6 +53,11 @@ def set_up_torch(config: Config) -> None:
     torch.set_num_threads(config.learner.threads)
     torch.manual_seed(config.seed)
     _check_devices(config)
+    if config.learner.device.startswith("cuda"):
+        # Random state, memory statistics and library handles are those of the current device.
+        torch.cuda.set_device(config.learner.device)
+        # cuDNN's attention plans anew for each shape, 20 ms and more, and every micro-batch has other shapes.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     if config.learner.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -177,7 +182,9 @@ def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerS
         if version < session.start and (folder is None or folder.is_dir()):
             if folder is not None:
                 checkpoint.read_state(folder)  # verifies it
-            policy = open_policy(config.learner, spec.model_folder, folder)
+            # On the CPU: the learner's device may not have room for a second model.
+            on_cpu = config.learner.model_copy(update={"device": "cpu", "compile": False})
+            policy = open_policy(on_cpu, spec.model_folder, folder)
             publisher = Publisher(spec.weights_root, policy, config, items)
             session.client.queue(LoadWeights(publisher.publish(version).ref))
             session.validation.submit(version)

@@ -48,8 +48,8 @@ def test_correct_models_pass(name: str, tmp_path: Path) -> None:
 
 
 def test_a_window_that_is_ignored_is_found(mistral: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = attention._pieces
-    monkeypatch.setattr(attention, "_pieces", lambda layout, window, device: pieces(layout, None, device))
+    attend = attention.attend_in_pieces
+    monkeypatch.setattr(attention, "attend_in_pieces", lambda *given: attend(*given[:5], None, *given[6:]))
     with pytest.raises(
         ModelMismatchError, match=r"log-probabilities of mistral differ .* Hugging Face.* by \d.*tolerance"
     ):
