@@ -267,6 +267,8 @@ def _canary_params(token: int) -> SamplingParams:
 
 def _engine_args(spec: EngineSpec) -> EngineArgs:
     device: dict[str, Any] = {"gpu_memory_utilization": spec.gpu_memory}
+    if spec.kv_cache_bytes is not None:  # else vLLM takes what other processes allocate meanwhile for its own
+        device["kv_cache_memory_bytes"] = spec.kv_cache_bytes
     if spec.device == "cpu":
         # Chunked prefill rewinds the random generator of a seeded request, which raises on a CPU. Blocks of 32 tokens
         # are the smallest on a CPU: the completions of a group then share all of their prompt but the last block.
