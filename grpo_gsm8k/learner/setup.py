@@ -202,3 +202,4 @@ def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerS
             publisher = Publisher(spec.weights_root, policy, config, items)
             session.client.queue(LoadWeights(publisher.publish(version).ref))
             session.validation.submit(version)
+            del policy, publisher  # before the next one is loaded: a GPU has no room for both

@@ -148,7 +148,7 @@ def _shm(machine: Machine, config: Config, need: float) -> CheckLine:
     )
     if need <= machine.shm_free_gib * GIB:
         return CheckLine("shm", Status.OK, text)
-    size = f"{2 * need / GIB + 1:.0f}gb"
+    size = f"{math.ceil(need / GIB) + 2}gb"
     return CheckLine(
         "shm",
         Status.FAILURE,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CUDA_GRAPHS = 1.0 * 2**30  # vLLM's captured graphs and sampler buffers for a 1.5B to 3B model
 SCORED_ROWS = 1024  # prompt positions whose logits vLLM keeps at once (CHUNK_SIZE in sample/prompt_logprob.py)
 COMPUTED_CACHE = 0.95  # of a computed cache: beside another process no measurement corrects the estimated overhead
+NF4_ENGINE = 0.5 + F32 / 64  # bytes per value: 4 bits, and a float32 scale per 64 values, which vLLM does not compress
 ENGINE_ON_CPU = 1.2 * 2**30  # the process with vLLM and torch imported
 
 
@@ -39,6 +40,8 @@ def actor_memory(shape: ModelShape, config: Config, device_bytes: float, share: 
     actor = config.actor
     width = 2 if actor.dtype == "bfloat16" else F32
     weights = float(width * shape.parameters)
+    if getattr(actor, "quantization", "none") == "nf4":
+        weights -= (width - NF4_ENGINE) * shape.linear
     cache_per_token = 2.0 * shape.layers * shape.key_value * width
     if actor.device == "cpu":
         overhead, cache = ENGINE_ON_CPU, actor.kv_cache_mb * 2.0**20
@@ -48,9 +51,18 @@ def actor_memory(shape: ModelShape, config: Config, device_bytes: float, share: 
         widest = actor.max_batched_tokens * (2 * shape.intermediate + 4 * shape.hidden) * width
         rows = max(actor.max_num_seqs, SCORED_ROWS if actor.probe else 0)
         overhead = CUDA_GRAPHS * (not actor.enforce_eager) + widest + 2 * F32 * rows * shape.vocab
+        overhead += _adapters(shape, config, width)
         cache = max(0.0, share * device_bytes - weights - overhead)
     sequences = int(cache / (cache_per_token * actor.max_model_len))
     return ActorMemory(weights, overhead, cache, cache_per_token, min(sequences, actor.max_num_seqs))
+
+
+def _adapters(shape: ModelShape, config: Config, width: int) -> float:
+    """Return vLLM's room for adapters, which it reserves for every linear layer and all versions in use at once."""
+    lora = config.learner.lora
+    if not lora.enabled or config.actor.lora != "adapter":
+        return 0.0
+    return float(width * config.training.versions_at_once * shape.adapter(lora.rank, ["all-linear"]))
 
 
 def cache_bytes(shape: ModelShape, config: Config, device_bytes: float, share: float) -> int:
