@@ -70,7 +70,10 @@ def _faster_generation(record: RunRecord) -> str:
         return _more_cores(record, "actor")
     gpus, taken = _gpus(record), engines + _own_device(record)
     if gpus > taken:
-        return f"set actor.replicas={engines + gpus - taken} (now {engines}): this run uses {taken} of {gpus} GPUs"
+        more = engines + gpus - taken
+        # Engines count up from actor.device, and the learner must be on the GPU of none but the first.
+        places = f" actor.device=cuda:0 learner.device=cuda:{more}" if _own_device(record) else ""
+        return f"set actor.replicas={more} (now {engines}){places}: this run uses {taken} of {gpus} GPUs"
     if record.setting("actor.enforce_eager"):
         return "set actor.enforce_eager=false (now true), which compiles the engine's model"
     return "add a GPU and raise actor.replicas, or lower policy_gradient.max_new_tokens"
@@ -245,6 +248,8 @@ CHECKS: Final = (
             "data.sampler",
             "actor.max_num_seqs",
             "actor.replicas",
+            "actor.device",
+            "learner.device",
             "actor.threads",
             "actor.enforce_eager",
             "policy_gradient.max_new_tokens",
