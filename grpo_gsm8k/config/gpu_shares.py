@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 CUDA_CONTEXT = 0.6 * 2**30  # the driver's context, kernels and cuBLAS workspaces of one process
 LEARNER_MARGIN = 0.03  # of a shared GPU: neither the engines' nor the learner's, for the contexts of all processes
+PROCESS_MARGIN = 0.75 * 2**30  # and at least this for each process: its context, and NCCL in an engine
 
 
 def is_shared(config: Config) -> bool:
@@ -31,5 +32,5 @@ def learner_bytes(config: Config, total: float, actor_share: float | None = None
     """
     share = config.actor.gpu_memory if actor_share is None else actor_share
     suite = suite_share(config)
-    contexts = CUDA_CONTEXT * (3 if suite else 2)
-    return max(0.0, total * (1 - share - suite) - max(LEARNER_MARGIN * total, contexts))
+    processes = 3 if suite else 2
+    return max(0.0, total * (1 - share - suite) - max(LEARNER_MARGIN * total, PROCESS_MARGIN * processes))
