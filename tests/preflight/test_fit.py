@@ -95,7 +95,7 @@ def test_room_for_weights_and_checkpoints(shape_1_5b: ModelShape) -> None:
     assert shm_bytes(shape_1_5b, configuration()) == 3 * 2 * n  # one pinned by a validation, two published since
     assert checkpoint_bytes(shape_1_5b, configuration()) == 12 * n
     assert disk_bytes(shape_1_5b, configuration(), 300) == 4 * 12 * n  # the last two, the best, the one being written
-    assert shm_bytes(shape_1_5b, configuration("learner=lora")) < 0.1 * n
+    assert shm_bytes(shape_1_5b, configuration("learner=lora")) < 0.2 * n
     assert shm_bytes(shape_1_5b, configuration("learner=lora", "actor.lora=merged")) == 6 * n
 
 
