@@ -96,6 +96,21 @@ def test_k1_in_the_loss_is_refused(coef: float, place: str, right: bool) -> None
 
 
 @pytest.mark.parametrize(
+    ("actor", "suite", "fix"),
+    [(0.74, 0.2, ""), (0.8, 0.2, "actor.gpu_memory=0.74"), (0.5, 0.5, "actor.gpu_memory=0.44"), (0.1, 0.95, "suite")],
+)
+def test_shares_of_two_engines(actor: float, suite: float, fix: str) -> None:
+    values = compose_values(["command=policy_gradient", "policy_gradient.regression_suite.tasks=[arc_easy]"])
+    values["actor"]["gpu_memory"] = actor
+    values["policy_gradient"]["regression_suite"]["gpu_memory"] = suite
+    if not fix:
+        parse_config(values)
+        return
+    with pytest.raises(UserError, match=f"more than 0.94, beyond which .*: set .*{fix}.*$"):
+        parse_config(values)
+
+
+@pytest.mark.parametrize(
     ("command", "actor", "learner", "replicas", "fix"),
     [
         ("policy_gradient", "cuda:0", "cuda:1", 2, "learner.device=cuda:2"),

@@ -26,6 +26,7 @@ from grpo_gsm8k.command_line.loading import load_config
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.private import private_files
 from grpo_gsm8k.files.writable import check_folder
+from grpo_gsm8k.tracking.gpu_list import DEVICE_ORDER
 from grpo_gsm8k.tracking.saved_config import CONF
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def execute(arguments: Sequence[str]) -> Ending:
     dotenv.load_dotenv(env_file())  # variables that are already set take precedence
     for name in NO_PROGRESS_BARS:
         os.environ.setdefault(name, "1")
+    os.environ.update(DEVICE_ORDER)
     try:
         return Ending(_run(parse_arguments(arguments)), None)
     except KeyboardInterrupt:  # before training, which saves a checkpoint first, or in another command

@@ -68,9 +68,12 @@ def _faster_generation(record: RunRecord) -> str:
         return f"raise actor.max_num_seqs (now {at_once:g}, an update has {each} completions per engine)"
     if record.setting("actor.device") == "cpu":
         return _more_cores(record, "actor")
-    gpus, taken = len(record.machine.get("gpus") or ()), engines + _own_device(record)
+    gpus, taken = _gpus(record), engines + _own_device(record)
     if gpus > taken:
-        return f"set actor.replicas={engines + gpus - taken} (now {engines}): this run uses {taken} of {gpus} GPUs"
+        more = engines + gpus - taken
+        # Engines count up from actor.device, and the learner must be on the GPU of none but the first.
+        places = f" actor.device=cuda:0 learner.device=cuda:{more}" if _own_device(record) else ""
+        return f"set actor.replicas={more} (now {engines}){places}: this run uses {taken} of {gpus} GPUs"
     if record.setting("actor.enforce_eager"):
         return "set actor.enforce_eager=false (now true), which compiles the engine's model"
     return "add a GPU and raise actor.replicas, or lower policy_gradient.max_new_tokens"
@@ -84,6 +87,12 @@ def _fewer_further_prompts(record: RunRecord) -> str:
         f"{drawn:.1f} further prompts in an update are requested only after the first ones turned out to be tied: set "
         "data.sampler=difficulty, or lower policy_gradient.active_sampling"
     )
+
+
+def _gpus(record: RunRecord) -> int:
+    """Return how many GPUs the run could use: those that CUDA_VISIBLE_DEVICES selected."""
+    usable = number(record.machine.get("usable_gpus"))  # absent in older runs
+    return len(record.machine.get("gpus") or ()) if usable is None else int(usable)
 
 
 def _own_device(record: RunRecord) -> int:
@@ -239,6 +248,8 @@ CHECKS: Final = (
             "data.sampler",
             "actor.max_num_seqs",
             "actor.replicas",
+            "actor.device",
+            "learner.device",
             "actor.threads",
             "actor.enforce_eager",
             "policy_gradient.max_new_tokens",

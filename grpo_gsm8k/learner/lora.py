@@ -50,7 +50,8 @@ def wrap(model: Any, config: LoraConfig) -> PeftModel:
 
 def load(model: Any, folder: Path) -> PeftModel:
     """Wrap `model` in the adapter of a checkpoint, trainable."""
-    return PeftModel.from_pretrained(model, folder, is_trainable=True)
+    # peft's default device is the first GPU, which may be the actor's.
+    return PeftModel.from_pretrained(model, folder, is_trainable=True, torch_device=str(model.device))
 
 
 def nf4_config() -> BitsAndBytesConfig:

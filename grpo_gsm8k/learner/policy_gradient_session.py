@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
+from grpo_gsm8k.config.gpu_shares import is_shared
 from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
@@ -141,7 +142,10 @@ class PolicyGradientSession(Session):
 
 
 def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSession:
-    """Check everything that can be checked without an engine, report Ready, then load the weights."""
+    """Check everything that can be checked without an engine, report Ready, then load the weights.
+
+    On a shared GPU the weights come first, because Ready starts the engine, which must find its share free.
+    """
     config = spec.config
     setup.set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
@@ -154,7 +158,9 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     prompts = [item.prompt_ids for item in [*items, *validation_items]]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
     resumed = setup.find_checkpoint(spec)
-    client.report(Ready())
+    shared = is_shared(config)
+    if not shared:
+        client.report(Ready())
 
     state = resumed.state if resumed else None
     start = state.step if state else 0
@@ -164,6 +170,8 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)
+    if shared:
+        client.report(Ready())
     client.report(Resumed(start, updates))
     plan = state.plan if state else NO_PROMPTS
     session = PolicyGradientSession(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
+from grpo_gsm8k.config.gpu_shares import is_shared
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
@@ -109,7 +110,10 @@ def as_sequence(example: Example) -> TokenSequence:
 
 
 def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
-    """Check everything that can be checked without an engine, report Ready, then load the weights."""
+    """Check everything that can be checked without an engine, report Ready, then load the weights.
+
+    On a shared GPU the weights come first, because Ready starts the engine, which must find its share free.
+    """
     config = spec.config
     setup.set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
@@ -124,7 +128,9 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     texts = [ids for e in examples for ids in (e.prompt_ids, e.response_ids)] + [item.prompt_ids for item in items]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)
     resumed = setup.find_checkpoint(spec)
-    client.report(Ready())
+    shared = is_shared(config)
+    if not shared:
+        client.report(Ready())
 
     state = resumed.state if resumed else None
     start = state.step if state else 0
@@ -135,6 +141,8 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     validation = Validation(client, task, items, config, len(plan), spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)
+    if shared:
+        client.report(Ready())
     client.report(Resumed(start, len(plan)))
     session = SftSession(
         config=config,
