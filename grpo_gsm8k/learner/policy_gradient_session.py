@@ -59,14 +59,9 @@ class PolicyGradientSession(Session):
 
     def queue_requests(self, version: int) -> None:
         """Send what is queued, with all requests that weights `version` allow."""
-        self.queue_validation(version)
         self.rollouts.request_until(version)
+        self.queue_validation(version)
         self.client.flush()
-
-    def beat(self) -> None:
-        """Count one unit of work, and start the grading of completions that arrived meanwhile."""
-        self.client.beat()
-        self.rollouts.grade_arrived()
 
     def rates(self, version: int) -> Rates:
         """Return the learning rates and the KL coefficient of the update of `version`, counted from 0."""
@@ -80,10 +75,11 @@ class PolicyGradientSession(Session):
         uses = self.rollouts.uses(version - 1)
         metrics["train/epoch"] = self.rollouts.epoch
         self.validation.drain()
-        rollout_files.write_rollouts(
-            self.run_folder / "rollouts" / f"step_{version}.parquet", batch, experience.advantages_GN
-        )
+        rollouts = self.run_folder / "rollouts"
+        rollout_files.write_rollouts(rollouts / f"step_{version}.parquet", batch, experience.advantages_GN)
+        rollout_files.prune(rollouts, version, self.config.policy_gradient.keep_rollouts)
         metrics |= self.time_metrics(self.rollouts.waited_s)
+        metrics["time/grading_s"] = self.rollouts.grading_s
         metrics["rollout/tokens_per_s"] = metrics["rollout/tokens"] / metrics["time/step_s"]
         self.client.report(StepDone(version, metrics, uses))
         self.client.record_span("records", version)

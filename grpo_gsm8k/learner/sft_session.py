@@ -67,7 +67,7 @@ class SftSession(Session):
         self._waited_s = 0.0
         if self.validation.due(step):
             self.validation.wait(at_most=MAX_PENDING_VALIDATIONS - 1)
-            self._waited_s = self.client.record_span("wait for validations", step)
+            self._waited_s = self.validation.waited_s
             self._send(step)
         self.validation.drain()
         if self.engine_probe is not None:

@@ -42,7 +42,8 @@ class GenerateGroup:
     """Request `n` completions of one prompt.
 
     It starts with a weight version of at least `min_version`. A `pinned` request is generated entirely with exactly
-    that version, so no swap happens while it is running.
+    that version, so no swap happens while it is running. Of the requests that wait for a free place in the engine,
+    those with the lowest `priority` start first.
     """
 
     request_id: str
@@ -52,6 +53,7 @@ class GenerateGroup:
     min_version: int
     pinned: bool
     score_prompt: bool = False  # also return `GroupResult.prompt`
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

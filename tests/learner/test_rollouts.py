@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
@@ -31,25 +31,30 @@ class Net:
     def __init__(self, tied: set[str]) -> None:
         self.tied = tied
         self.queued: list[GenerateGroup] = []
-        self.results: dict[str, GroupResult] = {}
+        self.on_result: dict[str, Callable[[GroupResult], None]] = {}
+        self.arrived: list[GroupResult] = []
         self.stop_token_ids = (1,)
         self.started: list[str] = []  # problem ids, as their grading started
         self.stop_texts = ()
 
-    def queue(self, request: GenerateGroup) -> None:
+    def request(self, request: GenerateGroup, on_result: Callable[[GroupResult], None]) -> None:
         self.queued.append(request)
+        self.on_result[request.request_id] = on_result
 
     def flush(self) -> None:
         for request in self.queued:
             completion = Completion(np.array([7, 1]), np.zeros(2), "stop", (VersionSpan(0, 0, 2),))
-            self.results[request.request_id] = GroupResult(request.request_id, (completion,) * request.n)
+            self.arrived.append(GroupResult(request.request_id, (completion,) * request.n))
         self.queued = []
 
-    def take(self, request_id: str) -> GroupResult | None:
-        return self.results.get(request_id)
+    def poll(self) -> None:
+        for result in self.arrived:
+            self.on_result.pop(result.request_id)(result)
+        self.arrived = []
 
-    def take_ready(self, request_id: str) -> GroupResult | None:
-        return self.results.get(request_id)
+    def wait_until(self, condition: Callable[[], bool]) -> bool:
+        self.poll()
+        return condition()
 
     def wait_for(self, work: Future[Any]) -> Any:
         return work.result()
@@ -109,13 +114,10 @@ def test_completions_of_later_updates_are_graded_as_they_arrive() -> None:
     r = rollouts(net, limit=0)
     r.request_until(0)
     planned = order(net)
-    r.grade_arrived()
     assert net.started == []
     net.flush()
     assert ids(r.take(0)) == planned[:4]
-    r.grade_arrived()  # while update 0 is computed
-    r.grade_arrived()
-    assert net.started == planned  # each once
+    assert net.started == planned  # those of update 1, too, while update 0 was waited for
     r.uses(0)
     assert ids(r.take(1)) == planned[4:]
     assert net.started == planned
