@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
+from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS
 from grpo_gsm8k.learner.publisher import Publisher
@@ -83,6 +84,7 @@ class PolicyGradientSession(Session):
         metrics["rollout/tokens_per_s"] = metrics["rollout/tokens"] / metrics["time/step_s"]
         self.client.report(StepDone(version, metrics, uses))
         self.client.record_span("records", version)
+        self.prune_when_saved()
         if self.save_due(version) or self.stop_requested:
             self.save(version)
 
@@ -174,6 +176,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         rollouts=Rollouts(client, task, items, too_long, config, start, plan),
         validation=validation,
         publisher=Publisher(spec.weights_root, models.policy, config, items),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,

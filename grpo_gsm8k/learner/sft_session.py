@@ -13,6 +13,7 @@ from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.learner import setup
 from grpo_gsm8k.learner.batching import TokenSequence, token_sequence
+from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
@@ -89,6 +90,7 @@ class SftSession(Session):
         metrics["train/epoch"] = sum(len(uses) for uses in self.plan[:step]) / len(self.examples)
         uses = tuple(PromptUse(epoch, self.examples[index].id) for epoch, index in self.plan[step - 1])
         self.client.report(StepDone(step, metrics, uses))
+        self.prune_when_saved()
         if self.save_due(step):
             self.save(step)
 
@@ -146,6 +148,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         task=task,
         validation=validation,
         publisher=Publisher(spec.weights_root, policy, config, items),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,

@@ -62,6 +62,7 @@ METRICS: Final[dict[str, str]] = {
     "sync/canary_gap": "mean |engine - learner| log-probability of the canary after the last load, nats",
     "learner/oom_halvings": "how often this learner process halved its token budget after running out of memory",
     "time/step_s": "wall time of this update, seconds",
+    "time/checkpoint_s": "time that the learner stood still for the last checkpoint, before this update, seconds",
     "time/learner_idle_frac": "fraction of the wall time that the learner waited for completions, 0 to 1",
     "time/grading_s": "time that the learner waited for grades of completions that had arrived, seconds",
     "time/actor_idle_frac": "fraction of the wall time that the actor waited, 0 to 1",

@@ -150,18 +150,22 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span of a worker's time, for the timeline; `start_s` is Unix time, `version` that of the weights involved."""
+    """A span of a worker's time, for the timeline; `start_s` is Unix time, `version` that of the weights involved.
+
+    `row` names another row than the worker's own, for work that goes on beside its other spans.
+    """
 
     name: str
     version: int
     start_s: float
     seconds: float
+    row: str = ""
 
     @classmethod
-    def since(cls, name: str, version: int, started: float) -> Self:
+    def since(cls, name: str, version: int, started: float, row: str = "") -> Self:
         """Return the span from `started`, a value of time.monotonic(), to now."""
         seconds = time.monotonic() - started
-        return cls(name, version, time.time() - seconds, seconds)
+        return cls(name, version, time.time() - seconds, seconds, row)
 
 
 @dataclass(frozen=True, slots=True)
