@@ -195,6 +195,7 @@ class Rollouts:
             sampling=sampling,
             min_version=max(step - self._pg.max_staleness, self._start),
             pinned=False,
+            priority=2 * step,  # validations are in between
         )
 
 

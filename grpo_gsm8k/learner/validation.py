@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.task import GradedCompletion, Item, Task
     from grpo_gsm8k.transport.protocol import GroupResult
 
-# Rollouts of the same version come first: the learner waits for them, and while the rest of the validation keeps the
-# engine at this version, it computes the update that they belong to.
-AFTER_ROLLOUTS = 1
-
 
 @dataclass
 class _Pending:
@@ -122,5 +118,7 @@ class Validation:
             sampling=sampling,
             min_version=version,
             pinned=True,
-            priority=AFTER_ROLLOUTS,
+            # After the last rollouts that this version may generate: the learner waits for them, and computes the
+            # update that they belong to while the validation keeps the engine at this version.
+            priority=2 * (version + self._config.policy_gradient.max_staleness) + 1,
         )

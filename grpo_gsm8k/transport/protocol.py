@@ -42,8 +42,8 @@ class GenerateGroup:
     """Request `n` completions of one prompt.
 
     It starts with a weight version of at least `min_version`. A `pinned` request is generated entirely with exactly
-    that version, so no swap happens while it is running. Of the requests that wait for a free place in the engine,
-    those with the lowest `priority` start first.
+    that version, so no swap happens while it is running. Of the requests that wait for a place in the engine, those
+    with the lowest `priority` are the most urgent.
     """
 
     request_id: str
