@@ -176,7 +176,7 @@ def validation_blocks(record: RunRecord) -> Found | None:
 def _lost_to_validation(record: RunRecord) -> float | None:
     """Return the seconds that the learner waited because of validations; None for short runs.
 
-    That is the wait beyond the median wait of updates that follow no validation, at most as long as the validation. If
+    That is the wait beyond the median wait of updates that follow no validation, at most as long as the validations. If
     nearly all updates follow one, it is the wait times the validation's share of the generated tokens.
     """
     validated = {int(number(v.get("version")) or 0): v for v in record.validations}
@@ -184,9 +184,10 @@ def _lost_to_validation(record: RunRecord) -> float | None:
     waits = [(u, idle * took) for u in later if (idle := _idle(u)) is not None and (took := _took(u))]
     if len(waits) < MIN_UPDATES - 1 or not validated:
         return None
-    # Update n + 1 waits for completions that the engine makes along with the validation of version n; with a staleness
-    # of 1, update n + 2 does.
-    behind = [(u, w, [validated[n] for n in (_step(u) - 1, _step(u) - 2) if n in validated]) for u, w in waits]
+    # Until the validation of version n is done, the engine does not load version n + 1, whose first completions are
+    # those of update n + 2 + max_staleness. Earlier versions made those of the update before it wait as well.
+    last = 2 + int(record.amount("policy_gradient.max_staleness") or 0)
+    behind = [(u, w, [validated[n] for n in range(_step(u) - last, _step(u)) if n in validated]) for u, w in waits]
     free = [wait for _, wait, behind_of in behind if not behind_of]
     lost = []
     for update, wait, found in behind:
@@ -196,7 +197,7 @@ def _lost_to_validation(record: RunRecord) -> float | None:
         else:
             extra = max(wait - statistics.median(free), 0.0)
         lost.append(min(extra, max((number(v.get("seconds")) or 0.0 for v in found), default=0.0)))
-    return math.fsum(lost)
+    return min(math.fsum(lost), math.fsum(number(v.get("seconds")) or 0.0 for v in validated.values()))
 
 
 def _step(update: Mapping[str, Any]) -> int:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.update import Optimizers
 
 STATE_VERSION = 2
+CRITIC = "critic.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,13 @@ class Snapshot:
 
     @property
     def nbytes(self) -> int:
-        """Size of the tensors; tied weights count once, as in the file."""
-        tensors = list({_place(tensor): tensor for tensor in self.weights.values()}.values())
-        return sum(t.nbytes for t in tensors) + sum(t.nbytes for file in self.files.values() for t in file.values())
+        """Size of all tensors."""
+        return _nbytes(self.weights) + sum(map(_nbytes, self.files.values()))
+
+    @property
+    def live_nbytes(self) -> int:
+        """Size of the tensors that training changes, which `copied` copies: policy and critic."""
+        return _nbytes(self.weights) + _nbytes(self.files.get(CRITIC, {}))
 
 
 def take(state: TrainerState, models: Models, optimizers: Optimizers) -> Snapshot:
@@ -83,7 +88,7 @@ def take(state: TrainerState, models: Models, optimizers: Optimizers) -> Snapsho
         raise CheckpointError(f"step {state.step} is not saved: {bad[0]} has values that are not finite")
     files = {"optimizer.safetensors": optimizers.policy.state_tensors(), "rng.safetensors": _random_state()}
     if models.critic is not None and optimizers.critic is not None:
-        files["critic.safetensors"] = {name: p.detach() for name, p in models.critic.named_parameters()}
+        files[CRITIC] = {name: p.detach() for name, p in models.critic.named_parameters()}
         files["critic_optimizer.safetensors"] = optimizers.critic.state_tensors()
     # An adapter's folder holds its own weights alone, the trainable ones.
     weights = dict(policy.named_parameters()) if policy.is_adapter else policy.model.state_dict()
@@ -94,8 +99,8 @@ def take(state: TrainerState, models: Models, optimizers: Optimizers) -> Snapsho
 def copied(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with copies in host memory in place of the live weights, so that training may go on."""
     files = snapshot.files
-    if "critic.safetensors" in files:  # the other files are copies already
-        files = files | {"critic.safetensors": _copies(files["critic.safetensors"])}
+    if CRITIC in files:  # the other files are copies already
+        files = files | {CRITIC: _copies(files[CRITIC])}
     return replace(snapshot, weights=_copies(snapshot.weights), files=files)
 
 
@@ -106,6 +111,11 @@ def _copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if _place(tensor) not in made:
             made[_place(tensor)] = tensor.to("cpu", copy=True)
     return {name: made[_place(tensor)] for name, tensor in tensors.items()}
+
+
+def _nbytes(tensors: dict[str, torch.Tensor]) -> int:
+    """Return the size of tensors; tied weights count once, as in a file."""
+    return sum(tensor.nbytes for tensor in {_place(tensor): tensor for tensor in tensors.values()}.values())
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...]:
@@ -176,9 +186,9 @@ def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:
     """Load critic, optimizers and random state of a verified checkpoint; the policy is loaded with its model."""
     optimizers.policy.load_state_tensors(load_file(folder / "optimizer.safetensors"))
     if models.critic is not None and optimizers.critic is not None:
-        if not (folder / "critic.safetensors").exists():
+        if not (folder / CRITIC).exists():
             raise CheckpointError(f"{folder} has no critic: resume with policy_gradient.critic.kind=none")
-        models.critic.load_tensors(load_file(folder / "critic.safetensors"))
+        models.critic.load_tensors(load_file(folder / CRITIC))
         optimizers.critic.load_state_tensors(load_file(folder / "critic_optimizer.safetensors"))
     rng = load_file(folder / "rng.safetensors")
     torch.set_rng_state(rng["cpu"])

@@ -51,11 +51,12 @@ class CheckpointWriter:
         self.wait()
         self._step = state.step
         snapshot = checkpoint.take(state, models, optimizers)
-        in_background = not training_goes_on or has_room(sum(p.nbytes for p in snapshot.weights.values()))
+        in_background = not training_goes_on or has_room(snapshot.live_nbytes)
         if training_goes_on and in_background:
             snapshot = checkpoint.copied(snapshot)
         self._writing = self._thread.submit(self._write, snapshot)
         if not in_background:
+            print(f"checkpoint {state.step} is written before training goes on: no memory for a copy", flush=True)
             self.wait()
 
     def finished(self) -> bool:

@@ -79,7 +79,7 @@ class Validation:
             if not answered:
                 return
             self._finish(version)
-            self._client.record_span("grading", version)
+            self._client.record_span("validation results", version)
 
     def _answered(self, pending: _Pending) -> bool:
         return len(pending.gradings) == len(self._items)

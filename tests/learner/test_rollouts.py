@@ -35,6 +35,7 @@ class Net:
         self.arrived: list[GroupResult] = []
         self.stop_token_ids = (1,)
         self.started: list[str] = []  # problem ids, as their grading started
+        self.spans: list[str] = []
         self.stop_texts = ()
 
     def request(self, request: GenerateGroup, on_result: Callable[[GroupResult], None]) -> None:
@@ -60,7 +61,8 @@ class Net:
         return work.result()
 
     def record_span(self, name: str, version: int) -> float:
-        return 0.0
+        self.spans.append(name)
+        return {"wait for rollouts": 1.0, "grading": 0.25}[name]
 
     def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
         self.started.append(item.problem.id)
@@ -140,6 +142,21 @@ def test_groups_without_variance_are_replaced_and_accounted_for() -> None:
     assert ids(r.take(1)) == planned[4:]
     r.uses(1)
     assert r.plan == PromptPlan(10, {})
+
+
+def test_waiting_for_completions_is_told_from_waiting_for_grades() -> None:
+    """Also where groups are replaced, so that both happen several times."""
+    net = Net(set())
+    r = rollouts(net, limit=8)
+    r.request_until(0)
+    net.tied = {order(net)[0]}
+    net.flush()
+    r.take(0)
+    assert net.spans == ["wait for rollouts", "grading"] * 2
+    assert (r.waited_s, r.grading_s) == (2.0, 0.5)
+    r.uses(0)
+    r.take(1)
+    assert (r.waited_s, r.grading_s) == (1.0, 0.25)
 
 
 def test_replacing_ends_at_the_limit() -> None:
