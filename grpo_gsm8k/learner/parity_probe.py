@@ -122,11 +122,13 @@ class EngineProbe:
 
         Raises ModelMismatchError beyond the tolerance. Gives up waiting if the run has to stop.
         """
+        if not self.pending:
+            return
         if wait:
             self._client.wait_until(lambda: len(self._answers) == self._asked)
         else:
             self._client.poll()
-        if self.pending and len(self._answers) == self._asked:
+        if len(self._answers) == self._asked:
             check_gap(self._batch, [self._answers[i] for i in range(self._asked)], "the engine", self._exact)
             self._asked = 0
             print(f"parity probe of the engine: {time.monotonic() - self._submitted:.2f} s", flush=True)

@@ -111,6 +111,8 @@ def test_the_engine_is_compared(mistral: Policy, error: float, stops: bool) -> N
     else:
         probe.poll(wait=False)
         assert not probe.pending
+        client.wait_until = lambda condition: pytest.fail("waits for answers that it has")
+        probe.poll(wait=True)  # at the end of a run
 
 
 def test_the_engine_is_compared_with_the_weights_of_its_version(mistral: Policy) -> None:
