@@ -149,7 +149,13 @@ class VllmEngine:
         if 0 < request.sampling.temperature < MIN_TEMPERATURE:
             raise ValueError(f"temperature={request.sampling.temperature}: vLLM would sample at {MIN_TEMPERATURE}")
         prompt = TokensPrompt(prompt_token_ids=request.prompt_ids.tolist())
-        self._engine.add_request(request.request_id, prompt, sampling_params(request), lora_request=self._adapter)
+        self._engine.add_request(
+            request.request_id,
+            prompt,
+            sampling_params(request),
+            lora_request=self._adapter,
+            priority=request.priority,
+        )
         if self._adapter is not None:
             self._admitted[request.request_id] = self._version
 

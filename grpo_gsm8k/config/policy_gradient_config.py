@@ -94,6 +94,7 @@ class PolicyGradientConfig(Section):
     regression_suite: RegressionSuiteConfig
     save_every: int = Field(ge=1)
     keep_last: KeepLast
+    keep_rollouts: KeepLast = "all"
     record: bool
     resume_from: str | None
 

@@ -14,6 +14,7 @@ from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.learner import setup
 from grpo_gsm8k.learner.batching import TokenSequence, token_sequence
+from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
@@ -68,7 +69,7 @@ class SftSession(Session):
         self._waited_s = 0.0
         if self.validation.due(step):
             self.validation.wait(at_most=MAX_PENDING_VALIDATIONS - 1)
-            self._waited_s = self.client.record_span("wait for validations", step)
+            self._waited_s = self.validation.waited_s
             self._send(step)
         self.validation.drain()
         if self.engine_probe is not None:
@@ -90,6 +91,7 @@ class SftSession(Session):
         metrics["train/epoch"] = sum(len(uses) for uses in self.plan[:step]) / len(self.examples)
         uses = tuple(PromptUse(epoch, self.examples[index].id) for epoch, index in self.plan[step - 1])
         self.client.report(StepDone(step, metrics, uses))
+        self.prune_when_saved()
         if self.save_due(step):
             self.save(step)
 
@@ -154,6 +156,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         task=task,
         validation=validation,
         publisher=Publisher(spec.weights_root, policy, config, items),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,

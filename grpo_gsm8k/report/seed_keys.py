@@ -22,7 +22,7 @@ from grpo_gsm8k.tracking.saved_config import complete, unknown_keys
 IGNORED = (
     *settings.IGNORED,
     *("seed", "sweep", "resume_force", "recipe", "scale", "preset", "doctor", "budget", "console"),
-    *("*.resume_from", "*.save_every", "*.keep_last", "*.record", "*.cores"),
+    *("*.resume_from", "*.save_every", "*.keep_last", "*.keep_rollouts", "*.record", "*.cores"),
     *("actor.*_timeout_s", "learner.*_timeout_s", "*.max_restarts", "actor.probe", "actor.canary_tolerance"),
     *("eval.model_path", "eval.prompting", "eval.temperatures"),  # an evaluation has one entry for each of them
     *("eval.num_shards", "eval.max_attempts", "eval.contamination", "eval.baseline", "eval.*regression*"),

@@ -54,6 +54,18 @@ def memory_limit_bytes() -> float:
     return float("inf")
 
 
+def free_memory_bytes(cgroup: Path = CGROUP) -> float:
+    """Return how much more memory this process can take: what the machine has available, within the container's limit.
+
+    Of what the container holds, files that are only cached do not count: the kernel drops them.
+    """
+    import psutil
+
+    stat = dict(line.split() for line in _text(cgroup / "memory.stat").splitlines() if len(line.split()) == 2)
+    held = sum(int(stat[name]) for name in ("anon", "shmem") if name in stat)  # cgroup v1 has other names
+    return float(min(psutil.virtual_memory().available, memory_limit_bytes() - held))
+
+
 def package_version(name: str) -> str | None:
     """Return the installed version of a package; None if it is not installed."""
     try:
