@@ -57,10 +57,9 @@ def packed_sdpa(
         from grpo_gsm8k.learner.attention_varlen import attend_varlen  # a CPU does not need what these two import
 
         return attend_varlen(query, key, value, layout, scaling, sliding_window), None
-    from grpo_gsm8k.learner.attention_flex import attend_flex, compiled_flex, flex_attention
+    from grpo_gsm8k.learner.attention_flex import attend_flex
 
-    attend = compiled_flex() if query.is_cuda else flex_attention
-    return attend_flex(query, key, value, layout, scaling, sliding_window, softcap, attend), None
+    return attend_flex(query, key, value, layout, scaling, sliding_window, softcap, query.is_cuda), None
 
 
 def _kind_and_dtype(query: torch.Tensor, softcap: float | None) -> tuple[AttentionKind, torch.dtype]:

@@ -30,9 +30,10 @@ def attend_flex(
     scaling: float | None,
     window: int | None,
     softcap: float | None,
-    attend: Any = flex_attention,
+    compiled: bool,
 ) -> torch.Tensor:
-    """Compute attention; shapes as in `packed_sdpa`. `attend` is FlexAttention, as it is or compiled."""
+    """Compute attention; shapes as in `packed_sdpa`. What is not `compiled` keeps all scores."""
+    attend = _compiled() if compiled else flex_attention
     mask = layout.built(("flex", window), lambda: build_block_mask(layout.segments, window, query.device))
     out: torch.Tensor = attend(
         query,
@@ -114,6 +115,6 @@ def _capped(softcap: float, device: torch.device) -> ScoreMod:
 
 
 @functools.cache
-def compiled_flex() -> Any:
-    """Compile FlexAttention once for all lengths; without compilation it would keep all scores."""
+def _compiled() -> Any:
+    """Compile FlexAttention once for all lengths."""
     return torch.compile(flex_attention, dynamic=True)
