@@ -59,7 +59,7 @@ def packed_sdpa(
         return attend_varlen(query, key, value, layout, scaling, sliding_window), None
     from grpo_gsm8k.learner.attention_flex import attend_flex
 
-    return attend_flex(query, key, value, layout, scaling, sliding_window, softcap), None
+    return attend_flex(query, key, value, layout, scaling, sliding_window, softcap, query.is_cuda), None
 
 
 def _kind_and_dtype(query: torch.Tensor, softcap: float | None) -> tuple[AttentionKind, torch.dtype]:

@@ -30,18 +30,21 @@ def attend_flex(
     scaling: float | None,
     window: int | None,
     softcap: float | None,
+    compiled: bool,
 ) -> torch.Tensor:
-    """Compute attention; shapes as in `packed_sdpa`."""
+    """Compute attention; shapes as in `packed_sdpa`. What is not `compiled` keeps all scores."""
+    attend = _compiled() if compiled else flex_attention
     mask = layout.built(("flex", window), lambda: build_block_mask(layout.segments, window, query.device))
-    attend: Any = _compiled() if query.is_cuda else flex_attention
     out: torch.Tensor = attend(
         query,
         key,
         value,
-        score_mod=None if softcap is None else _capped(softcap),
+        score_mod=None if softcap is None else _capped(softcap, query.device),
         block_mask=mask,
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
+        # Deterministic on every GPU, and no other kernel for fewer than 128 rows, which would have to be compiled too.
+        kernel_options={"BACKEND": "TRITON"},
     )
     return out.transpose(1, 2)
 
@@ -92,22 +95,26 @@ def _mask_mod(segments: Sequence[Segment], window: int | None, device: torch.dev
     def attends_within(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         # Positions in the sequence: an own row follows the context, a row of the context counts from its start.
         position_k = torch.where(k >= start_T[q], k + shift_T[q], k - context_T[q])
-        return attends(b, h, q, k) & (q + shift_T[q] - position_k < window)
+        return attends(b, h, q, k) & (q + shift_T[q] - position_k < width)
 
-    return attends if window is None else attends_within
+    if window is None:
+        return attends
+    width = torch.tensor(window, dtype=torch.int32, device=device)
+    return attends_within
 
 
 @functools.cache
-def _capped(softcap: float) -> ScoreMod:
-    """Return c tanh(s / c), one function per c: FlexAttention compiles anew for each new function."""
+def _capped(softcap: float, device: torch.device) -> ScoreMod:
+    """Return c tanh(s / c). The cap is a tensor: Inductor cannot lower a Python float in a kernel of dynamic shapes."""
+    cap = torch.tensor(softcap, dtype=torch.float32, device=device)
 
     def capped(score: torch.Tensor, b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        return softcap * torch.tanh(score / softcap)
+        return cap * torch.tanh(score / cap)
 
     return capped
 
 
 @functools.cache
 def _compiled() -> Any:
-    """Compile FlexAttention once for all lengths; without compilation it would keep all scores."""
+    """Compile FlexAttention once for all lengths."""
     return torch.compile(flex_attention, dynamic=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -148,3 +149,13 @@ def test_compiled_blocks_are_compiled_for_the_first_layouts_only(overrides: tupl
     assert graphs[0] > 0
     assert graphs[-1] == graphs[1]
     assert "recompile_limit" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor compiles for a CPU with g++")
+def test_compiled_flex_attention_is_exact_and_compiled_once() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHDYNAMO_DISABLE"}
+    command = [sys.executable, "-m", "tests.learner.flex_compiled"]
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1"] * 4
