@@ -88,6 +88,6 @@ class CheckpointWriter:
 
 def has_room(copy: float) -> bool:
     """Whether host memory holds `copy` bytes more when the learner next needs as much as it ever has."""
-    held = psutil.Process().memory_info().rss
+    held = int(psutil.Process().memory_info().rss)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return free_memory_bytes() - max(0, most - held) >= copy
