@@ -20,7 +20,7 @@ def _item_limit(value: object) -> object:
 
 
 MIN_TEMPERATURE = 0.01  # vLLM replaces lower temperatures above 0 by this one
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16"]  # never `auto` in a checked section, see `with_dtype`
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
 # The requests of an evaluation shift the seed by 40 bits, and engines take seeds of 63 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**23)]

@@ -46,6 +46,7 @@ def machine_lines(machine: Machine, config: Config) -> list[CheckLine]:
         *gpu_lines(machine, config),
         _memory(machine),
         _threads(machine, config),
+        *precision_lines(machine, config),
         _hub(machine),
         _wandb(machine, config),
         _keys(machine, config),
@@ -73,6 +74,23 @@ def gpu_lines(machine: Machine, config: Config) -> list[CheckLine]:
     if machine.links:
         lines.append(CheckLine("GPU link", Status.OK, machine.links))
     return lines or [CheckLine("GPU", Status.OK, "none, and none is configured")]
+
+
+def precision_lines(machine: Machine, config: Config) -> list[CheckLine]:
+    """Say which precision the processes on a CPU compute in, and why; warn of bfloat16 that the CPU emulates."""
+    sides = {"actor": config.actor, "learner": config.learner}
+    on_cpu = {name: side.dtype for name, side in sides.items() if side.device == "cpu"}
+    if not on_cpu:
+        return []
+    has = "has" if machine.cpu_bf16 else "has no"
+    text = ", ".join(f"{name} {dtype}" for name, dtype in on_cpu.items()) + f"; the CPU {has} bfloat16 instructions"
+    emulated = [] if machine.cpu_bf16 else [name for name, dtype in on_cpu.items() if dtype == "bfloat16"]
+    if not emulated:
+        return [CheckLine("precision", Status.OK, text)]
+    fix = (
+        f"it is emulated, several times slower than float32: set {' '.join(f'{name}.dtype=auto' for name in emulated)}"
+    )
+    return [CheckLine("precision", Status.WARNING, text, fix)]
 
 
 def space_lines(machine: Machine, config: Config, shape: ModelShape, updates: int) -> list[CheckLine]:

@@ -15,7 +15,7 @@ from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
 from grpo_gsm8k.preflight.machine import Machine, probe
-from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_config
+from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_folder
 from grpo_gsm8k.start_model import pin_model
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def doctor(config: Config) -> int:
         config = pin_model(config)
         folder = folder_of_config(config)
         check_trainable(folder, config.actor.max_model_len)
-        shape = from_config(folder)
+        shape = from_folder(folder)
     except UserError as error:
         unknown = str(error)
     return report(probe(config), config, shape, unknown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UnknownShapeError, UserError
-from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, space_lines
+from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, precision_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
 from grpo_gsm8k.preflight.machine import probe
 from grpo_gsm8k.preflight.memory import gib
@@ -48,7 +48,8 @@ def check(config: Config, machine: Machine, model_folder: Path, updates: int) ->
 def check_fit(machine: Machine, config: Config, shape: ModelShape, updates: int) -> Diagnosis:
     """Diagnose the run and print warnings. Raises UserError for failures unless `doctor.force` is set."""
     diagnosis = diagnose(shape, config, machine, updates)
-    lines = [*gpu_lines(machine, config), *space_lines(machine, config, shape, updates), *fit_lines(diagnosis, config)]
+    lines = [*gpu_lines(machine, config), *precision_lines(machine, config)]
+    lines += [*space_lines(machine, config, shape, updates), *fit_lines(diagnosis, config)]
     _refuse(lines, config)
     for line in lines:
         if line.status is not Status.OK:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from grpo_gsm8k.config.cpu_precision import has_bf16
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.devices import GIB
 from grpo_gsm8k.tracking.hardware import gpu_rows, memory_limit_bytes, package_version, program_output, usable_cores
@@ -50,6 +52,7 @@ class Machine:
     hub: str
     wandb_problem: str
     keys: frozenset[str]  # the API keys that are set in the environment, by variable
+    cpu_bf16: bool = True  # whether the CPU has instructions for bfloat16
 
 
 def probe(config: Config, thorough: bool = True) -> Machine:
@@ -76,6 +79,7 @@ def probe(config: Config, thorough: bool = True) -> Machine:
         hub=_hub() if thorough else "",
         wandb_problem=_wandb_problem(config),
         keys=frozenset(name for name in ("HF_TOKEN", config.traces.api_key_env) if os.environ.get(name)),
+        cpu_bf16=has_bf16(),
     )
 
 
@@ -122,10 +126,17 @@ def _space(folder: Path, exists: bool) -> tuple[float | None, float]:
 
 
 def _torch_cuda() -> str | None:
-    """Return the CUDA version that torch was built for."""
-    import torch
-
-    return torch.version.cuda
+    """Return the CUDA version that torch was built for; None for a CPU build. Imports only its small `version.py`."""
+    package = importlib.util.find_spec("torch")
+    if package is None or package.origin is None:
+        return None
+    spec = importlib.util.spec_from_file_location("torch_version", Path(package.origin).with_name("version.py"))
+    assert spec is not None  # the path ends with .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    version: str | None = module.cuda
+    return version
 
 
 def _hub() -> str:

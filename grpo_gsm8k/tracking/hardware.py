@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 
+from grpo_gsm8k.config.cpu_precision import CPUINFO
+
 PROGRAM_TIMEOUT_S = 10.0  # nvidia-smi takes about a second; longer means that the driver hangs
 CGROUP = Path("/sys/fs/cgroup")
-CPUINFO = Path("/proc/cpuinfo")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of Intel and AMD, of Intel's matrix units, of Arm
 # The name comes last because no other column can contain a comma.
 GPU_QUERY = "--query-gpu=driver_version,uuid,memory.total,memory.free,name"
 
@@ -46,12 +46,6 @@ def machine_facts() -> dict[str, Any]:
         "container_cpu_limit": _text(CGROUP / "cpu.max") or None,
         "gpus": [f"{gpu.name}, {gpu.memory_total}, {gpu.driver}" for gpu in gpu_rows() or []],
     }
-
-
-def cpu_dtype(cpuinfo: Path = CPUINFO) -> str:
-    """Return bfloat16 if the CPU has instructions for it, else float32: emulated bfloat16 is several times slower."""
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _text(cpuinfo), re.MULTILINE)
-    return "bfloat16" if flags and BF16_FLAGS & set(flags[1].split()) else "float32"
 
 
 def gpu_rows() -> list[GpuRow] | None:
