@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from grpo_gsm8k.config.cpu_precision import resolved_dtype
-from grpo_gsm8k.config.fields import Beta, Cores, Device, Dtype, Schedule, Section
+from grpo_gsm8k.config.fields import Beta, Cores, Device, Dtype, Schedule, Section, Threads
 
 
 def with_dtype(values: Any) -> Any:
@@ -34,7 +34,7 @@ class ActorConfig(Section):
     enforce_eager: bool
     prefix_caching: bool
     lora: Literal["adapter", "merged"]
-    threads: int = Field(ge=1)
+    threads: Threads
     cores: Cores
     canary_tolerance: float = Field(gt=0)
     probe: bool
@@ -75,7 +75,7 @@ class LearnerConfig(Section):
 
     device: Device
     dtype: Dtype
-    threads: int = Field(ge=1)
+    threads: Threads
     cores: Cores
     deterministic: bool
     lora: LoraConfig

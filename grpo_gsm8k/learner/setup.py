@@ -21,6 +21,7 @@ from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.task import GRADING_THREADS
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.models import vocabulary_size
+from grpo_gsm8k.tracking.hardware import usable_cores
 from grpo_gsm8k.tracking.redaction import without_secrets
 from grpo_gsm8k.transport.protocol import LoadWeights, OutOfMemory, RewardFailed
 
@@ -50,7 +51,7 @@ class Checkpoint:
 
 def set_up_torch(config: Config) -> None:
     """Set threads, seed and determinism. Raises UserError for a configured device that does not exist."""
-    torch.set_num_threads(config.learner.threads)
+    torch.set_num_threads(config.learner.threads or usable_cores())
     torch.manual_seed(config.seed)
     _check_devices(config)
     if config.learner.deterministic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm
 from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
 from grpo_gsm8k.preflight.machine import Machine, probe
 from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_folder
+from grpo_gsm8k.preflight.threads import threads_line, with_threads
 from grpo_gsm8k.start_model import pin_model
 
 if TYPE_CHECKING:
@@ -33,7 +35,13 @@ def doctor(config: Config) -> int:
         shape = from_folder(folder)
     except UserError as error:
         unknown = str(error)
-    return report(probe(config), config, shape, unknown)
+    machine = probe(config)
+    if shape is not None:
+        decided = with_threads(config, shape.hidden, machine.threads)
+        if line := threads_line(config, decided):
+            print(line, file=sys.stderr)  # stdout may be JSON
+        config = decided
+    return report(machine, config, shape, unknown)
 
 
 def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: str = "") -> int:

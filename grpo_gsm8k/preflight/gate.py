@@ -9,7 +9,8 @@ from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, precision_
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
 from grpo_gsm8k.preflight.machine import probe
 from grpo_gsm8k.preflight.memory import gib
-from grpo_gsm8k.preflight.parameters import from_weights
+from grpo_gsm8k.preflight.parameters import from_weights, hidden_width
+from grpo_gsm8k.preflight.threads import threads_line, with_threads
 from grpo_gsm8k.terminal.durations import dollars, duration
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ def inspect_machine(config: Config) -> Machine:
     machine = probe(config, thorough=False)
     _refuse(gpu_lines(machine, config), config)
     return machine
+
+
+def decide_threads(config: Config, machine: Machine, model_folder: Path) -> Config:
+    """Return the configuration with numbers in place of `threads: auto`, and print them."""
+    decided = with_threads(config, hidden_width(model_folder), machine.threads)
+    if line := threads_line(config, decided):
+        print(f"preflight: {line}", flush=True)
+    return decided
 
 
 def check(config: Config, machine: Machine, model_folder: Path, updates: int) -> Estimate | None:

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -58,8 +59,16 @@ def gpu_rows() -> list[GpuRow] | None:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """Return how many cores this process may use at once: those it may run on, within the container's CPU limit."""
+    return min(len(os.sched_getaffinity(0)), whole_cores(_text(CGROUP / "cpu.max")))
+
+
+def whole_cores(cpu_max: str) -> int:
+    """Return the limit in cgroup v2's `cpu.max`, `QUOTA PERIOD`, rounded down, at least 1; huge without one."""
+    quota, _, period = cpu_max.partition(" ")
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return sys.maxsize
+    return max(1, int(quota) // int(period))
 
 
 def memory_limit_bytes() -> float:
