@@ -154,8 +154,10 @@ def _memory(machine: Machine) -> CheckLine:
 
 
 def _threads(machine: Machine, config: Config) -> CheckLine:
-    configured = config.learner.threads + config.actor.threads * config.actor.replicas
-    text = f"{machine.threads} cores for {configured} configured threads"
+    sides = config.learner.threads, config.actor.threads * config.actor.replicas
+    taking_turns = config.policy_gradient.max_staleness == 0
+    configured = max(sides) if taking_turns else sum(sides)
+    text = f"{machine.threads} cores for {configured} threads that work at once"
     if configured <= machine.threads:
         return CheckLine("CPU threads", Status.OK, text)
     fix = "lower learner.threads or actor.threads: more threads than cores slow each other down"

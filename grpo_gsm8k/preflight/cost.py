@@ -1,8 +1,9 @@
 """Duration of an update and cost of a run: estimated from device rates, refined from the measured updates.
 
 The estimate is a roofline: generation is bound by memory bandwidth (each token reads weights and KV cache once) or by
-arithmetic, learning by arithmetic. The achieved shares of the peak rates and the length of an answer are assumptions,
-named below; that is why the estimate is refined after `MEASURED_UPDATES` updates.
+arithmetic, learning by arithmetic. New weights are copied to the engine after each update, and on a GPU the contexts of
+running requests are then computed again. The achieved shares of the peak rates, the rates of the copies and the length
+of an answer are assumptions, named below; that is why the estimate is refined after `MEASURED_UPDATES` updates.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.limits import limit_count
 from grpo_gsm8k.preflight.devices import Device
+from grpo_gsm8k.preflight.engine_memory import shm_bytes
 from grpo_gsm8k.preflight.workload import TYPICAL_ANSWER, TYPICAL_PROMPT, workload_of
 
 if TYPE_CHECKING:
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 MEASURED_UPDATES = 10
-LEARNING_SHARE = 0.4  # of the bf16 rate
+# Of the bf16 rate, assumed: eager blocks with a float32 residual stream, small kernels between the products.
+LEARNING_SHARE = 0.27
+COMPILED_SHARE = 0.35  # assumed, with learner.compile
+CPU_SHARE = 0.4  # of CORE's rate
+PUBLISH_GB_S = 1.5  # assumed: weights from the device into /dev/shm, with their checksums
+LOAD_GB_S = 2.0  # assumed: checksums verified, weights to the engine's device
 GENERATING_SHARE = 0.5  # of the bf16 rate
 BANDWIDTH_SHARE = 0.6
 TOKEN_OVERHEAD_S = 0.006  # scheduling and sampling of one engine step
@@ -57,6 +64,12 @@ def estimate(
     on_actor, on_learner = devices
     learning = _learning_s(shape, config, work.learned_tokens, on_learner)
     generating = _generating_s(shape, actor, config, work.generated, on_actor)
+    if work.generated:
+        published = shm_bytes(shape, config) / work.weight_versions / 1e9
+        learning += published / PUBLISH_GB_S
+        generating += published / LOAD_GB_S
+        if work.overlapping and on_actor.name != "cpu":
+            generating += _recomputing_s(shape, actor, config, on_actor)
     step_s = max(learning, generating) if work.overlapping and not shared else learning + generating
     validation_s = 0.0
     if work.waits_for_validations or shared:
@@ -92,7 +105,15 @@ def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device
     operations = 4 if learner.lora.enabled else 6
     operations += 2 if learner.gradient_checkpointing else 0
     # The embedding multiplies nothing and the head does: together as many operations as the trunk's count, tied or not.
-    return operations * shape.trunk * tokens / (LEARNING_SHARE * device.bf16_tflops * 1e12)
+    share = CPU_SHARE if device.name == "cpu" else COMPILED_SHARE if learner.compile else LEARNING_SHARE
+    return operations * shape.trunk * tokens / (share * device.bf16_tflops * 1e12)
+
+
+def _recomputing_s(shape: ModelShape, actor: ActorMemory, config: Config, device: Device) -> float:
+    """Seconds to compute the contexts of all running requests again with new weights: 2 operations per parameter."""
+    context = TYPICAL_PROMPT + min(TYPICAL_ANSWER, config.training.max_new_tokens) / 2
+    running = min(actor.sequences, workload_of(config).generated / config.actor.replicas)
+    return 2 * shape.parameters * running * context / (GENERATING_SHARE * device.bf16_tflops * 1e12)
 
 
 def _generating_s(shape: ModelShape, actor: ActorMemory, config: Config, answers: int, device: Device) -> float:
