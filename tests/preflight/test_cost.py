@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cli import load_config
+from grpo_gsm8k.models import EMBEDDED_TINY
 from grpo_gsm8k.preflight import cost
 from grpo_gsm8k.preflight.diagnosis import diagnose
-from grpo_gsm8k.preflight.parameters import ModelShape
-from tests.preflight.conftest import MACHINE
+from grpo_gsm8k.preflight.parameters import ModelShape, from_weights
+from tests.preflight.conftest import CPU, MACHINE
 
 
 def step_s(shape: ModelShape, *words: str) -> float:
@@ -33,3 +36,11 @@ def test_without_overlap_both_sides_and_the_copies_add_up(shape_1_5b: ModelShape
 
 def test_compiled_blocks_are_assumed_faster(shape_1_5b: ModelShape) -> None:
     assert step_s(shape_1_5b, "learner.compile=true") < step_s(shape_1_5b, "learner.compile=false")
+
+
+def test_processes_on_cores_of_their_own_work_at_the_same_time() -> None:
+    shape, words = from_weights(EMBEDDED_TINY), ["command=policy_gradient", "preset=cpu_demo"]
+    one_core, two_cores = (
+        diagnose(shape, load_config(words), replace(CPU, threads=threads), 30).estimate.step_s for threads in (1, 2)
+    )
+    assert two_cores < one_core
