@@ -60,9 +60,9 @@ def estimate(
     usd_per_hour: float | None,
     prompt: float = TYPICAL_PROMPT,
 ) -> Estimate:
-    """Estimate a run before its start. `devices` are the actor's and the learner's; `shared`: they slow each other down.
+    """Estimate a run before its start. `devices` are the actor's and the learner's.
 
-    `prompt` is the mean length of a prompt in tokens.
+    `shared`: they slow each other down; `prompt` is the mean length of a prompt in tokens.
     """
     work, training = workload_of(config, prompt), config.training
     on_actor, on_learner = devices
@@ -79,7 +79,7 @@ def estimate(
     if work.waits_for_validations or shared:
         questions = updates // training.eval_every * limit_count(training.eval_limit, config.data.val_size)
         validation_s = _generating_s(shape, actor, config, questions, on_actor, prompt)
-    start_s = START_ON_CPU_S if on_actor.memory_gib == 0 else START_S
+    start_s = START_ON_CPU_S if on_actor.name == "cpu" else START_S
     return _whole_run(step_s, updates, start_s + validation_s, usd_per_hour)
 
 

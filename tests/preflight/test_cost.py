@@ -44,3 +44,8 @@ def test_processes_on_cores_of_their_own_work_at_the_same_time() -> None:
         diagnose(shape, load_config(words), replace(CPU, threads=threads), 30).estimate.step_s for threads in (1, 2)
     )
     assert two_cores < one_core
+
+
+def test_a_run_on_a_cpu_starts_in_seconds() -> None:
+    made = diagnose(from_weights(EMBEDDED_TINY), load_config(["command=policy_gradient", "preset=cpu_demo"]), CPU, 1)
+    assert made.estimate.hours * 3600 == pytest.approx(made.estimate.step_s + cost.START_ON_CPU_S)
