@@ -23,6 +23,7 @@ from grpo_gsm8k.learner.task import GRADING_THREADS
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.models import vocabulary_size
 from grpo_gsm8k.tracking.gpu_list import VISIBLE
+from grpo_gsm8k.tracking.hardware import usable_cores
 from grpo_gsm8k.tracking.redaction import without_secrets
 from grpo_gsm8k.transport.protocol import LoadWeights, OutOfMemory, RewardFailed
 
@@ -52,7 +53,7 @@ class Checkpoint:
 
 def set_up_torch(config: Config) -> None:
     """Set threads, device, seed and determinism. Raises UserError for a configured device that does not exist."""
-    torch.set_num_threads(config.learner.threads)
+    torch.set_num_threads(config.learner.threads or usable_cores())
     _check_devices(config)
     if config.learner.device != "cpu":
         _claim_gpu(config)

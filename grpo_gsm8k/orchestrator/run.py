@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k import models
 from grpo_gsm8k.data import tokens
-from grpo_gsm8k.data.prepare import DataFolder, ensure
+from grpo_gsm8k.data.prepare import DataFolder, ensure, load_split
 from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.diagnoses.run_record import machine_of
 from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, LabError, UserError
@@ -68,7 +68,8 @@ def run_training(config: Config) -> int:
             check_trainable(folder, config.actor.max_model_len)
         check_context(config, models.context_length(model_folder))
         updates = total_updates(config, data.train)
-        estimate = gate.check(config, machine, model_folder, updates)
+        config = gate.decide_threads(config, machine, model_folder)
+        estimate = gate.check(config, machine, model_folder, updates, load_split(data, "train"))
         caches = cache_sizes(config, machine, model_folder)
         inputs = resume.fingerprints(config, data, model_folder) | rewards.fingerprints
         changes = resumed.changes + resume.changed_inputs(resumed, config, inputs) if resumed else ()

@@ -123,6 +123,7 @@ class Supervisor:
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._start_learner()
+            self._pool.start()
             while self._finished is None and time.monotonic() < self._stop_by:
                 if event := self._events.next():
                     self._handle(*event)
@@ -194,8 +195,8 @@ class Supervisor:
                 raise TypeError(f"unexpected {type(message).__name__} from the learner")
 
     def _learner_ready(self) -> None:
-        """Start the actors: the learner has checked the configuration. After a learner restart they run already."""
-        self._pool.start()
+        """Start the engines: the learner has checked the configuration. After a learner restart they run already."""
+        self._pool.start_engines()
         self._phases.engine_started()
         if self._signal or self._over_budget:
             self._to_learner(Stop())

@@ -13,7 +13,7 @@ from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm
 from grpo_gsm8k.preflight.memory import gib
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.config import ActorConfig, Config, LearnerConfig
     from grpo_gsm8k.preflight.machine import Gpu, Machine
     from grpo_gsm8k.preflight.parameters import ModelShape
 
@@ -50,6 +50,7 @@ def machine_lines(machine: Machine, config: Config) -> list[CheckLine]:
         *gpu_lines(machine, config),
         _memory(machine),
         _threads(machine, config),
+        *precision_lines(machine, config),
         _hub(machine),
         _wandb(machine, config),
         _keys(machine, config),
@@ -125,6 +126,23 @@ def _engine_share(number: int, config: Config) -> float:
     return config.actor.gpu_memory + (suite_share(config) if first else 0.0)
 
 
+def precision_lines(machine: Machine, config: Config) -> list[CheckLine]:
+    """Say which precision the processes on a CPU compute in, and why; warn of bfloat16 that the CPU emulates."""
+    sides: dict[str, ActorConfig | LearnerConfig] = {"actor": config.actor, "learner": config.learner}
+    on_cpu = {name: side.dtype for name, side in sides.items() if side.device == "cpu"}
+    if not on_cpu:
+        return []
+    has = "has" if machine.cpu_bf16 else "has no"
+    text = ", ".join(f"{name} {dtype}" for name, dtype in on_cpu.items()) + f"; the CPU {has} bfloat16 instructions"
+    emulated = [] if machine.cpu_bf16 else [name for name, dtype in on_cpu.items() if dtype == "bfloat16"]
+    if not emulated:
+        return [CheckLine("precision", Status.OK, text)]
+    fix = (
+        f"it is emulated, several times slower than float32: set {' '.join(f'{name}.dtype=auto' for name in emulated)}"
+    )
+    return [CheckLine("precision", Status.WARNING, text, fix)]
+
+
 def space_lines(machine: Machine, config: Config, shape: ModelShape, updates: int) -> list[CheckLine]:
     """Check the free space in /dev/shm and on the disk against this model's run."""
     return [_shm(machine, config, shm_bytes(shape, config)), _disk(machine, config, shape, updates)]
@@ -186,8 +204,10 @@ def _memory(machine: Machine) -> CheckLine:
 
 
 def _threads(machine: Machine, config: Config) -> CheckLine:
-    configured = config.learner.threads + config.actor.threads * config.actor.replicas
-    text = f"{machine.threads} cores for {configured} configured threads"
+    sides = config.learner.threads, config.actor.threads * config.actor.replicas
+    taking_turns = config.policy_gradient.max_staleness == 0
+    configured = max(sides) if taking_turns else sum(sides)
+    text = f"{machine.threads} cores for {configured} threads that work at once"
     if configured <= machine.threads:
         return CheckLine("CPU threads", Status.OK, text)
     fix = "lower learner.threads or actor.threads: more threads than cores slow each other down"

@@ -10,6 +10,7 @@ from grpo_gsm8k.preflight import cost, fit
 from grpo_gsm8k.preflight.checks import CheckLine, Status, known_gpu
 from grpo_gsm8k.preflight.devices import GIB, TABLE, Device, by_name
 from grpo_gsm8k.preflight.memory import gib
+from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -46,8 +47,13 @@ class Diagnosis:
     estimate: Estimate
 
 
-def diagnose(shape: ModelShape, config: Config, machine: Machine, updates: int) -> Diagnosis:
-    """Evaluate the configuration on the machine's devices, or on `doctor.gpu`. Raises UserError for an unknown one."""
+def diagnose(
+    shape: ModelShape, config: Config, machine: Machine, updates: int, prompt: float = TYPICAL_PROMPT
+) -> Diagnosis:
+    """Evaluate the configuration on the machine's devices, or on `doctor.gpu`. Raises UserError for an unknown one.
+
+    `prompt` is the mean length of a prompt in tokens.
+    """
     places = places_of(config, machine)
     actor_bytes, learner_bytes = places.actor.memory_gib * GIB, places.learner.memory_gib * GIB
     sides = fit.evaluate_fit(shape, config, actor_bytes, learner_bytes, places.shared)
@@ -56,10 +62,16 @@ def diagnose(shape: ModelShape, config: Config, machine: Machine, updates: int) 
         suggestion = fit.nearest(shape, config, actor_bytes, learner_bytes, places.shared)
         if sides.fits and suggestion is not None and not suggestion.sides.roomy:
             suggestion = None
-    made = cost.estimate(
-        shape, config, updates, sides.actor, (places.actor, places.learner), places.shared, hourly_price(config, places)
-    )
+    price, devices = hourly_price(config, places), (places.actor, places.learner)
+    slowed = places.shared and not _side_by_side(config, machine)
+    made = cost.estimate(shape, config, updates, sides.actor, devices, slowed, price, prompt)
     return Diagnosis(shape, places, sides, suggestion, made)
+
+
+def _side_by_side(config: Config, machine: Machine) -> bool:
+    """Whether both processes are on the CPU with cores enough for the threads of both."""
+    threads = config.learner.threads + config.actor.threads * config.actor.replicas
+    return config.actor.device == config.learner.device == "cpu" and threads <= machine.threads
 
 
 def places_of(config: Config, machine: Machine) -> Places:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
 from grpo_gsm8k.preflight.machine import Machine, probe
-from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_config
+from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_folder
+from grpo_gsm8k.preflight.threads import threads_line, with_threads
 from grpo_gsm8k.start_model import pin_model
 
 if TYPE_CHECKING:
@@ -32,11 +34,17 @@ def doctor(config: Config) -> int:
         config = pin_model(config)
         folder = folder_of_config(config)
         check_trainable(folder, config.actor.max_model_len)
-        shape = from_config(folder)
+        shape = from_folder(folder)
         model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except UserError as error:
         unknown = str(error)
-    return report(probe(config), config, shape, unknown, model)
+    machine = probe(config)
+    if shape is not None:
+        decided = with_threads(config, shape.hidden, machine.threads)
+        if line := threads_line(config, decided):
+            print(line, file=sys.stderr)  # stdout may be JSON
+        config = decided
+    return report(machine, config, shape, unknown, model)
 
 
 def report(

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.config.cpu_precision import has_bf16
 from grpo_gsm8k.learner.attention_choice import ATTENTION_NAMES, attention_kind
 
 if TYPE_CHECKING:
@@ -71,15 +72,15 @@ def _head_dim(model: Mapping[str, Any]) -> int:
 
 
 def _bf16(dtype: str, cuda: bool) -> FastPath:
-    import torch
-
     if dtype != "bfloat16":
-        return FastPath("bf16 compute", False, "learner.dtype=float32 is set")
+        return FastPath("bf16 compute", False, "learner.dtype is float32")
     if cuda:
+        import torch
+
         fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         return FastPath("bf16 compute", fast, "tensor cores" if fast else "no GPU with bf16")
-    fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
-    why = "the CPU has bf16 instructions" if fast else "no bf16 instructions: learner.dtype=float32 is faster here"
+    fast = has_bf16()
+    why = "the CPU has bf16 instructions" if fast else "no bf16 instructions: learner.dtype=auto is faster here"
     return FastPath("bf16 compute", fast, why)
 
 
@@ -97,11 +98,3 @@ def _compiler(cuda: bool) -> str:
 
 def _bitsandbytes() -> str:
     return "" if importlib.util.find_spec("bitsandbytes") else "bitsandbytes is not installed"
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return {flag for line in file if line.startswith("flags") for flag in line.split()}
-    except OSError:
-        return set()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from grpo_gsm8k.config.cpu_precision import has_bf16
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.devices import GIB
 from grpo_gsm8k.tracking.gpu_list import VISIBLE, gpu_rows, visible_rows
@@ -56,6 +57,7 @@ class Machine:
     wandb_problem: str
     keys: frozenset[str]  # the API keys that are set in the environment, by variable
     visible: str | None = None  # CUDA_VISIBLE_DEVICES
+    cpu_bf16: bool = True  # whether the CPU has instructions for bfloat16
 
 
 def probe(config: Config, thorough: bool = True) -> Machine:
@@ -83,6 +85,7 @@ def probe(config: Config, thorough: bool = True) -> Machine:
         wandb_problem=_wandb_problem(config),
         keys=frozenset(name for name in ("HF_TOKEN", config.traces.api_key_env) if os.environ.get(name)),
         visible=os.environ.get(VISIBLE),
+        cpu_bf16=has_bf16(),
     )
 
 

@@ -1,7 +1,7 @@
 """Parameter counts and widths of a model, from `config.json` alone or from the headers of its weight files.
 
 No weights are read. `from_config` builds the model on the meta device, which takes seconds of imports; `from_weights`
-reads headers in milliseconds. Both return the same.
+reads headers in milliseconds. Both return the same; `from_folder` takes the quicker one that is possible.
 """
 
 from __future__ import annotations
@@ -78,6 +78,23 @@ class ModelShape:
         return self.linears if targets == ["all-linear"] else tuple(x for x in self.linears if x.name in targets)
 
 
+def from_folder(folder: Path) -> ModelShape:
+    """Return the shape of a model of which perhaps only `config.json` is here. Raises UserError as the other two."""
+    return from_weights(folder) if _has_all_weights(folder) else from_config(folder)
+
+
+def _has_all_weights(folder: Path) -> bool:
+    """Whether all weight files are here: those of the index if there is one, else at least one."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except FileNotFoundError:
+        return any(folder.glob("*.safetensors"))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False  # damaged: what config.json says is the best that is known
+    return all((folder / name).is_file() for name in names)
+
+
 def from_config(folder: Path) -> ModelShape:
     """Return the shape of the model in `folder/config.json`. Raises UserError for an unsupported architecture."""
     import torch
@@ -128,6 +145,15 @@ def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) 
         tied=_HEAD not in shapes,
         linears=linears,
     )
+
+
+def hidden_width(folder: Path) -> int:
+    """Return `hidden_size` of the model's config.json; 0 if it has none."""
+    try:
+        size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("hidden_size")
+    except (OSError, ValueError, AttributeError):
+        return 0
+    return size if isinstance(size, int) else 0
 
 
 def folder_of_config(config: Config) -> Path:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 TYPICAL_PROMPT = 160  # tokens of a GSM8K question with its template
 LONG_PROMPT = 512  # tokens; no GSM8K question is longer
 TYPICAL_ANSWER = 320  # tokens of a step-by-step answer to a GSM8K question
+ROOM = 2 / 3  # assumed: a limit on new tokens is set so that a typical answer takes at most this share of it
 SFT_TOKENS_FACTOR = 1.25  # assumed: min_tokens_per_update counts response tokens; prompts come on top
 
 
@@ -30,9 +31,17 @@ class Workload:
     waits_for_validations: bool  # whether validations delay updates even with the actor on its own device
 
 
-def workload_of(config: Config) -> Workload:
-    """Describe the run of `config.command`; every command but `sft` counts as policy gradient."""
-    return _sft(config) if config.command == "sft" else _policy_gradient(config)
+def workload_of(config: Config, prompt: float = TYPICAL_PROMPT) -> Workload:
+    """Describe the run of `config.command`; every command but `sft` counts as policy gradient.
+
+    `prompt` is the mean length of a prompt in tokens.
+    """
+    return _sft(config) if config.command == "sft" else _policy_gradient(config, prompt)
+
+
+def typical_answer(max_new_tokens: int) -> float:
+    """Return the assumed mean length of a completion in tokens."""
+    return min(float(TYPICAL_ANSWER), ROOM * max_new_tokens)
 
 
 def _sft(config: Config) -> Workload:
@@ -58,10 +67,10 @@ def _sft_tokens(config: Config) -> float:
     return float(sft.batch_size * min(TYPICAL_PROMPT + TYPICAL_ANSWER, config.preprocess.max_tokens))
 
 
-def _policy_gradient(config: Config) -> Workload:
+def _policy_gradient(config: Config, prompt: float) -> Workload:
     pg = config.policy_gradient
-    answer = min(TYPICAL_ANSWER, pg.max_new_tokens)
-    tokens = pg.episodes_per_update * answer + pg.prompts_per_update * TYPICAL_PROMPT
+    answer = typical_answer(pg.max_new_tokens)
+    tokens = pg.episodes_per_update * answer + pg.prompts_per_update * prompt
     return Workload(
         longest_sequence=min(config.actor.max_model_len, pg.max_new_tokens + LONG_PROMPT),
         group_size=pg.group_size,

@@ -9,6 +9,7 @@ from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.runtime.worker import actor_main, worker_setup
 from grpo_gsm8k.tracking.gpu_list import DEVICE_ORDER, VISIBLE, visible_entry
+from grpo_gsm8k.tracking.hardware import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +63,13 @@ def engine_spec(
     )
 
 
+def _threads_alone(config: Config) -> int:
+    """Return the threads of an engine without a learner beside it, as in an evaluation."""
+    if config.actor.device != "cpu":
+        return 1
+    return max(1, usable_cores() // max(config.actor.replicas, config.eval.num_shards))
+
+
 def actor_environment(config: Config, index: int) -> dict[str, str]:
     """Return the variables that vLLM and OpenMP read when they are imported; actor `index` gets its own GPU.
 
@@ -69,7 +77,7 @@ def actor_environment(config: Config, index: int) -> dict[str, str]:
     """
     actor = config.actor
     values = {
-        "OMP_NUM_THREADS": str(actor.threads),
+        "OMP_NUM_THREADS": str(actor.threads or _threads_alone(config)),
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, actor.cores)) or "nobind",
         "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0"),

@@ -43,6 +43,7 @@ class Engines:
     def __enter__(self) -> Self:
         """Start the engines."""
         self._pool.start()
+        self._pool.start_engines()
         return self
 
     def __exit__(

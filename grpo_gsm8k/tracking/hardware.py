@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from grpo_gsm8k.config.cpu_precision import CPUINFO
 from grpo_gsm8k.tracking.gpu_list import VISIBLE, gpu_rows, visible_rows
 
 CGROUP = Path("/sys/fs/cgroup")
-CPUINFO = Path("/proc/cpuinfo")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of Intel and AMD, of Intel's matrix units, of Arm
 
 
 def machine_facts() -> dict[str, Any]:
@@ -35,15 +35,17 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
-def cpu_dtype(cpuinfo: Path = CPUINFO) -> str:
-    """Return bfloat16 if the CPU has instructions for it, else float32: emulated bfloat16 is several times slower."""
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _text(cpuinfo), re.MULTILINE)
-    return "bfloat16" if flags and BF16_FLAGS & set(flags[1].split()) else "float32"
-
-
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """Return how many cores this process may use at once: those it may run on, within the container's CPU limit."""
+    return min(len(os.sched_getaffinity(0)), whole_cores(_text(CGROUP / "cpu.max")))
+
+
+def whole_cores(cpu_max: str) -> int:
+    """Return the limit in cgroup v2's `cpu.max`, `QUOTA PERIOD`, rounded down, at least 1; huge without one."""
+    quota, _, period = cpu_max.partition(" ")
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return sys.maxsize
+    return max(1, int(quota) // int(period))
 
 
 def memory_limit_bytes() -> float:

@@ -15,7 +15,6 @@ from pydantic import BaseModel
 from grpo_gsm8k.config import Config, parse_config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.parsing import yaml_value
-from grpo_gsm8k.tracking.hardware import cpu_dtype
 from grpo_gsm8k.tracking.redaction import plain
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / 
 RECIPE = "recipe"
 END = "...\n"  # the end of a YAML document: a file without it may have been cut short
 Values = dict[str, Any]
-OmegaConf.register_new_resolver("cpu_dtype", cpu_dtype, replace=True)  # in presets: actor.dtype: ${cpu_dtype:}
 
 
 def compose_values(overrides: Sequence[str]) -> Values:

@@ -256,11 +256,16 @@ class Crashed:
 
 
 @dataclass(frozen=True, slots=True)
+class StartEngine:
+    """Build the engine. An actor imports its libraries at once, and uses no GPU memory before this message."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Exit; a learner first finishes its update and saves a checkpoint."""
 
 
-ActorCommand = GenerateGroup | LoadWeights | Reset | Bundle | Stop
+ActorCommand = StartEngine | GenerateGroup | LoadWeights | Reset | Bundle | Stop
 ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Span | Crashed
 LearnerReport = (
     Bundle

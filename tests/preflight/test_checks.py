@@ -83,7 +83,7 @@ def test_a_missing_key_is_a_failure_only_where_it_is_needed() -> None:
 
 def test_other_shortcomings() -> None:
     poor = replace(MACHINE, python="3.10.1", vllm=None, threads=1, hub="huggingface.co is not reachable: timed out")
-    status = {item.name: item.status for item in machine_lines(poor, configuration())}
+    status = {item.name: item.status for item in machine_lines(poor, configuration("learner.threads=4"))}
     assert (status["Python"], status["vllm"]) == (Status.FAILURE, Status.FAILURE)
     assert (status["hub"], status["CPU threads"]) == (Status.WARNING, Status.WARNING)
 
