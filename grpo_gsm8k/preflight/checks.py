@@ -78,8 +78,11 @@ def gpu_lines(machine: Machine, config: Config) -> list[CheckLine]:
 
 def precision_lines(machine: Machine, config: Config) -> list[CheckLine]:
     """Say which precision the processes on a CPU compute in, and why; warn of bfloat16 that the CPU emulates."""
-    sides = {"actor": config.actor, "learner": config.learner}
-    on_cpu = {name: side.dtype for name, side in sides.items() if side.device == "cpu"}
+    sides = [
+        ("actor", config.actor.device, config.actor.dtype),
+        ("learner", config.learner.device, config.learner.dtype),
+    ]
+    on_cpu = {name: dtype for name, device, dtype in sides if device == "cpu"}
     if not on_cpu:
         return []
     has = "has" if machine.cpu_bf16 else "has no"
