@@ -13,7 +13,7 @@ from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm
 from grpo_gsm8k.preflight.memory import gib
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.config import ActorConfig, Config, LearnerConfig
+    from grpo_gsm8k.config import Config
     from grpo_gsm8k.preflight.machine import Gpu, Machine
     from grpo_gsm8k.preflight.parameters import ModelShape
 
@@ -128,8 +128,11 @@ def _engine_share(number: int, config: Config) -> float:
 
 def precision_lines(machine: Machine, config: Config) -> list[CheckLine]:
     """Say which precision the processes on a CPU compute in, and why; warn of bfloat16 that the CPU emulates."""
-    sides: dict[str, ActorConfig | LearnerConfig] = {"actor": config.actor, "learner": config.learner}
-    on_cpu = {name: side.dtype for name, side in sides.items() if side.device == "cpu"}
+    sides = [
+        ("actor", config.actor.device, config.actor.dtype),
+        ("learner", config.learner.device, config.learner.dtype),
+    ]
+    on_cpu = {name: dtype for name, device, dtype in sides if device == "cpu"}
     if not on_cpu:
         return []
     has = "has" if machine.cpu_bf16 else "has no"

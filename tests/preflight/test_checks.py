@@ -15,7 +15,7 @@ from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import EMBEDDED_TINY
 from grpo_gsm8k.preflight import gate
-from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, machine_lines, space_lines
+from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, machine_lines, precision_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import diagnose
 from grpo_gsm8k.preflight.doctor import report
 from grpo_gsm8k.preflight.machine import Gpu, Machine, probe
@@ -195,3 +195,21 @@ def test_probe_of_this_machine() -> None:
     gone = probe(configuration("preset=cpu_demo", "shm=/no/such/folder"), thorough=False)
     assert gone.shm_gib is None
     assert gone.hub == ""
+
+
+@pytest.mark.parametrize(
+    ("bf16", "dtype", "status"),
+    [
+        (True, "bfloat16", Status.OK),
+        (False, "bfloat16", Status.WARNING),
+        (False, "float32", Status.OK),
+    ],
+)
+def test_bfloat16_that_a_cpu_emulates_is_warned_of(bf16: bool, dtype: str, status: Status) -> None:
+    machine = replace(CPU, cpu_bf16=bf16)
+    config = configuration("preset=cpu_demo", f"learner.dtype={dtype}")
+    (line,) = precision_lines(machine, config)
+    assert line.status is status
+    assert line.text.startswith(f"actor float32, learner {dtype}; the CPU has ")
+    assert ("learner.dtype=auto" in line.fix) == (status is Status.WARNING)
+    assert precision_lines(machine, configuration()) == []  # both on GPUs
