@@ -212,17 +212,17 @@ class VllmEngine:
         self._engine.collective_rpc("update_weights", kwargs={"update_info": {"file": str(file)}})
         self._engine.collective_rpc("finish_weight_update")
         (probe,) = self._engine.collective_rpc("probe_weights", kwargs={"file": str(file)})
-        _check_probe(probe, verified.version)
+        _check_probe(probe, verified.ref.version)
         self._engine.reset_prefix_cache(reset_running_requests=True)
-        self._engine.set_weight_version(str(verified.version))
+        self._engine.set_weight_version(str(verified.ref.version))
 
     def _load_adapter(self, verified: weights.VerifiedWeights) -> None:
         """Load an adapter under a new number and name: vLLM does not reload an adapter that it knows."""
         self._adapters_loaded += 1
         number = self._adapters_loaded
-        self._adapter = LoRARequest(f"v{verified.version}.{number}", number, str(verified.folder))
+        self._adapter = LoRARequest(f"v{verified.ref.version}.{number}", number, str(verified.folder))
         if not self._engine.add_lora(self._adapter):
-            raise WeightsError(f"weights version {verified.version}: the engine refused the adapter")
+            raise WeightsError(f"weights version {verified.ref.version}: the engine refused the adapter")
 
     def _take_canary(self, output: Any) -> list[WeightsLive]:
         """Take one canary token; when all are there, compare them with the learner's."""

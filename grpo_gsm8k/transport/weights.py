@@ -8,6 +8,7 @@ may load it anymore.
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.transport.protocol import WeightsRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 MODEL_FILE = "model.safetensors"
 Kind = Literal["model", "adapter"]
@@ -35,18 +36,26 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedWeights:
-    """A weights folder whose checksums were verified."""
+    """A weights folder whose checksums were verified within `seconds`."""
 
-    folder: Path
+    ref: WeightsRef
     kind: Kind
-    version: int
     canary: Canary
+    seconds: float
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the files."""
+        return Path(self.ref.path)
 
 
 def publish(
-    root: Path, version: int, kind: Kind, size: int, write: Callable[[Path], None], canary: Canary
+    root: Path, version: int, kind: Kind, size: int, write: Callable[[Path], Mapping[str, str]], canary: Canary
 ) -> WeightsRef:
-    """Create `<root>/v<version>` of about `size` bytes; `write` writes the files into the folder that it is given.
+    """Create `<root>/v<version>` of about `size` bytes.
+
+    `write` writes the files into the folder that it is given. It returns the digests that it already knows, by file
+    name; files without one are read again to compute theirs.
 
     Raises WeightsError, and leaves nothing behind, if there is too little space. That is checked first: a process that
     maps a file of an overflowing tmpfs is killed with SIGBUS.
@@ -61,8 +70,9 @@ def publish(
     canary_fields = {"token_ids": canary.token_ids, "logprobs": canary.logprobs}
     try:
         with written_aside(final, private=True, sole_writer=True) as aside:
-            write(aside)
-            checksums.write_manifest(aside, {"version": version, "kind": kind, "canary": canary_fields})
+            digests = write(aside)
+            extra = {"version": version, "kind": kind, "canary": canary_fields}
+            checksums.write_manifest(aside, extra, known=digests)
     except (OSError, DiskFullError) as error:
         raise WeightsError(f"weights version {version} could not be written to {root}: {error}") from error
     return WeightsRef(version, str(final))
@@ -70,6 +80,7 @@ def publish(
 
 def verify(ref: WeightsRef) -> VerifiedWeights:
     """Verify the checksums of a published folder before the engine is touched. Raises WeightsError."""
+    started = time.monotonic()
     folder = Path(ref.path)
     try:
         manifest = checksums.verify(folder)
@@ -79,8 +90,8 @@ def verify(ref: WeightsRef) -> VerifiedWeights:
         raise WeightsError(f"{folder} holds version {manifest['version']} instead of version {ref.version}")
     canary = manifest["canary"]
     return VerifiedWeights(
-        folder=folder,
+        ref=ref,
         kind=manifest["kind"],
-        version=ref.version,
         canary=Canary(tuple(canary["token_ids"]), tuple(canary["logprobs"])),
+        seconds=time.monotonic() - started,
     )

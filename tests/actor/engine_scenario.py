@@ -32,7 +32,12 @@ def publish(model: torch.nn.Module, version: int, folder: Path, canary_ids: list
     values = [float(logprobs[i, token]) for i, token in enumerate(canary_ids[1:])]
     tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
     canary = weights.Canary(tuple(canary_ids), tuple(values))
-    return weights.publish(folder, version, "model", 1, lambda to: save_file(tensors, to / weights.MODEL_FILE), canary)
+
+    def write(to: Path) -> dict[str, str]:
+        save_file(tensors, to / weights.MODEL_FILE)
+        return {}
+
+    return weights.publish(folder, version, "model", 1, write, canary)
 
 
 def run_all(engine: VllmEngine, requests: list[GenerateGroup]) -> dict[str, GroupResult]:

@@ -20,8 +20,9 @@ from grpo_gsm8k.transport.weights_store import WeightsStore
 CANARY = weights.Canary((1, 2), (-0.5,))
 
 
-def abcd(folder: Path) -> None:
+def abcd(folder: Path) -> dict[str, str]:
     (folder / weights.MODEL_FILE).write_bytes(b"abcd")
+    return {}
 
 
 def test_claim_and_release(tmp_path: Path) -> None:
@@ -81,12 +82,12 @@ def test_free_space_is_checked_before_writing(tmp_path: Path) -> None:
     old = weights.publish(tmp_path, 0, "model", 4, abcd, CANARY)
     with pytest.raises(WeightsError, match="enlarge /dev/shm"):
         weights.publish(tmp_path, 1, "model", 1 << 60, lambda path: pytest.fail("wrote"), CANARY)
-    assert weights.verify(old).version == 0
+    assert weights.verify(old).ref.version == 0
     assert [p.name for p in tmp_path.iterdir()] == ["v0"]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    def fail(path: Path) -> None:
+    def fail(path: Path) -> dict[str, str]:
         (path / weights.MODEL_FILE).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
