@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import torch
 
     from grpo_gsm8k.actor.engine import EngineSpec
-    from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
+    from grpo_gsm8k.transport.protocol import GenerateGroup
 
 CANARY_ID = "canary/"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those for which vLLM has kernels
@@ -119,8 +119,7 @@ class _PendingCanary:
     `measured` holds the engine's log-probabilities of the canary's tokens so far, by their position.
     """
 
-    ref: WeightsRef
-    canary: weights.Canary
+    verified: weights.VerifiedWeights
     seconds: float
     measured: dict[int, float] = field(default_factory=dict)
 
@@ -176,20 +175,19 @@ class VllmEngine:
                 finished.append(_result(output, self._admitted.pop(output.request_id, None)))
         return finished
 
-    def load(self, ref: WeightsRef) -> None:
-        """Verify and swap the weights, and send the canary ahead of all waiting requests.
+    def load(self, verified: weights.VerifiedWeights) -> None:
+        """Swap the weights, and send the canary ahead of all waiting requests.
 
         A new model replaces the old one under running requests, whose contexts are recomputed. A new adapter applies
         to requests that start from now on; running requests keep theirs.
         """
         started = time.monotonic()
-        verified = weights.verify(ref)  # before the engine is touched, because a failed update cannot be undone
         if verified.kind == "adapter":
             self._load_adapter(verified)
         else:
             self._load_model(verified)
-        self._version = ref.version
-        self._pending = _PendingCanary(ref, verified.canary, time.monotonic() - started)
+        self._version = verified.ref.version
+        self._pending = _PendingCanary(verified, time.monotonic() - started)
         self._send_canary(verified.canary.token_ids)
 
     def _send_canary(self, ids: tuple[int, ...]) -> None:
@@ -227,7 +225,7 @@ class VllmEngine:
     def _take_canary(self, output: Any) -> list[WeightsLive]:
         """Take one canary token; when all are there, compare them with the learner's."""
         assert self._pending is not None
-        pending, canary = self._pending, self._pending.canary
+        pending, canary = self._pending, self._pending.verified.canary
         i = int(output.request_id.removeprefix(CANARY_ID))
         pending.measured[i] = output.outputs[0].logprobs[0][canary.token_ids[i]].logprob
         if len(pending.measured) < len(canary.logprobs):
@@ -237,10 +235,10 @@ class VllmEngine:
         gap = float(np.mean(np.abs(np.subtract(measured, canary.logprobs))))
         if not gap <= self._spec.canary_tolerance:  # NaN must fail too
             raise WeightsError(
-                f"weights version {pending.ref.version}: the canary log-probabilities of engine and learner differ by "
+                f"weights version {pending.verified.ref.version}: the canary log-probabilities of engine and learner differ by "
                 f"{gap:.4g} on average, more than actor.canary_tolerance={self._spec.canary_tolerance}"
             )
-        return [WeightsLive(pending.ref, pending.seconds, gap)]
+        return [WeightsLive(pending.verified.ref, pending.seconds, gap, pending.verified.seconds)]
 
 
 def _check_probe(probe: Probe, version: int) -> None:

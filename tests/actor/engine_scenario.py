@@ -54,7 +54,7 @@ def swaps(engine: VllmEngine, refs: list[WeightsRef], prompts: list[np.ndarray])
     gaps: list[float] = []
     results: dict[str, GroupResult] = {}
     for version, ref in enumerate(refs):
-        engine.load(ref)
+        engine.load(weights.verify(ref))
         for i, prompt in enumerate(prompts):
             engine.add(request(f"{version}/{i}", prompt, seed=100 * version + 10 * i))
         for _ in range(25):
@@ -75,7 +75,7 @@ def step(engine: VllmEngine, results: dict[str, GroupResult], gaps: list[float])
 
 def error_of(engine: VllmEngine, ref: WeightsRef) -> str:
     try:
-        engine.load(ref)
+        engine.load(weights.verify(ref))
         while not any(isinstance(result, WeightsLive) for result in engine.step()):
             pass
     except WeightsError as error:
