@@ -225,7 +225,7 @@ class VllmEngine:
     def _take_canary(self, output: Any) -> list[WeightsLive]:
         """Take one canary token; when all are there, compare them with the learner's."""
         assert self._pending is not None
-        pending, canary = self._pending, self._pending.verified.canary
+        pending, ref, canary = self._pending, self._pending.verified.ref, self._pending.verified.canary
         i = int(output.request_id.removeprefix(CANARY_ID))
         pending.measured[i] = output.outputs[0].logprobs[0][canary.token_ids[i]].logprob
         if len(pending.measured) < len(canary.logprobs):
@@ -235,10 +235,10 @@ class VllmEngine:
         gap = float(np.mean(np.abs(np.subtract(measured, canary.logprobs))))
         if not gap <= self._spec.canary_tolerance:  # NaN must fail too
             raise WeightsError(
-                f"weights version {pending.verified.ref.version}: the canary log-probabilities of engine and learner differ by "
+                f"weights version {ref.version}: the canary log-probabilities of engine and learner differ by "
                 f"{gap:.4g} on average, more than actor.canary_tolerance={self._spec.canary_tolerance}"
             )
-        return [WeightsLive(pending.verified.ref, pending.seconds, gap, pending.verified.seconds)]
+        return [WeightsLive(ref, pending.seconds, gap, pending.verified.seconds)]
 
 
 def _check_probe(probe: Probe, version: int) -> None:

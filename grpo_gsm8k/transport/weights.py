@@ -78,6 +78,11 @@ def publish(
     return WeightsRef(version, str(final))
 
 
+def delete(ref: WeightsRef) -> None:
+    """Delete a version that no actor may load anymore."""
+    shutil.rmtree(ref.path, ignore_errors=True)
+
+
 def verify(ref: WeightsRef) -> VerifiedWeights:
     """Verify the checksums of a published folder before the engine is touched. Raises WeightsError."""
     started = time.monotonic()

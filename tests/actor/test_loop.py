@@ -30,8 +30,6 @@ from grpo_gsm8k.transport.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from grpo_gsm8k.transport.protocol import Failed
-
 TIMEOUT = 60.0  # of every wait, in seconds; none is reached when the tests pass
 NEVER = 0  # a stop token that the scripted engine samples at the end only
 SPEC = EngineSpec("scripted", "", "cpu", "float32", 0.5, 64, 10**6, 16, 1024, True, True, 0, 1, 1e-3, seed=0)
