@@ -29,7 +29,7 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> str:
     """
     names = sorted(tensors)
     parts = [memoryview(_header({name: tensors[name] for name in names}))]
-    parts += [memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()) for name in names]
+    parts += [tensors[name].reshape(-1).view(torch.uint8).numpy().data for name in names]
     with ThreadPoolExecutor(1, "checksum") as pool:
         digest = pool.submit(checksums.digest_parts, parts)
         with file.open("xb", buffering=0) as out:
