@@ -6,6 +6,7 @@ The file equals that of `safetensors.torch.save_file`, which would have to be re
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -22,21 +23,24 @@ ALIGNMENT = 8  # the data begins at a multiple of this many bytes
 
 
 def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Write a new safetensors file and return its digest as `checksums.digest_file` would.
+    """Write a safetensors file and return its digest as `checksums.digest_file` would.
 
     All tensors are contiguous, on the CPU and of one type: float32, float16 or bfloat16. A thread hashes their memory
-    while this one writes it: both release the interpreter's lock. Raises OSError.
+    while this one writes it: both release the interpreter's lock. The memory of an existing file, see `weights.delete`,
+    is overwritten instead of freed. Raises OSError.
     """
     names = sorted(tensors)
     parts = [memoryview(_header({name: tensors[name] for name in names}))]
     parts += [tensors[name].reshape(-1).view(torch.uint8).numpy().data for name in names]
     with ThreadPoolExecutor(1, "checksum") as pool:
         digest = pool.submit(checksums.digest_parts, parts)
-        with file.open("xb", buffering=0) as out:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb", buffering=0) as out:
             for part in parts:
                 rest = part
                 while rest:  # the system writes at most 2 GiB at once
                     rest = rest[out.write(rest) :]
+            out.truncate()
         return digest.result()
 
 

@@ -41,6 +41,20 @@ def test_the_file_and_its_digest_are_those_of_safetensors(tmp_path: Path, dtype:
     assert digest == checksums.digest_file(tmp_path / "theirs")
 
 
+@pytest.mark.parametrize("before", [10, 100_000])
+def test_an_old_file_is_overwritten_in_place(tmp_path: Path, before: int) -> None:
+    """A shorter one and a longer one: nothing of it is left."""
+    file = tmp_path / "model"
+    file.write_bytes(b"x" * before)
+    inode = file.stat().st_ino
+    tensors = {"weight": torch.randn(50, 20)}
+    digest = write_tensors(file, tensors)
+    save_file(tensors, tmp_path / "new")
+    assert file.read_bytes() == (tmp_path / "new").read_bytes()
+    assert digest == checksums.digest_file(file)
+    assert file.stat().st_ino == inode
+
+
 def test_digest_of_parts_longer_than_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytes(range(256)) * 4
     (tmp_path / "file").write_bytes(content)
