@@ -2,8 +2,9 @@
 
 Publishes random float32 weights several times, as the learner does, and loads them as an engine does. "one by one" is
 the plain way: convert on the CPU, write with safetensors, read again for the checksum, and verify while the engine
-stands still. "ours" is the product's, which also uses the memory of the last deleted version again. The first round, which allocates memory, is left out; each figure is the median
-of the others. Loading is a lower bound: the mapped file is copied into existing tensors, without vLLM's own work.
+stands still. "ours" is the product's, which also uses the memory of the last deleted version again. The first round,
+which allocates memory, is left out; each figure is the median of the others. Loading is a lower bound: the mapped file
+is copied into existing tensors, without vLLM's own work.
 """
 
 from __future__ import annotations
