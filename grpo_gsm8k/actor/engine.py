@@ -31,6 +31,8 @@ class EngineSpec:
     lora_versions: int  # adapters that may be in use at once
     canary_tolerance: float
     seed: int
+    async_scheduling: bool = False  # prepare the next step while the device computes the present one
+    kv_cache_bytes: int | None = None  # on a GPU: size of the KV cache; None: what `gpu_memory` leaves
     own_version: int = -1  # version number of the folder's own weights; -1: generate nothing before the first `load`
 
 

@@ -35,10 +35,15 @@ IDLE_WAIT_SECONDS = 0.05
 class Actor:
     """State of one actor: waiting and running requests, and weights to load."""
 
-    def __init__(self, engine: Engine, channel: Channel, own_version: int = -1) -> None:
-        """`channel` leads to the orchestrator; for `own_version` see `EngineSpec`."""
+    def __init__(self, engine: Engine, channel: Channel, own_version: int = -1, few: int | None = None) -> None:
+        """`channel` leads to the orchestrator; for `own_version` see `EngineSpec`.
+
+        A request waits while more than `few` sequences of more urgent requests are running. None: it starts at once,
+        and the engine serves the most urgent ones first.
+        """
         self._engine = engine
         self._channel = channel
+        self._few = few
         self._version = own_version
         self._canary_pending = False  # weights were loaded, the engine has not yet returned WeightsLive
         self._loads: deque[WeightsRef] = deque()  # published, not yet loaded, oldest first
@@ -139,11 +144,8 @@ class Actor:
         return self._loads.popleft()
 
     def _admit(self) -> None:
-        """Start the waiting requests whose weight version is live."""
-        for request in list(self._waiting.values()):
-            fits = self._version == request.min_version if request.pinned else self._version >= request.min_version
-            if not fits:
-                continue
+        """Start the waiting requests whose weight version is live, the most urgent first."""
+        for request in self._startable():
             del self._waiting[request.request_id]
             try:
                 self._engine.add(request)
@@ -151,6 +153,17 @@ class Actor:
                 self._channel.send(Failed(request.request_id, str(error)))
             else:
                 self._running[request.request_id] = request
+
+    def _startable(self) -> list[GenerateGroup]:
+        """Return the waiting requests that may start now."""
+        live = [r for r in self._waiting.values() if _fits(r, self._version)]
+        if self._few is None or not live:
+            return live
+        # Both the running ones and those that start now count as more urgent than the next.
+        candidates = sorted(live, key=lambda r: r.priority)
+        ahead = [(r.priority, r.n) for r in (*self._running.values(), *candidates)]
+        held = {p for p in {r.priority for r in live} if sum(n for other, n in ahead if other < p) > self._few}
+        return [r for r in candidates if r.priority not in held]
 
     def _step(self) -> None:
         if self._running and self._generating_since is None:
@@ -177,3 +190,8 @@ class Actor:
             self._last_beat = now
             memory = self._engine.gpu_bytes()
             self._channel.send(Heartbeat(self._steps, bool(self._running), self._busy_s, now, memory))
+
+
+def _fits(request: GenerateGroup, version: int) -> bool:
+    """Whether weights `version` may generate the request."""
+    return version == request.min_version if request.pinned else version >= request.min_version

@@ -1,4 +1,4 @@
-"""vLLM's engine in this process, as an `Engine`. The only module that imports vllm.
+"""vLLM's engine in this process, as an `Engine`. Only this module and `engine_arguments` import vllm.
 
 docs/architecture.md lists the properties of vLLM 0.32 that the code relies on.
 """
@@ -17,8 +17,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 from safetensors import safe_open
-from vllm import EngineArgs, LLMEngine, SamplingParams
-from vllm.config import WeightTransferConfig
+from vllm import LLMEngine
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -29,14 +28,15 @@ from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.sampling_params import RequestOutputKind
 
+from grpo_gsm8k.actor.engine_arguments import canary_params, engine_args, sampling_params
+from grpo_gsm8k.actor.engine_results import group_result
 from grpo_gsm8k.actor.reserved_memory import reserved_gpu_bytes
 from grpo_gsm8k.actor.weight_probe import Probe, probe_weights
 from grpo_gsm8k.config import MIN_TEMPERATURE
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
-from grpo_gsm8k.transport.protocol import Completion, Failed, GroupResult, PromptScores, VersionSpan, WeightsLive
+from grpo_gsm8k.transport.protocol import Failed, GroupResult, WeightsLive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import GenerateGroup
 
 CANARY_ID = "canary/"
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those for which vLLM has kernels
 MIN_COMPARED = 2  # tensors that the weight probe must find, so that a reload counts as proven
 
 
@@ -103,6 +102,7 @@ class WorkerExtension:
         return probe_weights(self.get_model(), file)
 
 
+EXTENSION = f"{__name__}.{WorkerExtension.__name__}"
 WeightTransferEngineFactory.register_engine("shm", ShmWeightTransfer)
 
 
@@ -130,7 +130,7 @@ class VllmEngine:
     def __init__(self, spec: EngineSpec) -> None:
         """Start the engine. Takes seconds (eager) to minutes (compiled)."""
         self._spec = spec
-        self._engine = LLMEngine.from_engine_args(_engine_args(spec))
+        self._engine = LLMEngine.from_engine_args(engine_args(spec, EXTENSION))
         self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
         self._adapter: LoRARequest | None = None
         self._adapters_loaded = 0
@@ -148,7 +148,13 @@ class VllmEngine:
         if 0 < request.sampling.temperature < MIN_TEMPERATURE:
             raise ValueError(f"temperature={request.sampling.temperature}: vLLM would sample at {MIN_TEMPERATURE}")
         prompt = TokensPrompt(prompt_token_ids=request.prompt_ids.tolist())
-        self._engine.add_request(request.request_id, prompt, _sampling_params(request), lora_request=self._adapter)
+        self._engine.add_request(
+            request.request_id,
+            prompt,
+            sampling_params(request),
+            lora_request=self._adapter,
+            priority=request.priority,
+        )
         if self._adapter is not None:
             self._admitted[request.request_id] = self._version
 
@@ -172,7 +178,7 @@ class VllmEngine:
             if output.request_id.startswith(CANARY_ID):
                 finished += self._take_canary(output)
             elif output.finished:
-                finished.append(_result(output, self._admitted.pop(output.request_id, None)))
+                finished.append(group_result(output, self._admitted.pop(output.request_id, None)))
         return finished
 
     def load(self, verified: weights.VerifiedWeights) -> None:
@@ -199,7 +205,7 @@ class VllmEngine:
             self._engine.add_request(
                 f"{CANARY_ID}{i}",
                 TokensPrompt(prompt_token_ids=list(ids[:i])),
-                _canary_params(ids[i]),
+                canary_params(ids[i]),
                 lora_request=self._adapter,
                 priority=-1,
             )
@@ -251,99 +257,3 @@ def _check_probe(probe: Probe, version: int) -> None:
             f"weights version {version}: only {probe.compared} of the engine's tensors could be compared with the "
             "file, so the reload cannot be verified: this architecture is not supported"
         )
-
-
-def _canary_params(token: int) -> SamplingParams:
-    return SamplingParams(
-        temperature=0.0,
-        max_tokens=1,
-        logprob_token_ids=[token],
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _engine_args(spec: EngineSpec) -> EngineArgs:
-    device: dict[str, Any] = {"gpu_memory_utilization": spec.gpu_memory}
-    if spec.device == "cpu":
-        # Chunked prefill rewinds the random generator of a seeded request, which raises on a CPU. Blocks of 32 tokens
-        # are the smallest on a CPU: the completions of a group then share all of their prompt but the last block.
-        device = {
-            "kv_cache_memory_bytes": spec.kv_cache_mb * 2**20,
-            "enable_chunked_prefill": False,
-            "block_size": 32,
-        }
-    if spec.lora_rank:
-        device |= {
-            "enable_lora": True,
-            "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= spec.lora_rank),
-            "max_loras": spec.lora_versions,
-            "max_cpu_loras": spec.lora_versions,
-        }
-    return EngineArgs(
-        model=spec.model_folder,
-        dtype=spec.dtype,
-        seed=spec.seed,
-        max_model_len=spec.max_model_len,
-        max_num_seqs=spec.max_num_seqs,
-        max_num_batched_tokens=spec.max_batched_tokens,
-        enforce_eager=spec.enforce_eager,
-        enable_prefix_caching=spec.prefix_caching,
-        logprobs_mode="processed_logprobs",
-        scheduling_policy="priority",  # requests of equal priority are served in order of arrival
-        generation_config="vllm",  # ignore the sampling defaults in the model's folder
-        worker_extension_cls=f"{__name__}.{WorkerExtension.__name__}",
-        weight_transfer_config=WeightTransferConfig(backend="shm"),
-        disable_log_stats=True,
-        **device,
-    )
-
-
-def _sampling_params(request: GenerateGroup) -> SamplingParams:
-    sampling = request.sampling
-    return SamplingParams(
-        n=request.n,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        seed=sampling.seed,
-        max_tokens=sampling.max_new_tokens,
-        stop_token_ids=list(sampling.stop_token_ids),
-        stop=list(sampling.stop_texts),
-        logprobs=0,
-        prompt_logprobs=0 if request.score_prompt else None,
-        flat_logprobs=True,
-        detokenize=bool(sampling.stop_texts),
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _result(output: Any, version: int | None) -> GroupResult | Failed:
-    """Convert an output; `version` is that of its adapter, None for a model: vLLM then knows that of each token."""
-    completions = tuple(_completion(item, version) for item in sorted(output.outputs, key=lambda item: item.index))
-    reasons = {completion.finish_reason for completion in completions}
-    if not reasons <= {"stop", "length"}:
-        return Failed(output.request_id, f"finish reasons {sorted(reasons)}")
-    return GroupResult(output.request_id, completions, _prompt_scores(output))
-
-
-def _prompt_scores(output: Any) -> PromptScores | None:
-    if output.prompt_logprobs is None:
-        return None
-    flat = output.prompt_logprobs  # one entry per token, without the first
-    return PromptScores(np.array(flat.logprobs, dtype=np.float32), np.array(flat.ranks) == 1)
-
-
-def _completion(item: Any, version: int | None) -> Completion:
-    if version is None:
-        spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in item.weight_versions or ())
-    else:
-        spans = (VersionSpan(version, 0, len(item.token_ids)),)
-    return Completion(
-        token_ids=np.asarray(item.token_ids, dtype=np.int32),
-        logprobs=np.asarray(item.logprobs.logprobs, dtype=np.float32),
-        finish_reason=str(item.finish_reason),
-        version_spans=spans,
-    )

@@ -22,6 +22,7 @@ class ActorConfig(Section):
     max_num_seqs: int = Field(ge=1)
     max_batched_tokens: int = Field(ge=1)
     enforce_eager: bool
+    async_scheduling: bool = False
     prefix_caching: bool
     lora: Literal["adapter", "merged"]
     threads: int = Field(ge=1)
@@ -31,6 +32,12 @@ class ActorConfig(Section):
     start_timeout_s: float = Field(gt=0)
     progress_timeout_s: float = Field(gt=0)
     max_restarts: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_scheduling(self) -> Self:
+        if self.async_scheduling and self.device == "cpu":
+            raise ValueError("async_scheduling=true has no effect on a CPU: set actor.async_scheduling=false")
+        return self
 
     @model_validator(mode="after")
     def _check_batched_tokens(self) -> Self:

@@ -16,12 +16,14 @@ import xxhash
 
 from grpo_gsm8k.errors import IntegrityError
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.parsing import json_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 MANIFEST = "manifest.json"
 OWN_KEYS = ("files", "manifest_xxh3_128")  # reserved: `extra` may not contain them
+ENTRY = {"size", "xxh3_128"}  # keys of a file
 CHUNK_BYTES = 8 * 2**20
 SHOWN_PROBLEMS = 5
 
@@ -70,7 +72,7 @@ def write_manifest(
         for name, path in sorted(present.items())
     }
     manifest = json.loads(json.dumps({**extra, "files": files}))  # the digest is over what a reader will parse
-    text = json.dumps({**manifest, "manifest_xxh3_128": _digest_of(manifest)}, indent=1, allow_nan=False)
+    text = json.dumps({**manifest, "manifest_xxh3_128": digest_of_json(manifest)}, indent=1, allow_nan=False)
     write_atomically(folder / MANIFEST, text + "\n", mode)
 
 
@@ -125,15 +127,18 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         if not _is_regular(path):
             raise IntegrityError(f"{folder}: {MANIFEST} is not a regular file")
-        manifest = json.loads(path.read_bytes())
+        manifest = json_value(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise IntegrityError(f"{folder} has no {MANIFEST}: it is incomplete, or not from this project") from None
     except ValueError as error:
         raise IntegrityError(f"{folder}: {MANIFEST} is damaged: {error}") from None
-    if not isinstance(manifest, dict) or manifest.pop("manifest_xxh3_128", None) != _digest_of(manifest):
+    if not isinstance(manifest, dict) or manifest.pop("manifest_xxh3_128", None) != digest_of_json(manifest):
         raise IntegrityError(f"{folder}: {MANIFEST} is damaged (another digest)")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(e, dict) and e.keys() >= ENTRY for e in files.values()):
+        raise IntegrityError(f"{folder}: {MANIFEST} does not list files with sizes and digests")
     return manifest
 
 
-def _digest_of(manifest: object) -> str:
+def digest_of_json(manifest: object) -> str:
     return xxhash.xxh3_128(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -184,7 +184,7 @@ class Supervisor:
             case Finished():
                 self._finished = message
             case Span():
-                self._tracker.span("learner", message)
+                self._tracker.span(message.row or "learner", message)
             case Ready():
                 self._learner_ready()
             case Heartbeat() | Crashed() | ValidationStarted():

@@ -19,25 +19,37 @@ from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_c
 from grpo_gsm8k.start_model import pin_model
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from grpo_gsm8k.config import Config
 
 
 def doctor(config: Config) -> int:
     """Print the report. Returns 1 if something prevents `command=policy_gradient` from running, else 0."""
     config = config.model_copy(update={"command": "policy_gradient"})
-    shape, unknown = None, ""
+    shape, unknown, model = None, "", {}
     try:
         config = pin_model(config)
         folder = folder_of_config(config)
         check_trainable(folder, config.actor.max_model_len)
         shape = from_config(folder)
+        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except UserError as error:
         unknown = str(error)
-    return report(probe(config), config, shape, unknown)
+    return report(probe(config), config, shape, unknown, model)
 
 
-def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: str = "") -> int:
-    """Print the report on a probed machine. `unknown` is the reason why there is no `shape`. Returns the exit code."""
+def report(
+    machine: Machine,
+    config: Config,
+    shape: ModelShape | None,
+    unknown: str = "",
+    model: Mapping[str, Any] | None = None,
+) -> int:
+    """Print the report on a probed machine; returns the exit code.
+
+    `unknown` is the reason why there is no `shape`, `model` the content of the model's config.json.
+    """
     lines = machine_lines(machine, config)
     updates = _updates(config)
     if shape is not None:
@@ -50,7 +62,7 @@ def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: 
     else:
         diagnosis = diagnose(shape, config, machine, updates)
         lines += fit_lines(diagnosis, config)
-    paths = fast_paths(config)
+    paths = fast_paths(config, model)
     if config.doctor.json_:
         print(json.dumps(as_json(lines, diagnosis, config, paths), indent=2))
     else:

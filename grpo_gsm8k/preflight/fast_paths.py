@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k.learner.attention_choice import ATTENTION_NAMES, attention_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from grpo_gsm8k.config import Config
 
 
@@ -20,15 +24,15 @@ class FastPath:
     reason: str
 
 
-def fast_paths(config: Config) -> list[FastPath]:
-    """Return the fast paths of `config.learner` on its device."""
+def fast_paths(config: Config, model: Mapping[str, Any] | None = None) -> list[FastPath]:
+    """Return the fast paths of `config.learner` on its device; `model` is the content of the model's config.json."""
     learner = config.learner
     cuda = learner.device.startswith("cuda")
     return [
         FastPath("prompts computed once per group", True, "always; learner/batching.py"),
         FastPath("padding-free micro-batches", True, f"always; learner.token_budget={learner.token_budget}"),
         FastPath("chunked log-probabilities", True, f"always; learner.logprob_chunk={learner.logprob_chunk}"),
-        _attention(cuda),
+        _attention(config, model or {}),
         _bf16(learner.dtype, cuda),
         _switch("torch.compile", learner.compile, "learner.compile", _compiler(cuda)),
         _switch("gradient checkpointing", learner.gradient_checkpointing, "learner.gradient_checkpointing", ""),
@@ -39,17 +43,31 @@ def fast_paths(config: Config) -> list[FastPath]:
     ]
 
 
-def _attention(cuda: bool) -> FastPath:
+def _attention(config: Config, model: Mapping[str, Any]) -> FastPath:
+    """Name the attention that the learner will run; in pieces on a GPU it is exact, but slower."""
     import torch
 
-    if not cuda:
-        return FastPath("fused attention", True, "torch's CPU kernel of scaled_dot_product_attention")
-    if not torch.cuda.is_available():
-        return FastPath("fused attention", False, "torch sees no GPU: check the driver, or set learner.device=cpu")
-    major, minor = torch.cuda.get_device_capability()
-    flash = major >= 8 and torch.backends.cuda.flash_sdp_enabled()
-    why = "FlashAttention-2 inside torch" if flash else f"compute capability {major}.{minor} is below 8.0"
-    return FastPath("fused attention", flash, why)
+    learner = config.learner
+    if not learner.device.startswith("cuda"):
+        return FastPath("attention", True, ATTENTION_NAMES["pieces"])
+    if int(learner.device.removeprefix("cuda:")) >= torch.cuda.device_count():
+        missing = f"torch does not see {learner.device}: check the driver, or set learner.device=cpu"
+        return FastPath("attention", False, missing)
+    kind = attention_kind(
+        learner.device,
+        learner.dtype,
+        softcap=model.get("attn_logit_softcapping") is not None,
+        deterministic=learner.deterministic,
+        head_dim=_head_dim(model),
+        capability=torch.cuda.get_device_capability(learner.device),
+    )
+    return FastPath("attention", kind != "pieces", ATTENTION_NAMES[kind])
+
+
+def _head_dim(model: Mapping[str, Any]) -> int:
+    """Return the width of an attention head; 64 if `model` does not say."""
+    heads = model.get("num_attention_heads")
+    return int(model.get("head_dim") or (model["hidden_size"] // heads if heads else 64))
 
 
 def _bf16(dtype: str, cuda: bool) -> FastPath:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UnknownShapeError, UserError
+from grpo_gsm8k.files.private import callers_umask
 from grpo_gsm8k.models import EMBEDDED_TINY, resolve_model
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def folder_of_config(config: Config) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(path, "config.json", revision=revision)).parent
+        with callers_umask():
+            return Path(hf_hub_download(path, "config.json", revision=revision)).parent
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

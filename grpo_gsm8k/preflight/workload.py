@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 TYPICAL_PROMPT = 160  # tokens of a GSM8K question with its template
 LONG_PROMPT = 512  # tokens; no GSM8K question is longer
 TYPICAL_ANSWER = 320  # tokens of a step-by-step answer to a GSM8K question
-SFT_VERSIONS = 3  # two pending validations and the version being written, see learner/sft.py
-PG_VERSIONS = 2  # the version being loaded and the one being written
 SFT_TOKENS_FACTOR = 1.25  # assumed: min_tokens_per_update counts response tokens; prompts come on top
 
 
@@ -43,7 +41,7 @@ def _sft(config: Config) -> Workload:
         group_size=0,
         reference=False,
         critic="none",
-        weight_versions=SFT_VERSIONS,
+        weight_versions=config.sft.versions_at_once,
         recorded_checkpoints=0,
         learned_tokens=_sft_tokens(config),
         generated=0,
@@ -69,7 +67,7 @@ def _policy_gradient(config: Config) -> Workload:
         group_size=pg.group_size,
         reference=pg.kl.coef > 0 and not config.learner.lora.enabled,  # with LoRA, the base is the reference
         critic=pg.critic.kind,
-        weight_versions=PG_VERSIONS,
+        weight_versions=pg.versions_at_once,  # a validation pins one, while later ones are published
         recorded_checkpoints=pg.keep_last if pg.record and pg.keep_last != "all" else 0,
         learned_tokens=tokens * pg.epochs_per_batch,
         generated=pg.episodes_per_update,

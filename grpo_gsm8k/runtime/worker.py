@@ -57,7 +57,7 @@ def actor_main(reader: Reader, writer: Writer, setup: WorkerSetup, spec: EngineS
             from grpo_gsm8k.actor.run_actor import build_engine, run_actor
 
             engine = build_engine(spec)
-        run_actor(engine, channel, spec.own_version)
+        run_actor(engine, channel, spec)
 
     _run(reader, writer, setup, work)
 

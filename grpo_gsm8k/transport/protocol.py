@@ -42,7 +42,8 @@ class GenerateGroup:
     """Request `n` completions of one prompt.
 
     It starts with a weight version of at least `min_version`. A `pinned` request is generated entirely with exactly
-    that version, so no swap happens while it is running.
+    that version, so no swap happens while it is running. Of the requests that wait for a place in the engine, those
+    with the lowest `priority` are the most urgent.
     """
 
     request_id: str
@@ -52,6 +53,7 @@ class GenerateGroup:
     min_version: int
     pinned: bool
     score_prompt: bool = False  # also return `GroupResult.prompt`
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +155,22 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span of a worker's time, for the timeline; `start_s` is Unix time, `version` that of the weights involved."""
+    """A span of a worker's time, for the timeline; `start_s` is Unix time, `version` that of the weights involved.
+
+    `row` names another row than the worker's own, for work that goes on beside its other spans.
+    """
 
     name: str
     version: int
     start_s: float
     seconds: float
+    row: str = ""
 
     @classmethod
-    def since(cls, name: str, version: int, started: float) -> Self:
+    def since(cls, name: str, version: int, started: float, row: str = "") -> Self:
         """Return the span from `started`, a value of time.monotonic(), to now."""
         seconds = time.monotonic() - started
-        return cls(name, version, time.time() - seconds, seconds)
+        return cls(name, version, time.time() - seconds, seconds, row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from grpo_gsm8k.errors import DiskFullError, IntegrityError, WeightsError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.files.parsing import first_problem
 from grpo_gsm8k.transport.protocol import WeightsRef
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.safetensors"
 Kind = Literal["model", "adapter"]
+_KIND: TypeAdapter[Kind] = TypeAdapter(Kind)
 SPARE_BYTES = 16 * 2**20  # left free for other users of the device
 
 
@@ -34,6 +38,9 @@ class Canary:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+
+
+_CANARY = TypeAdapter(Canary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +119,11 @@ def verify(ref: WeightsRef) -> VerifiedWeights:
         manifest = checksums.verify(folder)
     except IntegrityError as error:
         raise WeightsError(f"weights version {ref.version}: {error}") from error
-    if manifest["version"] != ref.version:
-        raise WeightsError(f"{folder} holds version {manifest['version']} instead of version {ref.version}")
-    canary = manifest["canary"]
-    return VerifiedWeights(
-        ref=ref,
-        kind=manifest["kind"],
-        canary=Canary(tuple(canary["token_ids"]), tuple(canary["logprobs"])),
-        seconds=time.monotonic() - started,
-    )
+    if manifest.get("version") != ref.version:
+        raise WeightsError(f"{folder} holds version {manifest.get('version')} instead of version {ref.version}")
+    try:
+        canary = _CANARY.validate_python(manifest.get("canary"))
+        kind = _KIND.validate_python(manifest.get("kind"))
+    except ValidationError as error:
+        raise WeightsError(f"{folder}: its manifest was written by something else: {first_problem(error)}") from None
+    return VerifiedWeights(ref, kind, canary, time.monotonic() - started)

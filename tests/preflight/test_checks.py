@@ -45,7 +45,7 @@ def test_a_tiny_shm_is_a_failure_with_the_size_to_set(shape_1_5b: ModelShape) ->
     tiny = replace(MACHINE, shm_gib=0.0625, shm_free_gib=0.0625)  # Docker's default
     found = line(space_lines(tiny, configuration(), shape_1_5b, UPDATES), "shm")
     assert found.status is Status.FAILURE
-    assert "--shm-size=13gb" in found.fix
+    assert "--shm-size=11gb" in found.fix
     gone = line(space_lines(replace(MACHINE, shm_gib=None), configuration(), shape_1_5b, UPDATES), "shm")
     assert gone.status is Status.FAILURE
     assert "shm=FOLDER" in gone.fix

@@ -83,6 +83,27 @@ def test_private_under_any_umask(tmp_path: Path) -> None:
         os.umask(before)
 
 
+def test_a_folder_that_others_could_write_to_is_refused(tmp_path: Path) -> None:
+    base = tmp_path / f"grpo_gsm8k.{os.getuid()}"
+    base.mkdir()
+    base.chmod(0o777)
+    os.mkfifo(base / "waits_forever_when_opened")
+    with pytest.raises(UserError, match="has mode 0777, open to other users"):
+        WeightsStore(tmp_path, Path("run")).__enter__()
+    base.chmod(0o700)
+    with WeightsStore(tmp_path, Path("run")):  # its own folder, so the odd file in it is ignored
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only a superuser can give a folder away")
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    base = tmp_path / f"grpo_gsm8k.{os.getuid()}"
+    base.mkdir(mode=0o700)
+    os.chown(base, 12345, 12345)
+    with pytest.raises(UserError, match="belongs to user 12345"):
+        WeightsStore(tmp_path, Path("run")).__enter__()
+
+
 def test_free_space_is_checked_before_writing(tmp_path: Path) -> None:
     old = weights.publish(tmp_path, 0, "model", 4, abcd, CANARY)
     with pytest.raises(WeightsError, match="enlarge /dev/shm"):
