@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.safetensors"
 Kind = Literal["model", "adapter"]
 _KIND: TypeAdapter[Kind] = TypeAdapter(Kind)
-SPARE_BYTES = 16 * 2**20  # left free for other users of the device
+MARGIN_BYTES = 16 * 2**20  # left free for other users of the device
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ def publish(
     maps a file of an overflowing tmpfs is killed with SIGBUS.
     """
     free = shutil.disk_usage(root).free + (_size(_spare(root)) if kind == "model" else 0)
-    if free < size + SPARE_BYTES:
+    if free < size + MARGIN_BYTES:
         raise WeightsError(
-            f"{root} has {free >> 20} MiB free, weights version {version} needs {(size + SPARE_BYTES) >> 20} MiB: "
+            f"{root} has {free >> 20} MiB free, weights version {version} needs {(size + MARGIN_BYTES) >> 20} MiB: "
             "enlarge /dev/shm (docker run --shm-size) or free it"
         )
     final = root / f"v{version}"

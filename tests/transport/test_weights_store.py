@@ -174,7 +174,7 @@ def test_the_spare_counts_as_free_space(tmp_path: Path, monkeypatch: pytest.Monk
     with WeightsStore(tmp_path, Path("run")) as store:
         folder = store.incarnation_folder(0)
         weights.delete(weights.publish(folder, 0, "model", 4, abcd, CANARY))
-        usage = shutil.disk_usage(tmp_path)._replace(free=weights.SPARE_BYTES)
+        usage = shutil.disk_usage(tmp_path)._replace(free=weights.MARGIN_BYTES)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
         assert weights.publish(folder, 1, "model", 4, abcd, CANARY).version == 1
         with pytest.raises(WeightsError, match="enlarge /dev/shm"):
