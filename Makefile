@@ -19,7 +19,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden check-models tiny-model clean \
-	bench-async bench-learner bench-sft bench-eval bench-grading bench-memory docs docs-reference \
+	bench-async bench-learner bench-sft bench-eval bench-grading bench-memory bench-publish docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -73,6 +73,9 @@ bench-grading: setup ## benchmark: grading of expressions, compared with an upda
 
 bench-memory: setup ## benchmark: the doctor's memory estimate, compared with the measured peak
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
+
+bench-publish: setup ## benchmark: seconds from trained weights to weights in the engine
+	@$(offline) $(PY) -m benchmarks.publish_speed $(ARGS)
 
 golden: setup ## record the golden loss curves again
 	@$(offline) $(PY) -m tests.learner.golden

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, WeightsLive, WeightsRef
+    from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, WeightsLive
+    from grpo_gsm8k.transport.weights import VerifiedWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,11 @@ class Engine(Protocol):
         Raises WeightsError when the running weights are not the loaded ones.
         """
 
-    def load(self, ref: WeightsRef) -> None:
-        """Swap the weights under the running requests. One of the next steps returns WeightsLive for `ref`.
+    def load(self, verified: VerifiedWeights) -> None:
+        """Swap the weights under the running requests. One of the next steps returns WeightsLive for them.
 
-        Raises WeightsError for a damaged folder, without touching the engine.
+        The files were verified before, because a failed swap cannot be undone. Raises WeightsError when the engine does
+        not run what the files hold.
         """
 
     def abort(self, request_ids: Sequence[str]) -> None:

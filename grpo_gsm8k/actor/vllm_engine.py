@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import torch
 
     from grpo_gsm8k.actor.engine import EngineSpec
-    from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
+    from grpo_gsm8k.transport.protocol import GenerateGroup
 
 CANARY_ID = "canary/"
 MIN_COMPARED = 2  # tensors that the weight probe must find, so that a reload counts as proven
@@ -119,8 +119,7 @@ class _PendingCanary:
     `measured` holds the engine's log-probabilities of the canary's tokens so far, by their position.
     """
 
-    ref: WeightsRef
-    canary: weights.Canary
+    verified: weights.VerifiedWeights
     seconds: float
     measured: dict[int, float] = field(default_factory=dict)
 
@@ -182,20 +181,19 @@ class VllmEngine:
                 finished.append(group_result(output, self._admitted.pop(output.request_id, None)))
         return finished
 
-    def load(self, ref: WeightsRef) -> None:
-        """Verify and swap the weights, and send the canary ahead of all waiting requests.
+    def load(self, verified: weights.VerifiedWeights) -> None:
+        """Swap the weights, and send the canary ahead of all waiting requests.
 
         A new model replaces the old one under running requests, whose contexts are recomputed. A new adapter applies
         to requests that start from now on; running requests keep theirs.
         """
         started = time.monotonic()
-        verified = weights.verify(ref)  # before the engine is touched, because a failed update cannot be undone
         if verified.kind == "adapter":
             self._load_adapter(verified)
         else:
             self._load_model(verified)
-        self._version = ref.version
-        self._pending = _PendingCanary(ref, verified.canary, time.monotonic() - started)
+        self._version = verified.ref.version
+        self._pending = _PendingCanary(verified, time.monotonic() - started)
         self._send_canary(verified.canary.token_ids)
 
     def _send_canary(self, ids: tuple[int, ...]) -> None:
@@ -218,22 +216,22 @@ class VllmEngine:
         self._engine.collective_rpc("update_weights", kwargs={"update_info": {"file": str(file)}})
         self._engine.collective_rpc("finish_weight_update")
         (probe,) = self._engine.collective_rpc("probe_weights", kwargs={"file": str(file)})
-        _check_probe(probe, verified.version)
+        _check_probe(probe, verified.ref.version)
         self._engine.reset_prefix_cache(reset_running_requests=True)
-        self._engine.set_weight_version(str(verified.version))
+        self._engine.set_weight_version(str(verified.ref.version))
 
     def _load_adapter(self, verified: weights.VerifiedWeights) -> None:
         """Load an adapter under a new number and name: vLLM does not reload an adapter that it knows."""
         self._adapters_loaded += 1
         number = self._adapters_loaded
-        self._adapter = LoRARequest(f"v{verified.version}.{number}", number, str(verified.folder))
+        self._adapter = LoRARequest(f"v{verified.ref.version}.{number}", number, str(verified.folder))
         if not self._engine.add_lora(self._adapter):
-            raise WeightsError(f"weights version {verified.version}: the engine refused the adapter")
+            raise WeightsError(f"weights version {verified.ref.version}: the engine refused the adapter")
 
     def _take_canary(self, output: Any) -> list[WeightsLive]:
         """Take one canary token; when all are there, compare them with the learner's."""
         assert self._pending is not None
-        pending, canary = self._pending, self._pending.canary
+        pending, ref, canary = self._pending, self._pending.verified.ref, self._pending.verified.canary
         i = int(output.request_id.removeprefix(CANARY_ID))
         pending.measured[i] = output.outputs[0].logprobs[0][canary.token_ids[i]].logprob
         if len(pending.measured) < len(canary.logprobs):
@@ -243,10 +241,10 @@ class VllmEngine:
         gap = float(np.mean(np.abs(np.subtract(measured, canary.logprobs))))
         if not gap <= self._spec.canary_tolerance:  # NaN must fail too
             raise WeightsError(
-                f"weights version {pending.ref.version}: the canary log-probabilities of engine and learner differ by "
+                f"weights version {ref.version}: the canary log-probabilities of engine and learner differ by "
                 f"{gap:.4g} on average, more than actor.canary_tolerance={self._spec.canary_tolerance}"
             )
-        return [WeightsLive(pending.ref, pending.seconds, gap)]
+        return [WeightsLive(ref, pending.seconds, gap, pending.verified.seconds)]
 
 
 def _check_probe(probe: Probe, version: int) -> None:

@@ -88,6 +88,7 @@ class Session:
             self._published = None
         if self.client.live is not None:
             metrics["sync/load_s"] = self.client.live.seconds
+            metrics["sync/verify_s"] = self.client.live.verify_seconds
             metrics["sync/canary_gap"] = self.client.live.canary_gap
         return metrics | gpu_peak_metrics(self.config.learner.device)
 

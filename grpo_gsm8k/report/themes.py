@@ -100,7 +100,11 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
             labels=("mean", "largest"),
         ),
         _panel("Canary gap, engine to learner", "sync/canary_gap"),
-        _panel("Seconds to publish and to load", "sync/publish_s", "sync/load_s", labels=("publish", "load")),
+        _panel(
+            "Seconds to publish, verify and load",
+            *("sync/publish_s", "sync/verify_s", "sync/load_s"),
+            labels=("publish", "verify", "load (pause)"),
+        ),
     ),
     "Speed": (
         _panel("Seconds per update", "time/step_s"),

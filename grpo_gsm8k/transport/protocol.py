@@ -109,11 +109,16 @@ class LoadWeights:
 
 @dataclass(frozen=True, slots=True)
 class WeightsLive:
-    """The engine generates with `ref` from now on; `canary_gap` is the mean |engine - learner| log-probability."""
+    """The engine generates with `ref` from now on; `canary_gap` is the mean |engine - learner| log-probability.
+
+    The engine stood still for `seconds` to swap the weights. Before, their files were verified within `verify_seconds`
+    while it went on generating.
+    """
 
     ref: WeightsRef
     seconds: float
     canary_gap: float
+    verify_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,12 @@ def publish(
     values = [float(logprobs[i, token]) for i, token in enumerate(canary_ids[1:])]
     tensors = {name: p.detach().clone().to(dtype or p.dtype) for name, p in model.named_parameters()}
     canary = weights.Canary(tuple(canary_ids), tuple(values))
-    return weights.publish(folder, version, "model", 1, lambda to: save_file(tensors, to / weights.MODEL_FILE), canary)
+
+    def write(to: Path) -> dict[str, str]:
+        save_file(tensors, to / weights.MODEL_FILE)
+        return {}
+
+    return weights.publish(folder, version, "model", 1, write, canary)
 
 
 def run_all(engine: VllmEngine, requests: list[GenerateGroup]) -> dict[str, GroupResult]:
@@ -50,7 +55,7 @@ def swaps(engine: VllmEngine, refs: list[WeightsRef], prompts: list[np.ndarray])
     gaps: list[float] = []
     results: dict[str, GroupResult] = {}
     for version, ref in enumerate(refs):
-        engine.load(ref)
+        engine.load(weights.verify(ref))
         for i, prompt in enumerate(prompts):
             engine.add(request(f"{version}/{i}", prompt, seed=100 * version + 10 * i))
         for _ in range(25):
@@ -71,7 +76,7 @@ def step(engine: VllmEngine, results: dict[str, GroupResult], gaps: list[float])
 
 def error_of(engine: VllmEngine, ref: WeightsRef) -> str:
     try:
-        engine.load(ref)
+        engine.load(weights.verify(ref))
         while not any(isinstance(result, WeightsLive) for result in engine.step()):
             pass
     except WeightsError as error:

@@ -14,6 +14,7 @@ from grpo_gsm8k.actor.vllm_engine import VllmEngine
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, SamplingSpec, WeightsLive
 from tests.actor.scenario_options import Scenario, read_scenario
 
@@ -71,7 +72,7 @@ def main(scenario: Scenario) -> None:
             for _, parameter in policy.named_parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
         policy.model.save_pretrained(folder / f"adapter{version}")
-        engine.load(publisher.publish(version).ref)
+        engine.load(weights.verify(publisher.publish(version).ref))
         for i, prompt in enumerate(prompts):
             sampling = SamplingSpec(0.8, 1.0, 50, 100 * version + 10 * i, (0,))
             engine.add(GenerateGroup(f"{version}/{i}", prompt, 2, sampling, 0, pinned=False))
@@ -99,7 +100,7 @@ def main(scenario: Scenario) -> None:
         for _, parameter in policy.named_parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     publisher._canary = lambda: stale
-    engine.load(publisher.publish(VERSIONS).ref)
+    engine.load(weights.verify(publisher.publish(VERSIONS).ref))
     size = sum(file.stat().st_size for file in (folder / "v0").iterdir())
     (folder / "trace.json").write_text(
         json.dumps(
