@@ -2,20 +2,19 @@
 
 Publishes random float32 weights several times, as the learner does, and loads them as an engine does. "one by one" is
 the plain way: convert on the CPU, write with safetensors, read again for the checksum, and verify while the engine
-stands still. "ours" is the product's, which also uses the memory of the last deleted version again. The first round,
-which allocates memory, is left out; each figure is the median of the others. Loading is a lower bound: the mapped file
-is copied into existing tensors, without vLLM's own work.
+stands still. "ours" is the product's, which also uses the memory of the last deleted version again. Both
+take turns, and each figure is the least of all rounds. Loading is a lower bound: the mapped file is copied into
+existing tensors, without vLLM's own work.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +28,7 @@ from grpo_gsm8k.learner.tensor_file import write_tensors
 from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import WeightsRef
 
-ROUNDS = 5
+ROUNDS = 8
 BLOCK_MB = 16  # size of each tensor but the last in the engine's precision: that of a 1.5B model's projections
 CANARY = weights.Canary((1, 2), (-0.5,))
 Tensors = dict[str, torch.Tensor]
@@ -70,11 +69,11 @@ def main() -> int:
     masters = random_weights(options.mb, dtype, options.device)
     print(f"{options.mb} MB of {options.dtype} on {options.device}, {torch.get_num_threads()} threads; seconds")
     print(f"{'':12}{'copy':>8}{'write':>8}{'verify':>8}{'load':>8}{'engine stands still':>22}{'in all':>8}")
-    for way in (
+    ways = (
         Way("one by one", plain_copy(dtype), plain_write, plain_delete, verifies_in_pause=True),
         Way("ours", HostCopy(dtype).copy, our_write, weights.delete, verifies_in_pause=False),
-    ):
-        took = measure(masters, way, options.shm)
+    )
+    for way, took in zip(ways, measure(masters, ways, options.shm), strict=True):
         pause = took.load + (took.verify if way.verifies_in_pause else 0.0)
         total = took.copy + took.write + took.verify + took.load
         parts = f"{took.copy:8.3f}{took.write:8.3f}{took.verify:8.3f}{took.load:8.3f}"
@@ -110,27 +109,33 @@ def plain_delete(ref: WeightsRef) -> None:
     shutil.rmtree(ref.path)
 
 
-def measure(masters: Tensors, way: Way, shm: Path) -> Seconds:
-    """Publish and load ROUNDS times; return the median of each part."""
+def measure(masters: Tensors, ways: Sequence[Way], shm: Path) -> list[Seconds]:
+    """Publish and load ROUNDS times in each way by turns; return the least of each part."""
     live: Tensors = {}
-    rounds: list[tuple[float, ...]] = []
+    rounds: list[list[Seconds]] = [[] for _ in ways]
     with tempfile.TemporaryDirectory(dir=shm) as folder:
-        root = Path(folder) / "i0"
-        root.mkdir()
+        for way in ways:
+            (Path(folder) / way.name / "i0").mkdir(parents=True)
         for version in range(ROUNDS):
-            times = [time.perf_counter()]
-            host = way.copy(masters.items())
-            times.append(time.perf_counter())
-            size = sum(tensor.nbytes for tensor in host.values())
-            ref = weights.publish(root, version, "model", size, partial(way.write, host), CANARY)
-            times.append(time.perf_counter())
-            verified = weights.verify(ref)
-            times.append(time.perf_counter())
-            load(verified.folder / weights.MODEL_FILE, live, masters)
-            times.append(time.perf_counter())
-            way.delete(ref)
-            rounds.append(tuple(end - start for start, end in pairwise(times)))
-    return Seconds(*(statistics.median(part) for part in zip(*rounds[1:], strict=True)))
+            for way, times in zip(ways, rounds, strict=True):
+                times.append(publish_and_load(masters, live, way, Path(folder) / way.name / "i0", version))
+    return [Seconds(*(min(getattr(r, field.name) for r in times) for field in fields(Seconds))) for times in rounds]
+
+
+def publish_and_load(masters: Tensors, live: Tensors, way: Way, root: Path, version: int) -> Seconds:
+    """Do it once; `live` holds the engine's tensors."""
+    times = [time.perf_counter()]
+    host = way.copy(masters.items())
+    times.append(time.perf_counter())
+    size = sum(tensor.nbytes for tensor in host.values())
+    ref = weights.publish(root, version, "model", size, partial(way.write, host), CANARY)
+    times.append(time.perf_counter())
+    verified = weights.verify(ref)
+    times.append(time.perf_counter())
+    load(verified.folder / weights.MODEL_FILE, live, masters)
+    times.append(time.perf_counter())
+    way.delete(ref)
+    return Seconds(*(end - start for start, end in pairwise(times)))
 
 
 def load(file: Path, live: Tensors, masters: Tensors) -> None:

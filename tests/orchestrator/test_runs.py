@@ -38,6 +38,7 @@ TIMED = (
     "time/",
     "mem/",
     "sync/publish_s",
+    "sync/verify_s",
     "sync/load_s",
     "sync/canary_gap",
     "rollout/tokens_per_s",
