@@ -46,11 +46,11 @@ def fast_paths(config: Config, model: Mapping[str, Any] | None = None) -> list[F
 
 def _attention(config: Config, model: Mapping[str, Any]) -> FastPath:
     """Name the attention that the learner will run; in pieces on a GPU it is exact, but slower."""
-    import torch
-
     learner = config.learner
     if not learner.device.startswith("cuda"):
         return FastPath("attention", True, ATTENTION_NAMES["pieces"])
+    import torch  # lazy: only a GPU's paths need it
+
     if int(learner.device.removeprefix("cuda:")) >= torch.cuda.device_count():
         missing = f"torch does not see {learner.device}: check the driver, or set learner.device=cpu"
         return FastPath("attention", False, missing)

@@ -150,7 +150,7 @@ def _shared_prompts(shape: ModelShape, learner: LearnerConfig, load: Load, width
     """Return what attention keeps for the completions that share a prompt, beyond each token's own keys and values.
 
     FlashAttention: a copy of the prompt's keys and values for each completion. SDPA in pieces: keys and values of each
-    completion's context, on a GPU repeated for all heads, and a mask.
+    completion's context, on a GPU repeated for all heads, and one mask, as completions of similar length share a call.
     """
     if not load.completions:
         return 0.0
@@ -159,7 +159,7 @@ def _shared_prompts(shape: ModelShape, learner: LearnerConfig, load: Load, width
     length = (load.tokens - load.prompt) / load.completions
     context = load.prompt + length
     heads = shape.key_value if learner.device == "cpu" else shape.query
-    return load.completions * context * (2 * heads + length) * width
+    return context * (2 * heads * load.completions + length) * width
 
 
 def _weights(shape: ModelShape, learner: LearnerConfig, width: int) -> tuple[float, int]:

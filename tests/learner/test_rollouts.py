@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
-from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.prompt_order import PromptPlan
 from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts
 from grpo_gsm8k.learner.task import GradedCompletion, Item
@@ -234,7 +234,7 @@ def test_a_resumed_run_skips_the_same_prompts(done: int, limit: int) -> None:
     first = rollouts(net, limit, 0, None, *LONG)
     begun = run_updates(first, net, range(done))
     again = Net(tied)
-    plan = checkpoint._plan(json.loads(json.dumps(asdict(first.plan))))
+    plan = TypeAdapter(PromptPlan).validate_python(json.loads(json.dumps(asdict(first.plan))))
     assert begun + run_updates(rollouts(again, limit, done, plan, *LONG), again, range(done, 20)) == whole
 
 

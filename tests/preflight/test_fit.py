@@ -85,7 +85,7 @@ def test_the_engine_by_hand(shape_1_5b: ModelShape) -> None:
     sides = on("h100-80gb", shape_1_5b, configuration())
     assert sides.actor.cache_per_token == 2 * 28 * 2 * 128 * 2  # keys and values, layers, heads, width, bf16
     assert sides.actor.weights == 2 * shape_1_5b.parameters
-    assert sides.actor.sequences == 256  # actor.max_num_seqs; the cache holds more
+    assert sides.actor.sequences == 512  # the completions of an update; the cache holds more
     small = on("rtx4090", shape_1_5b, configuration())
     assert small.actor.sequences == int(small.actor.cache / (28 * 1024 * 4096)) < 256
 
