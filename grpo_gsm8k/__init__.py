@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grpo_gsm8k.command_line.python_interface import evaluate, train
 
 __all__ = ["evaluate", "train"]
+
+if "GRPO_PARENT" in os.environ:  # a worker process: to end with its parent comes before all imports
+    from grpo_gsm8k.children.parent_death import die_with_named_parent
+
+    die_with_named_parent()
 
 
 def __dir__() -> list[str]:

@@ -28,8 +28,11 @@ from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import refuse_link, written_aside
 from grpo_gsm8k.files.parsing import first_problem, json_value
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS, PromptPlan
+from grpo_gsm8k.tracking.run_folder import step_folders
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from grpo_gsm8k.learner.objective import Models
     from grpo_gsm8k.learner.update import Optimizers
 
@@ -88,6 +91,8 @@ def take(state: TrainerState, models: Models, optimizers: Optimizers) -> Snapsho
     """Return a snapshot whose weights are the live ones. Raises CheckpointError for weights that are not finite."""
     policy = models.policy
     bad = [name for name, p in policy.named_parameters() if not bool(torch.isfinite(p).all())]
+    if models.critic is not None:
+        bad += [f"critic: {name}" for name, p in models.critic.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
         raise CheckpointError(f"step {state.step} is not saved: {bad[0]} has values that are not finite")
     files = {"optimizer.safetensors": optimizers.policy.state_tensors(), "rng.safetensors": _random_state()}
@@ -126,8 +131,14 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.dtype
 
 
-def write(checkpoints: Path, snapshot: Snapshot, tokenizer: Any) -> Path:
-    """Write `step_<N>`; it appears whole or not at all, and is on the disk then. Raises CheckpointError."""
+def write(
+    checkpoints: Path, snapshot: Snapshot, tokenizer: Any, before_it_appears: Callable[[], None] = lambda: None
+) -> Path:
+    """Write `step_<N>`; it appears whole or not at all, and is on the disk then. Raises CheckpointError.
+
+    `before_it_appears` is called when only the rename is left: it waits until the update is recorded, because a run
+    continues from its newest checkpoint, whose records must exist.
+    """
     final = step_folder(checkpoints, snapshot.step)
     refuse_link(checkpoints)
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -140,6 +151,7 @@ def write(checkpoints: Path, snapshot: Snapshot, tokenizer: Any) -> Path:
                 save_file(tensors, aside / name)
             (aside / "state.json").write_text(snapshot.state)
             checksums.write_manifest(aside, {"step": snapshot.step})
+            before_it_appears()
     except (OSError, SafetensorError) as error:
         free = shutil.disk_usage(checkpoints).free
         raise CheckpointError(f"{final} could not be written, {free} bytes are free: {error}") from error
@@ -191,13 +203,25 @@ def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:
 
 
 def newest_valid(checkpoints: Path) -> tuple[Path, TrainerState] | None:
-    """Return the newest checkpoint whose checksums hold, with its counters; damaged ones are skipped."""
-    for folder in sorted(checkpoints.glob("step_*"), key=_step, reverse=True):
+    """Return the newest checkpoint whose checksums hold, with its counters; None if there is none at all.
+
+    Damaged ones are skipped. If all are damaged, they are moved to `damaged/` and CheckpointError is raised: to begin
+    again from the start model would void everything that the run has recorded.
+    """
+    folders = step_folders(checkpoints)
+    for _, folder in reversed(folders):
         try:
             return folder, read_state(folder)
         except CheckpointError as error:
             print(f"skipped: {error}", flush=True)  # into the learner's log
-    return None
+    if not folders:
+        return None
+    for _, folder in folders:
+        _move_into(checkpoints / "damaged", folder)
+    raise CheckpointError(
+        f"all {len(folders)} checkpoints in {checkpoints} are damaged and were moved to {checkpoints / 'damaged'}: "
+        "restore one of them, or start a new run"
+    )
 
 
 def prune(
@@ -206,7 +230,7 @@ def prune(
     """Delete all checkpoints but the last `keep_last`, the most accurate one, and those still being validated."""
     if keep_last == "all":
         return
-    folders = {_step(path): path for path in checkpoints.glob("step_*")}
+    folders = dict(step_folders(checkpoints))
     validated = [step for step in folders if step in accuracy]
     best = max(validated, key=lambda step: (accuracy[step], -step), default=None)
     keep = {*sorted(folders)[-keep_last:], *pending, best}
@@ -217,16 +241,25 @@ def prune(
 
 def set_aside_later(checkpoints: Path, step: int) -> None:
     """Move checkpoints later than `step` to `superseded/`: the run continues from `step`, so they are void."""
-    for path in checkpoints.glob("step_*"):
-        if _step(path) > step:
-            target = checkpoints / "superseded" / path.name
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(exist_ok=True)
-            path.rename(target)
+    for number, path in step_folders(checkpoints):
+        if number > step:
+            _move_into(checkpoints / "superseded", path)
 
 
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step_"))
+def remove_leftovers(checkpoints: Path) -> None:
+    """Delete what a killed process was writing; no other process may be writing."""
+    for path in checkpoints.glob(".step_*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _move_into(folder: Path, path: Path) -> None:
+    """Move a checkpoint into another folder, where it replaces one of the same step."""
+    refuse_link(folder)
+    folder.mkdir(exist_ok=True)
+    target = folder / path.name
+    shutil.rmtree(target, ignore_errors=True)
+    path.rename(target)
 
 
 def _random_state() -> dict[str, torch.Tensor]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import resource
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from grpo_gsm8k.learner import checkpoint
+from grpo_gsm8k.learner.client import POLL_SECONDS
 from grpo_gsm8k.tracking.hardware import free_memory_bytes
 from grpo_gsm8k.transport.protocol import CheckpointSaved, Span
 
@@ -75,13 +77,14 @@ class CheckpointWriter:
 
     def close(self) -> None:
         """Let the thread complete what it writes."""
-        if self._writing is not None:
-            wait([self._writing])
+        while self._writing is not None and not wait([self._writing], timeout=POLL_SECONDS).done:
+            self._client.poll()  # the orchestrator's message that the update is recorded
         self._thread.shutdown()
 
     def _write(self, snapshot: Snapshot) -> None:
         started = time.monotonic()
-        path = checkpoint.write(self._checkpoints, snapshot, self._tokenizer)
+        recorded = partial(self._client.wait_until_recorded, snapshot.step)
+        path = checkpoint.write(self._checkpoints, snapshot, self._tokenizer, recorded)
         self._client.report(CheckpointSaved(snapshot.step, str(path)))
         self._client.report(Span.since("checkpoint", snapshot.step, started, row="checkpoints"))
 

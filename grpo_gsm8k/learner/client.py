@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, TypeVar
 
 from grpo_gsm8k.errors import LabError
-from grpo_gsm8k.transport.protocol import Bundle, Failed, GroupResult, Heartbeat, LoadWeights, Span, Stop, WeightsLive
+from grpo_gsm8k.transport.protocol import (
+    Bundle,
+    Failed,
+    GroupResult,
+    Heartbeat,
+    LoadWeights,
+    Recorded,
+    Resumed,
+    Span,
+    Stop,
+    WeightsLive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +29,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import GenerateGroup, LearnerReport
 
 BEAT_SECONDS = 0.5
+POLL_SECONDS = 0.02
 T = TypeVar("T")
 
 
@@ -28,6 +41,8 @@ class Client:
         self.incarnation = incarnation
         self.stop_requested = False
         self.live: WeightsLive | None = None
+        self._recorded = 0  # the last update that the orchestrator has recorded
+        self._recorded_more = threading.Condition()
         self._channel = channel
         self._on_result: dict[str, Callable[[GroupResult], None]] = {}  # by request id, until the result arrives
         self._pending: list[GenerateGroup | LoadWeights] = []
@@ -57,7 +72,22 @@ class Client:
 
     def report(self, message: LearnerReport) -> None:
         """Send a report to the orchestrator."""
+        if isinstance(message, Resumed):
+            self._note_recorded(message.step)
         self._channel.send(message)
+
+    def wait_until_recorded(self, step: int) -> None:
+        """Wait, in another thread, until the orchestrator has recorded update `step`.
+
+        The learner's thread learns of it in `poll`, `beat`, `wait_until` and `wait_for`.
+        """
+        with self._recorded_more:
+            self._recorded_more.wait_for(lambda: self._recorded >= step)
+
+    def _note_recorded(self, step: int) -> None:
+        with self._recorded_more:
+            self._recorded = max(self._recorded, step)
+            self._recorded_more.notify_all()
 
     def record_span(self, name: str, version: int) -> float:
         """Report what the time since the last span was spent on; returns its seconds."""
@@ -81,9 +111,14 @@ class Client:
         return held
 
     def wait_for(self, work: Future[T]) -> T:
-        """Return the result of work in another thread; meanwhile this process does not have to report progress."""
+        """Return the result of work in another thread; meanwhile this process does not have to report progress.
+
+        Messages are handled: the work may wait for one of them.
+        """
         self._waiting = True
         try:
+            while not wait([work], timeout=POLL_SECONDS).done:
+                self.poll()
             return work.result()
         finally:
             self._waiting = False
@@ -107,6 +142,8 @@ class Client:
                 self.live = message
             case Failed(request_id, error):
                 raise LabError(f"the engine refused request {request_id}: {error}")
+            case Recorded(step):
+                self._note_recorded(step)
             case Stop():
                 self.stop_requested = True
             case _:

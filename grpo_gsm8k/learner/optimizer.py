@@ -47,13 +47,14 @@ class Optimizer:
         self._adamw = kind([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
         self.nonfinite_in_a_row = 0
 
-    def step(self, lr: float) -> StepStats:
+    def step(self, lr: float, finite_inputs: bool = True) -> StepStats:
         """Clip, apply and clear the gradients.
 
-        A non-finite gradient leaves parameters and optimizer state untouched; too many in a row raise NonFiniteError.
+        A non-finite gradient, or one of inputs that were not finite (`finite_inputs` False), leaves parameters and
+        optimizer state untouched; too many in a row raise NonFiniteError.
         """
         norm = torch.nn.utils.clip_grad_norm_([p for _, p in self._named], self._config.max_grad_norm)
-        finite = bool(torch.isfinite(norm))
+        finite = finite_inputs and bool(torch.isfinite(norm))
         if finite:
             for group in self._adamw.param_groups:
                 group["lr"] = lr
@@ -63,8 +64,8 @@ class Optimizer:
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1
         if self.nonfinite_in_a_row >= self._config.max_nonfinite_steps:
             raise NonFiniteError(
-                f"{self.nonfinite_in_a_row} optimizer steps in a row had a non-finite gradient: lower learner.lr, or "
-                "look at the rollouts of the last steps"
+                f"{self.nonfinite_in_a_row} optimizer steps in a row had a non-finite gradient or log-probability: "
+                "lower learner.lr, or look at the rollouts of the last steps"
             )
         return StepStats(float(norm), skipped=not finite)
 

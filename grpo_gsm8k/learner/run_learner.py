@@ -9,7 +9,6 @@ from grpo_gsm8k.learner import policy_gradient, sft
 from grpo_gsm8k.learner.client import Client
 from grpo_gsm8k.learner.policy_gradient_session import open_policy_gradient
 from grpo_gsm8k.learner.sft_session import open_sft
-from grpo_gsm8k.transport.protocol import Finished
 
 if TYPE_CHECKING:
     from grpo_gsm8k.learner.spec import LearnerSpec
@@ -22,9 +21,8 @@ def run_learner(spec: LearnerSpec, channel: Channel) -> None:
     if spec.config.command == "sft":
         fine_tuning = open_sft(spec, client)
         with closing(fine_tuning.task), closing(fine_tuning.writer):
-            step, updates = sft.train(fine_tuning), fine_tuning.updates
+            client.report(fine_tuning.outcome(sft.train(fine_tuning)))
     else:
         session = open_policy_gradient(spec, client)
         with closing(session.task), closing(session.writer):
-            step, updates = policy_gradient.train(session), session.updates
-    client.report(Finished(step, stopped=client.stop_requested and step < updates))
+            client.report(session.outcome(policy_gradient.train(session)))

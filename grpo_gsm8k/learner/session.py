@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
 from grpo_gsm8k.learner.gpu_peak import gpu_peak_metrics
-from grpo_gsm8k.transport.protocol import LoadWeights
+from grpo_gsm8k.transport.protocol import Finished, LoadWeights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,3 +138,11 @@ class Session:
         self.writer.wait()
         self.client.record_span("wait for the checkpoint", version)
         self.prune()
+
+    def outcome(self, version: int) -> Finished:
+        """Return the report of the run's end after `version` updates.
+
+        It was stopped if updates are left, or a validation: a resumed run then completes it.
+        """
+        left = version < self.updates or bool(self.validation.pending)
+        return Finished(version, stopped=self.stop_requested and left)

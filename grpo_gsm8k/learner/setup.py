@@ -112,6 +112,7 @@ def check_token_ids(model_folder: Path, stop_token_ids: Sequence[int], texts: It
 def find_checkpoint(spec: LearnerSpec) -> Checkpoint | None:
     """Return the verified checkpoint to continue from, or None for a new run. Raises CheckpointError."""
     checkpoints = spec.run_folder / "checkpoints"
+    checkpoint.remove_leftovers(checkpoints)
     if spec.resume_step is None:
         newest = checkpoint.newest_valid(checkpoints)
         if newest is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from grpo_gsm8k.algorithms.reductions import token_weights
@@ -32,10 +33,10 @@ class Optimizers:
     policy: Optimizer
     critic: Optimizer | None
 
-    def step(self, rates: Rates, loss: float, stats: UpdateStats) -> None:
-        """Apply the gradients of both, and record the step in `stats`."""
-        policy = self.policy.step(rates.lr)
-        critic = None if self.critic is None else self.critic.step(rates.critic_lr)
+    def step(self, rates: Rates, loss: float, stats: UpdateStats, finite_inputs: bool = True) -> None:
+        """Apply the gradients of both, and record the step in `stats`; see `Optimizer.step`."""
+        policy = self.policy.step(rates.lr, finite_inputs)
+        critic = None if self.critic is None else self.critic.step(rates.critic_lr, finite_inputs)
         stats.add_step(loss, policy, critic)
 
 
@@ -66,7 +67,7 @@ def update_policy(
                 stats.add_gap(measure_gap(models.policy, every, config, budget))
             passes = Passes(models, samples, config, rates.kl_coef, beat)
             loss, stats = retry_on_oom(budget, passes.parameters, samples, partial(passes.run, stats))
-            optimizers.step(rates, loss, stats)
+            optimizers.step(rates, loss, stats, all(is_finite(sample) for sample in samples))
         stats.epochs += 1
         if pg.target_kl is not None and _mean_since(stats, before) > pg.target_kl:
             break
@@ -122,6 +123,11 @@ def microbatches(
     active = [(s, weight) for s, weight in zip(in_loss, weights, strict=True) if is_active(s, pg)]
     for indices in pack([sample for sample, _ in active], token_budget or config.learner.token_budget):
         yield collate([active[i][0] for i in indices], [active[i][1] for i in indices], device)
+
+
+def is_finite(sample: Sample) -> bool:
+    """Whether the engine's log-probabilities are numbers: clipping can turn an infinite one into a finite gradient."""
+    return bool(np.isfinite(sample.behaviour_logprobs[sample.mask]).all())
 
 
 def _mean_since(stats: UpdateStats, before: tuple[float, int]) -> float:

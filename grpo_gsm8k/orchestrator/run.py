@@ -201,7 +201,8 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     try:
         outcome = Supervisor(spawners, limits, tracker, ledger, budget, suite, phases).run()
         early = "interrupted" if outcome.signal else OVER_BUDGET if outcome.over_budget else "stopped early"
-        status = "done" if outcome.step == tracker.total_steps else early
+        complete = outcome.step == tracker.total_steps and not (outcome.signal or outcome.over_budget)
+        status = "done" if complete else early
     finally:
         suite.close()
         ledger.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.orchestrator.host_memory import memory_metrics
 from grpo_gsm8k.orchestrator.idle import IdleTime
+from grpo_gsm8k.orchestrator.signals import catch_signals, restore_signals
 from grpo_gsm8k.runtime.actor_pool import ActorPool
 from grpo_gsm8k.runtime.process import EventQueue, end_workers
 from grpo_gsm8k.runtime.restarts import Restarts, raise_if_fatal
@@ -24,6 +25,7 @@ from grpo_gsm8k.transport.protocol import (
     Heartbeat,
     OutOfMemory,
     Ready,
+    Recorded,
     Resumed,
     RewardFailed,
     Span,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.tracking.ledger import Ledger
     from grpo_gsm8k.tracking.tracker import Tracker
 
+PAUSE_SECONDS = 5.0  # a turn of the loop takes at most a second, so this process was stopped, or its machine
 EXIT_SECONDS = 10.0  # for all workers of a finished run to exit before they are killed
 BACKOFF_SECONDS = 0.5  # the GPU memory of a dead process is released late; doubled at every restart
 
@@ -116,14 +119,17 @@ class Supervisor:
         self._regressed = False  # the run was asked to stop because of a regression
         self._over_budget = False
         self._stop_by = float("inf")
+        self._awake = time.monotonic()  # when the loop began its present turn
+        self._learner_start_at = 0.0  # when the replacement of a learner that crashed is started
 
     def run(self) -> Outcome:
         """Run to the end. Raises a LabError when a worker fails too often or reports a fatal error."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = catch_signals(self._on_signal)
         try:
             self._start_learner()
             self._pool.start()
             while self._finished is None and time.monotonic() < self._stop_by:
+                self._excuse_after_a_pause()
                 if event := self._events.next():
                     self._handle(*event)
                 self._show_signal()
@@ -135,8 +141,7 @@ class Supervisor:
         finally:
             workers = [*self._pool.actors, *([self._learner] if self._learner else [])]
             end_workers(workers, grace_s=0.0 if self._finished is None else EXIT_SECONDS)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            restore_signals(before)
 
     def _handle(self, worker: Worker, message: object) -> None:
         if worker is self._learner:
@@ -162,11 +167,14 @@ class Supervisor:
                 self._pool.router.from_learner(message)
             case StepDone(step, metrics, prompts):
                 self._updated = True
+                self._learner_restarts.note_update(step)
+                self._pool.note_update(step)
                 self._ledger.record(step, prompts)
                 memory = memory_metrics(self._pool.actors, self._learner)
                 self._tracker.step(step, {**metrics, **self._idle.metrics(self._pool.actors), **memory})
                 if line := self._budget.observe(step, metrics["time/step_s"]):
                     self._tracker.note(line)
+                self._to_learner(Recorded(step))
             case ValidationDone(version, metrics):
                 self._tracker.validation(version, metrics)
             case CheckpointSaved(step, path):
@@ -200,6 +208,18 @@ class Supervisor:
         if self._signal or self._over_budget:
             self._to_learner(Stop())
 
+    def _excuse_after_a_pause(self) -> None:
+        """Let all deadlines begin again if this process was not awake: workers were not watched, or paused with it."""
+        before, self._awake = self._awake, time.monotonic()
+        pause_s = self._awake - before
+        if pause_s < PAUSE_SECONDS:
+            return
+        self._tracker.event("paused", seconds=round(pause_s, 3))
+        self._pool.excuse()
+        if self._learner is not None:
+            self._learner.excuse()
+        self._stop_by += pause_s
+
     def _start_learner(self) -> None:
         self._updated = False
         self._phases.learner_started()
@@ -210,6 +230,8 @@ class Supervisor:
         if self._finished is not None:
             return  # the workers end anyway
         self._pool.replace_overdue()
+        if self._learner is None and time.monotonic() >= self._learner_start_at:
+            self._start_learner()
         if self._learner is not None and (reason := self._learner.overdue()):
             self._replace_learner(reason)
 
@@ -221,9 +243,9 @@ class Supervisor:
         if self._signal:
             self._stop_by = 0.0
             return
-        self._learner_restarts.note_failure(self._learner, overdue, progressed=self._updated)
+        delay_s = self._learner_restarts.note_failure(self._learner, overdue, progressed=self._updated)
         self._pool.router.learner_restarted()
-        self._start_learner()
+        self._learner, self._learner_start_at = None, time.monotonic() + delay_s
 
     def _check_regressions(self) -> None:
         if self._suite.poll() and not self._regressed:

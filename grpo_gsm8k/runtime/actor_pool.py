@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.runtime.restarts import raise_if_fatal
@@ -43,6 +44,7 @@ class ActorPool:
         self._spawn = spawn
         self._restarts = restarts
         self._engines_started = False
+        self._start_at: dict[int, float] = {}  # by index: when the replacement of an ended actor is started
 
     def start(self) -> None:
         """Start the actors: they import their libraries, then wait for `start_engines`."""
@@ -61,7 +63,7 @@ class ActorPool:
 
         Raises LabError if the actor died and must not be replaced.
         """
-        if worker not in self.actors:
+        if worker not in self.actors or self.actors.index(worker) in self._start_at:
             return
         worker.observe(message)
         match message:
@@ -75,16 +77,34 @@ class ActorPool:
                 raise TypeError(f"unexpected {type(message).__name__} from {worker.name}")
 
     def replace_overdue(self) -> None:
-        """Replace actors that are stuck. Raises LabError if one must not be replaced."""
-        for worker in list(self.actors):
-            if reason := worker.overdue():
+        """Replace actors that are stuck, and start replacements that are due. Raises LabError if one must not be."""
+        for index, worker in enumerate(self.actors):
+            if index not in self._start_at and (reason := worker.overdue()):
                 self._replace(worker, reason)
+        for index in [index for index, due in self._start_at.items() if time.monotonic() >= due]:
+            self._start_replacement(index)
+
+    def note_update(self, step: int) -> None:
+        """Take note that the run has done update `step`, see `Restarts`."""
+        self._restarts.note_update(step)
+
+    def excuse(self) -> None:
+        """Let the deadlines of all actors begin again."""
+        for worker in self.actors:
+            worker.excuse()
 
     def _replace(self, worker: Worker, overdue: str) -> None:
+        """End an actor; its replacement is started at once, or after a crash by a later `replace_overdue`."""
         worker.kill()
         raise_if_fatal(worker)
-        self._restarts.note_failure(worker, overdue, progressed=worker.ready)
+        delay_s = self._restarts.note_failure(worker, overdue, progressed=worker.ready)
         index = self.actors.index(worker)
+        self._start_at[index] = time.monotonic() + delay_s
+        if not delay_s:
+            self._start_replacement(index)
+
+    def _start_replacement(self, index: int) -> None:
+        del self._start_at[index]
         self.actors[index] = self._started(index)
         self.router.actor_restarted(index)
 
@@ -97,5 +117,5 @@ class ActorPool:
         return worker
 
     def _send(self, index: int, message: object) -> None:
-        if index < len(self.actors):
+        if index < len(self.actors) and index not in self._start_at:
             self.actors[index].channel.send(message)

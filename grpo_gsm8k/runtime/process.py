@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.children.parent_death import PARENT
 from grpo_gsm8k.transport.channel import Channel
 from grpo_gsm8k.transport.protocol import Crashed, Heartbeat, Ready, Stop
 
@@ -96,6 +97,10 @@ class Worker:
             return f"no progress for {self._deadlines.progress_s:g} s"
         return ""
 
+    def excuse(self) -> None:
+        """Let all deadlines begin again: the process that watches them was not awake."""
+        self._started = self._last_message = self._progressed = time.monotonic()
+
     def join(self, timeout: float) -> None:
         """Wait until the process has ended, for at most `timeout` seconds."""
         self._process.join(timeout)
@@ -142,7 +147,7 @@ def spawn(
     child_reader, parent_writer = _SPAWN.Pipe(duplex=False)
     parent_reader, child_writer = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(target=target, args=(child_reader, child_writer, *arguments), name=name)
-    with _environment({**environment, "PYTHONWARNINGS": IGNORE_LEAKS}):
+    with _environment({**environment, "PYTHONWARNINGS": IGNORE_LEAKS, PARENT: str(os.getpid())}):
         process.start()
     # The child now holds the only other ends, so its death ends both pipes of our channel.
     child_reader.close()

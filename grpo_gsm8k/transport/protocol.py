@@ -261,6 +261,13 @@ class Crashed:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """Update `step` is in metrics and ledger: its checkpoint may appear now, because it must not be ahead of them."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartEngine:
     """Build the engine. An actor imports its libraries at once, and uses no GPU memory before this message."""
 
@@ -287,4 +294,4 @@ LearnerReport = (
     | Span
     | Crashed
 )
-LearnerCommand = GroupResult | Failed | WeightsLive | Stop
+LearnerCommand = GroupResult | Failed | WeightsLive | Recorded | Stop

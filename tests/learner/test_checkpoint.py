@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
@@ -19,6 +20,7 @@ from grpo_gsm8k.errors import CheckpointError, DiskFullError, UserError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
+from grpo_gsm8k.learner.critic import build_critic
 from grpo_gsm8k.learner.model import Policy
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.prompt_order import PromptPlan
@@ -99,3 +101,27 @@ def test_a_planted_link_is_not_written_through(policy: Policy, random_model: Pat
     with pytest.raises(UserError, match="checkpoints is a link"):
         save(tmp_path / "checkpoints", policy, random_model)
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_folders_of_other_names_are_left_alone(tmp_path: Path) -> None:
+    for name in ("step_4_backup", "step_x", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".step_5.0a1b2c3d.tmp").mkdir()
+    assert checkpoint.newest_valid(tmp_path) is None
+    checkpoint.prune(tmp_path, 1, {}, ())
+    checkpoint.set_aside_later(tmp_path, 1)
+    checkpoint.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"step_4_backup", "step_x", "notes"}
+
+
+def test_a_critic_that_is_not_finite_is_not_saved(policy: Policy, random_model: Path, tmp_path: Path) -> None:
+    config = small_config("policy_gradient=ppo", "policy_gradient.critic.kind=separate")
+    critic = build_critic(config, policy, random_model)
+    assert critic is not None
+    with torch.no_grad():
+        critic.named_parameters()[0][1].fill_(torch.nan)
+    models = Models(policy, None, critic)
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    with pytest.raises(CheckpointError, match="step 3 is not saved: critic: "):
+        checkpoint.save(tmp_path, STATE, models, open_optimizers(models, config.learner), tokenizer)
+    assert list(tmp_path.iterdir()) == []

@@ -207,3 +207,18 @@ def test_clipped_tokens_are_below_or_above(policy: Policy) -> None:
     assert metrics["train/clip_frac"] == pytest.approx((low + high) / total)
     assert metrics["train/ratio_min"] == pytest.approx(min(ratios), rel=1e-5)
     assert metrics["train/ratio_max"] == pytest.approx(max(ratios), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_log_probabilities_that_are_not_finite_skip_the_step(random_model: Path, value: float) -> None:
+    """Clipping turns an infinite ratio into a finite gradient, which must not be applied."""
+    config = small_config()
+    policy = load_policy(random_model, config.learner)
+    groups = random_groups(np.random.default_rng(0))
+    behaviour = groups[0][0].behaviour_logprobs.copy()
+    behaviour[1] = value
+    groups[0][0] = replace(groups[0][0], behaviour_logprobs=behaviour, proximal_logprobs=behaviour)
+    before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    stats = update(policy, groups, config)
+    assert stats.metrics()["train/skipped_steps"] == 1
+    assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters())

@@ -1,0 +1,161 @@
+"""Runs with faults of the machine and its users: closed terminals, pauses, kills between two records, damaged disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from grpo_gsm8k.transport.weights_store import WeightsStore
+from tests.conftest import Cli
+from tests.orchestrator.test_runs import (
+    SCRIPTED,
+    SMALL,
+    UPDATES,
+    assert_nothing_lost,
+    events_of,
+    finish,
+    run_of,
+    steps_of,
+    wait_for,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def status_of(run: Path) -> str:
+    return str(json.loads((run / "summary.json").read_text())["status"])
+
+
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_a_closed_terminal_ends_the_run_after_a_checkpoint(cli: Cli, number: signal.Signals) -> None:
+    process = cli.start(*SCRIPTED)
+    run = run_of(cli, process)
+    wait_for(process, lambda: 1 in steps_of(run))
+    workers = psutil.Process(process.pid).children()
+    for target in (process, *workers):  # the kernel sends it to the whole group of a terminal
+        os.kill(target.pid, number)
+    finish(process, 128 + number)
+    steps = steps_of(run)
+    assert len(steps) < UPDATES
+    assert (run / f"checkpoints/step_{steps[-1]}/manifest.json").exists()
+    assert not WeightsStore(Path("/dev/shm"), run).root.exists()
+    assert status_of(run) == "interrupted"
+    assert cli.run(*SCRIPTED, "policy_gradient.resume_from=latest").returncode == 0
+    assert_nothing_lost(run)
+
+
+def test_under_nohup_a_closed_terminal_is_ignored(cli: Cli) -> None:
+    process = subprocess.Popen(
+        ["nohup", *cli.arguments(*SCRIPTED)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    run = run_of(cli, process)
+    wait_for(process, lambda: 1 in steps_of(run))
+    process.send_signal(signal.SIGHUP)
+    finish(process)
+    assert_nothing_lost(run)
+
+
+def test_a_paused_orchestrator_replaces_nobody(cli: Cli) -> None:
+    process = cli.start(*SCRIPTED, "actor.progress_timeout_s=5", "learner.progress_timeout_s=5")
+    run = run_of(cli, process)
+    wait_for(process, lambda: 1 in steps_of(run))
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(8)  # longer than the deadlines
+    process.send_signal(signal.SIGCONT)
+    finish(process)
+    (paused,) = events_of(run, "paused")
+    assert paused["seconds"] > 5
+    assert events_of(run, "actor_restarted") == events_of(run, "learner_restarted") == []
+    assert_nothing_lost(run)
+
+
+def test_a_checkpoint_is_never_ahead_of_its_records(cli: Cli) -> None:
+    process = cli.start(*SCRIPTED, "policy_gradient.save_every=1", "policy_gradient.max_staleness=2")
+    run = run_of(cli, process)
+    wait_for(process, lambda: 1 in steps_of(run))
+
+    def written() -> list[Path]:
+        return list((run / "checkpoints").glob(".step_*.tmp/manifest.json"))
+
+    def held_back() -> bool:
+        """Stop the orchestrator; whether the learner then has a checkpoint that lacks nothing but its name."""
+        process.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + 3
+        while not written() and time.monotonic() < until:
+            time.sleep(0.02)
+        if not written():
+            process.send_signal(signal.SIGCONT)
+        return bool(written())
+
+    wait_for(process, held_back)
+    time.sleep(1)
+    (manifest,) = written()  # it waits
+    step = int(manifest.parent.name.split(".")[1].removeprefix("step_"))
+    assert step not in steps_of(run)
+    assert not (run / f"checkpoints/step_{step}").exists()
+    process.kill()
+    process.wait()
+    assert cli.run(*SCRIPTED, "policy_gradient.resume_from=latest").returncode == 0
+    assert written() == []
+    assert_nothing_lost(run)
+
+
+def test_workers_that_are_still_importing_end_with_the_orchestrator(cli: Cli) -> None:
+    process = cli.start(*SCRIPTED)
+    run = run_of(cli, process)
+    wait_for(process, lambda: len(events_of(run, "worker_started")) == 2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    workers = [p for p in family if "resource_tracker" not in " ".join(p.cmdline())]
+    process.kill()
+    process.wait()
+    assert len(workers) == 2
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert events_of(run, "start_phase") == []  # none had begun its work
+
+
+def test_all_checkpoints_damaged(cli: Cli) -> None:
+    assert cli.run(*SCRIPTED).returncode == 0
+    run = cli.runs()[-1]
+    folders = sorted((run / "checkpoints").glob("step_*"))
+    for folder in folders:
+        damage(folder / "optimizer.safetensors")
+    before = (run / "metrics.jsonl").read_bytes(), (run / "ledger.jsonl").read_bytes()
+    done = cli.run(*SCRIPTED, f"policy_gradient.resume_from={run}")
+    assert done.returncode == 1
+    assert f"all {len(folders)} checkpoints in {run / 'checkpoints'} are damaged" in done.stderr.splitlines()[-1]
+    assert sorted((run / "checkpoints/damaged").iterdir()) == [run / "checkpoints/damaged" / f.name for f in folders]
+    assert ((run / "metrics.jsonl").read_bytes(), (run / "ledger.jsonl").read_bytes()) == before
+
+
+def test_a_signal_during_the_last_validation(cli: Cli) -> None:
+    words = (
+        *SMALL,
+        "policy_gradient.eval_limit=512",
+        "policy_gradient.updates=2",
+        "policy_gradient.max_new_tokens=110",
+    )
+    process = cli.start(*words)
+    run = run_of(cli, process)
+    wait_for(process, lambda: steps_of(run) == [1, 2])
+    process.send_signal(signal.SIGTERM)
+    finish(process, 128 + signal.SIGTERM)
+    assert not (run / "validation/step_2.parquet").exists()  # the signal came before its end
+    assert status_of(run) == "interrupted"
+    done = cli.run(*words, "policy_gradient.resume_from=latest")
+    assert done.returncode == 0, done.stderr
+    assert status_of(run) == "done"
+    assert (run / "validation/step_2.parquet").exists()
+    assert_nothing_lost(run, updates=2)
