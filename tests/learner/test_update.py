@@ -214,7 +214,7 @@ def test_log_probabilities_that_are_not_finite_skip_the_step(random_model: Path,
     """Clipping turns an infinite ratio into a finite gradient, which must not be applied."""
     config = small_config()
     policy = load_policy(random_model, config.learner)
-    groups = random_groups(np.random.default_rng(0))
+    groups = random_groups()
     behaviour = groups[0][0].behaviour_logprobs.copy()
     behaviour[1] = value
     groups[0][0] = replace(groups[0][0], behaviour_logprobs=behaviour, proximal_logprobs=behaviour)
