@@ -129,10 +129,10 @@ class Supervisor:
             self._start_learner()
             self._pool.start()
             while self._finished is None and time.monotonic() < self._stop_by:
-                self._excuse_after_a_pause()
                 if event := self._events.next():
                     self._handle(*event)
                 self._show_signal()
+                self._excuse_after_a_pause()
                 self._replace_overdue()
                 self._check_regressions()
                 self._check_budget()

@@ -145,7 +145,6 @@ def test_a_signal_during_the_last_validation(cli: Cli) -> None:
         *SMALL,
         "policy_gradient.eval_limit=512",
         "policy_gradient.updates=2",
-        "policy_gradient.max_new_tokens=110",
     )
     process = cli.start(*words)
     run = run_of(cli, process)
