@@ -18,7 +18,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden check-models tiny-model clean \
+.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak check-models tiny-model clean \
 	bench-async bench-learner bench-sft bench-eval bench-grading bench-memory bench-publish docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
@@ -76,6 +76,9 @@ bench-memory: setup ## benchmark: the doctor's memory estimate, compared with th
 
 bench-publish: setup ## benchmark: seconds from trained weights to weights in the engine
 	@$(offline) $(PY) -m benchmarks.publish_speed $(ARGS)
+
+soak: setup ## kill random processes of runs and check that nothing is lost: KILLS=50 ENGINE=scripted|vllm
+	@$(offline) $(PY) -m tests.soak --kills $(or $(KILLS),50) --engine $(or $(ENGINE),scripted) $(ARGS)
 
 golden: setup ## record the golden loss curves again
 	@$(offline) $(PY) -m tests.learner.golden
