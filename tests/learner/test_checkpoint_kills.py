@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -45,6 +46,7 @@ def test_a_kill_at_every_file_operation(policy: Policy, random_model: Path, tmp_
     checkpoint.save(tmp_path, STATE, models, optimizers, tokenizer)
     newest = []
     for operation in range(1000):
+        shutil.rmtree(tmp_path / "step_2", ignore_errors=True)
         child = os.fork()
         if child == 0:
             kill_at(operation, tmp_path)
