@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 CUDA_GRAPHS = 1.0 * 2**30  # vLLM's captured graphs and sampler buffers for a 1.5B to 3B model
 SCORED_ROWS = 1024  # prompt positions whose logits vLLM keeps at once (CHUNK_SIZE in sample/prompt_logprob.py)
 COMPUTED_CACHE = 0.95  # of a computed cache: beside another process no measurement corrects the estimated overhead
-NF4_ENGINE = 0.5 + F32 / 64  # bytes per value: 4 bits, and a float32 scale per 64 values, which vLLM does not compress
 ENGINE_ON_CPU = 1.2 * 2**30  # the process with vLLM and torch imported
 
 
@@ -40,8 +39,6 @@ def actor_memory(shape: ModelShape, config: Config, device_bytes: float, share: 
     actor = config.actor
     width = 2 if actor.dtype == "bfloat16" else F32
     weights = float(width * shape.parameters)
-    if getattr(actor, "quantization", "none") == "nf4":
-        weights -= (width - NF4_ENGINE) * shape.linear
     cache_per_token = 2.0 * shape.layers * shape.key_value * width
     if actor.device == "cpu":
         overhead, cache = ENGINE_ON_CPU, actor.kv_cache_mb * 2.0**20
