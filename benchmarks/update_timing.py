@@ -135,10 +135,10 @@ def measure(learner: Learner, groups: Groups, rounds: int, start: float, peak: C
 
 def largest_load(groups: Groups, config: Config) -> Load:
     """Return the sizes of the micro-batch with the most tokens, as the memory estimate takes them."""
+    import torch
+
     from grpo_gsm8k.learner.batching import pack, pack_tokens
     from grpo_gsm8k.preflight.memory import Load
-
-    import torch
 
     flat = [sample for group in groups for sample in group]
     loads = []

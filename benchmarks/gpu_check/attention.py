@@ -121,9 +121,7 @@ def largest_error(attend: Attend, dtype: torch.dtype, device: str) -> float:
     found = _output_and_gradients(attend, tensors, weights.to(device, dtype))
     exact = [t.detach().double().cpu().requires_grad_() for t in tensors]
     expected = _output_and_gradients(in_float64, exact, weights)
-    return max(
-        float((a.double().cpu() - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True)
-    )
+    return max(float((a.double().cpu() - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
 
 
 def in_float64(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -34,15 +34,16 @@ def check(setup: Setup, record: Record) -> None:
     engine = open_engine(config, folder)
     engine.load(publisher.publish(1).ref)
     until_live(engine)
-    for request in requests(RUNNING, 100):
+    for request in requests(RUNNING, 100):  # a few draw the stop token early
         engine.add(request)
     finished = [result for _ in range(5) for result in engine.step()]
-    require(not finished, "the requests ended before the fault was injected")
     _change(policy)
-    good = publisher.publish(2).ref
-    engine.load(good)
-    until_live(engine)
+    engine.load(publisher.publish(2).ref)
+    _, others = until_live(engine)
     record("a correct load under load", "accepted")
+    running = RUNNING - len(finished) - len(others)
+    record("running requests", running)
+    require(running > RUNNING // 2, "the requests ended before the fault was injected")
     _change(policy)
     fired: list[str] = []
     vllm_engine.ShmWeightTransfer.receive_weights = lambda self, info: fired.append(info.file)

@@ -76,7 +76,9 @@ def _profile(learner: Learner, groups: Any, record: Record) -> None:
     events = profiler.key_averages()
     times = {e.key: e.self_device_time_total if cuda else e.self_cpu_time_total for e in events}
     total = sum(times.values())
-    attention = sum(t for key, t in times.items() if any(word in key.lower() for word in ("attention", "flash", "fmha")))
+    attention = sum(
+        t for key, t in times.items() if any(word in key.lower() for word in ("attention", "flash", "fmha"))
+    )
     record("attention, share of the kernels' time", attention / total)
     if cuda:
         record("time without a kernel, share", max(0.0, 1 - total / 1e6 / seconds))

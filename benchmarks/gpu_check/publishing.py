@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_check.small_engine import engine_config, open_engine, open_publisher, requests, until_live
@@ -14,20 +17,28 @@ if TYPE_CHECKING:
     from benchmarks.gpu_check.setup import Setup
 
 TIMES = 5
+SHARED_MEMORY = Path("/dev/shm")  # where a run publishes
 RUNNING = 32  # requests whose contexts are computed again after a swap
 
 
 def check(setup: Setup, record: Record) -> None:
     """Record the medians of publishing, verifying, loading, and the steps until the canary is back."""
+    root = SHARED_MEMORY if SHARED_MEMORY.is_dir() else setup.folder
+    with tempfile.TemporaryDirectory(prefix="gpu_check.", dir=root) as folder:
+        for name, seconds in measure(setup, Path(folder)).items():
+            record(f"{name}, median of {len(seconds)}", statistics.median(seconds))
+            record(f"{name}, slowest", max(seconds))
+
+
+def measure(setup: Setup, weights_folder: Path) -> dict[str, list[float]]:
+    """Publish and load `TIMES` versions, and return the seconds of each part by its name."""
     from grpo_gsm8k.learner.model import load_policy
 
     config = engine_config(setup, "actor.canary_tolerance=1")
     folder = setup.random_model()
     policy = load_policy(folder, config.learner)
-    publisher = open_publisher(_weights_folder(setup), policy, config)
-    engine = None
-    if setup.engine:
-        engine = open_engine(config, folder)
+    publisher = open_publisher(weights_folder, policy, config)
+    engine = open_engine(config, folder) if setup.engine else None
     parts: dict[str, list[float]] = {}
 
     def timed(name: str, started: float) -> float:
@@ -44,10 +55,8 @@ def check(setup: Setup, record: Record) -> None:
         timed("verify alone s", clock)
         if engine is not None:
             _load(engine, published.ref, version, timed)
-    for name, seconds in parts.items():
-        record(name, statistics.median(seconds))
-        if name == "publish s":
-            record("slowest publish s", max(seconds))
+        shutil.rmtree(published.ref.path)  # shared memory has room for a few versions only
+    return parts
 
 
 def _load(engine: Any, ref: Any, version: int, timed: Any) -> None:
@@ -68,12 +77,3 @@ def _record_fields(published: Any, parts: dict[str, list[float]]) -> None:
         value = getattr(published, name)
         if isinstance(value, float):
             parts.setdefault(f"publisher: {name}", []).append(value)
-
-
-def _weights_folder(setup: Setup) -> Any:
-    """Return a folder in shared memory, where a run publishes."""
-    import tempfile
-    from pathlib import Path
-
-    root = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="gpu_check", dir=root)) if root.is_dir() else setup.folder / "weights"

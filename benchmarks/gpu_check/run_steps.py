@@ -23,7 +23,9 @@ TOTAL_S = 600.0  # the whole check: what a rented machine may cost before the fi
 SHORTEST_S = 10.0  # a step is not started with less time left than its imports take
 
 
-def run_steps(steps: Sequence[Step], device: str, engine: bool, folder: Path, total_s: float = TOTAL_S) -> list[Outcome]:
+def run_steps(
+    steps: Sequence[Step], device: str, engine: bool, folder: Path, total_s: float = TOTAL_S
+) -> list[Outcome]:
     """Run the steps one after the other, print each outcome, and return all.
 
     `engine` False: steps that need vLLM are skipped. A step that has not ended when `total_s` is used up has failed, and

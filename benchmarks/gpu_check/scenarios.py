@@ -41,7 +41,11 @@ class Variant:
     @property
     def name(self) -> str:
         """Words for the figures."""
-        words = [self.dtype, "compiled" if self.compiled else "eager", "async" if self.async_scheduling else "not async"]
+        words = [
+            self.dtype,
+            "compiled" if self.compiled else "eager",
+            "async" if self.async_scheduling else "not async",
+        ]
         return ", ".join(words)
 
     def options(self, device: str) -> list[str]:
@@ -61,7 +65,9 @@ def check_engine(setup: Setup, record: Record, variant: Variant) -> None:
     record(f"{name}: largest canary gap", max(trace["canary_gaps"]))
     require(versions == {0, 1, 2, 3}, f"{name}: tokens of versions {sorted(versions)} instead of 0 to 3")
     require(spanning > 0, f"{name}: no request was running while weights were swapped")
-    require("did not become live" in trace["skipped_reload_error"], f"{name}: a reload that was skipped was not noticed")
+    require(
+        "did not become live" in trace["skipped_reload_error"], f"{name}: a reload that was skipped was not noticed"
+    )
     require("damaged" in trace["damaged_error"], f"{name}: damaged weights were accepted")
 
 
@@ -100,9 +106,7 @@ def _model(folder: Path, adapter: Path | None = None) -> Any:
     return model.eval()
 
 
-def _compare(
-    name: str, trace: dict[str, Any], dtype: str, record: Record, load: Callable[[int], Any]
-) -> None:
+def _compare(name: str, trace: dict[str, Any], dtype: str, record: Record, load: Callable[[int], Any]) -> None:
     """Record the gaps of all tokens to Hugging Face in float32 on the CPU, and fail above the limits."""
     models: dict[int, Any] = {}
     gaps = []

@@ -1,0 +1,36 @@
+"""Step 12: runs with an adapter: a 4-bit base whose merged weights are published, and an adapter that is swapped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.gpu_check.outcome import require
+from benchmarks.gpu_check.runs import newest_run, read_lines
+from benchmarks.gpu_check.setup import run_cli
+
+if TYPE_CHECKING:
+    from benchmarks.gpu_check.outcome import Record
+    from benchmarks.gpu_check.setup import Setup
+
+LOADS = 10
+GROWTH = 0.03  # of the actor's memory from the third to the last load; the first two fill caches
+SIZES = ("data.train_size=128", "data.val_size=8", "data.test_size=4", "policy_gradient.eval_limit=4")
+SHORT = ("policy_gradient.episodes_per_update=32", "policy_gradient.eval_every=100", "policy_gradient.save_every=100")
+
+
+def check(setup: Setup, record: Record) -> None:
+    """Fail if a run fails (the canary stops a wrong one), or if the actor's memory grows with every load."""
+    for name, words, updates in (
+        ("qlora", ("learner=qlora", "actor.lora=merged"), 2),
+        ("lora", ("learner=lora",), LOADS),
+    ):
+        run_cli(setup, "command=policy_gradient", *words, f"policy_gradient.updates={updates}", *SIZES, *SHORT)
+        steps = [r for r in read_lines(newest_run(setup) / "metrics.jsonl") if "step" in r]
+        record(f"{name}: largest canary gap", max(float(r["sync/canary_gap"]) for r in steps))
+        key = "mem/actor_gpu_held" if setup.cuda else "mem/actor_rss"
+        held = [float(r[key]) for r in steps if r.get(key) is not None]
+        record(f"{name}: actor's memory after the first update, GiB", held[0])
+        record(f"{name}: actor's memory at the end, GiB", held[-1])
+        if updates == LOADS:
+            grown = held[-1] / held[2] - 1
+            require(grown < GROWTH, f"the actor's memory grew by {grown:.1%} over {LOADS - 3} loads")
