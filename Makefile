@@ -19,7 +19,8 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden check-models tiny-model clean \
-	bench-async bench-learner bench-sft bench-eval bench-grading bench-memory docs docs-reference \
+	gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
+	docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -53,6 +54,9 @@ format: setup ## fix style and formatting
 
 typecheck: setup ## mypy in strict mode
 	@$(PY) -m mypy
+
+gpu-check: setup ## check a machine with a GPU in at most ten minutes, before the first run on it
+	@$(offline) $(PY) -W ignore -m benchmarks.gpu_check $(ARGS)
 
 bench-async: setup ## benchmark: time saved by overlapping generation and learning
 	@$(offline) $(PY) -m benchmarks.async_speed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.gpu_check.child import REASON, SKIPPED
 from benchmarks.gpu_check.outcome import Figure, FigureFile, Outcome, Status, formatted
-from benchmarks.gpu_check.setup import REPO, engine_environment
+from benchmarks.gpu_check.setup import REPO, step_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +29,8 @@ def run_steps(
 ) -> list[Outcome]:
     """Run the steps one after the other, print each outcome, and return all.
 
-    `engine` False: steps that need vLLM are skipped. A step that has not ended when `total_s` is used up has failed, and
-    those after it are skipped.
+    `engine` False: steps that need vLLM are skipped. A step that has not ended when `total_s` is used up has failed,
+    and those after it are skipped.
     """
     ends = time.monotonic() + total_s
     outcomes = []
@@ -57,7 +58,7 @@ def run_step(step: Step, device: str, engine: bool, folder: Path, limit_s: float
     with (folder / "log.txt").open("w") as log:
         # A group of its own, so that a step's children end with it.
         child = subprocess.Popen(
-            command, cwd=REPO, env=engine_environment(), stdout=log, stderr=log, start_new_session=True
+            command, cwd=REPO, env=step_environment(device), stdout=log, stderr=log, start_new_session=True
         )
         try:
             code: int | None = child.wait(limit_s)
@@ -98,10 +99,8 @@ def _skipped(step: Step, reason: str) -> Outcome:
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:
     """Kill what is left of a step's processes."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 

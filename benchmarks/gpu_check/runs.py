@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_check.outcome import StepFailedError, require
-from benchmarks.gpu_check.setup import REPO, engine_environment, run_cli
+from benchmarks.gpu_check.setup import REPO, run_cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def run_with_a_killed_actor(setup: Setup) -> Path:
     # The actor generates at most one update ahead, so it still has work when the first update is done.
     words += ["policy_gradient.episodes_per_update=32", "policy_gradient.max_staleness=0"]
     command = [sys.executable, str(REPO / "cli.py"), *setup.preset, f"artifacts={setup.folder}", *words]
-    process = subprocess.Popen(command, cwd=REPO, env=engine_environment(), stdout=sys.stdout, stderr=sys.stderr)
+    process = subprocess.Popen(command, cwd=REPO, stdout=sys.stdout, stderr=sys.stderr)
     killed = False
     while process.poll() is None:
         new = sorted(set(runs_of(setup)) - before)

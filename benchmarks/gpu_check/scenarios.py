@@ -55,7 +55,7 @@ class Variant:
 
 
 def check_engine(setup: Setup, record: Record, variant: Variant) -> None:
-    """Run `engine_scenario.py`, compare each token with the version that sampled it, and look at the injected faults."""
+    """Run `engine_scenario.py`, compare each token with its version, and read the errors of the injected faults."""
     folder, trace = _run(setup, "engine_scenario.py", variant)
     name = f"engine ({variant.name})"
     _compare(name, trace, variant.dtype, record, lambda version: _model(folder / f"hf{version}"))

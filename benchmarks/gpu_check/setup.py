@@ -64,14 +64,16 @@ class Setup:
         return ("preset=one_gpu", "model=tiny", "data=chain_sum", "prompt=base", "wandb.mode=off", *context, *answers)
 
 
-def engine_environment() -> dict[str, str]:
-    """Return the environment of processes with an engine.
+def step_environment(device: str) -> dict[str, str]:
+    """Return the environment of a step and its children.
 
     vLLM's FlashInfer sampler is switched off unless the caller has chosen: it is compiled with nvcc at first use, which
-    many machines lack, and it is never used with the processed log-probabilities that our engine asks for.
+    many machines lack, and it is never used with the processed log-probabilities that our engine asks for. On a CPU
+    vLLM would compile its log-probability kernel, which needs a C++ compiler.
     """
     return {
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        **({"TORCHDYNAMO_DISABLE": "1"} if device == CPU else {}),
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -81,17 +83,16 @@ def engine_environment() -> dict[str, str]:
 
 
 def run_python(arguments: list[str], what: str) -> str:
-    """Run this Python with `arguments` and return its standard output; its error output goes to the step's log.
+    """Run this Python with `arguments`, print its output, and return its standard output.
 
-    Raises StepFailedError that names `what` and the last line of output if the exit code is not 0.
+    Raises StepFailedError that names `what` and the last line of its error output if the exit code is not 0.
     """
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=REPO, env=engine_environment(), stdout=subprocess.PIPE, text=True, check=False
-    )
-    print(done.stdout, flush=True)
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr, sep="\n", flush=True)
     if done.returncode:
-        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-        raise StepFailedError(f"{what} ended with exit code {done.returncode}: {last[:200]}")
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise StepFailedError(f"{what} ended with exit code {done.returncode}: {last[:300]}")
     return done.stdout
 
 
