@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden check-models tiny-model clean \
 	gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
-	docs docs-reference \
+	bench-publish docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -69,6 +69,13 @@ bench-sft: setup ## benchmark: speed of supervised fine-tuning, compared with TR
 	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
 	@$(offline) $(PY) -W ignore -m benchmarks.sft_speed
 
+bench-gpu: setup ## benchmark: speed, utilization and memory of the learner by model; ARGS=--gate compares with the baseline
+	@$(offline) $(PY) -W ignore -m benchmarks.gpu_speed $(ARGS)
+
+bench-grpo: setup ## benchmark: whole updates beside TRL's GRPOTrainer, in turns
+	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
+	@$(offline) $(PY) -W ignore -m benchmarks.grpo_speed $(ARGS)
+
 bench-eval: setup ## benchmark: duration of grading, intervals and a report
 	@$(offline) $(PY) -m benchmarks.eval_speed
 
@@ -77,6 +84,9 @@ bench-grading: setup ## benchmark: grading of expressions, compared with an upda
 
 bench-memory: setup ## benchmark: the doctor's memory estimate, compared with the measured peak
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
+
+bench-publish: setup ## benchmark: seconds from trained weights to weights in the engine
+	@$(offline) $(PY) -m benchmarks.publish_speed $(ARGS)
 
 golden: setup ## record the golden loss curves again
 	@$(offline) $(PY) -m tests.learner.golden

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Entrypoint of every container: warns about problems that a run would meet later, switches to the right user, execs the command.
+# Entrypoint of every container: warns about problems that a run would meet later, refuses a driver that no run can use,
+# switches to the right user, execs the command.
 #
 #   MIN_SHM_MB           size of /dev/shm that the weights need (set by the image)
 #   HOST_UID, HOST_GID   user to switch to if the container starts as root (default: the image's user; 0: stay root)
@@ -7,6 +8,7 @@
 set -eu
 
 SHM=${SHM:-/dev/shm}
+MIN_DRIVER=580 # of CUDA 13, as in grpo_gsm8k/preflight/checks.py
 
 warn() {
     echo "warning: $*" >&2
@@ -20,10 +22,22 @@ check_shm() {
     fi
 }
 
+check_driver() { # torch would fail much later, when its first tensor reaches a GPU
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || true
+    case ${driver%%.*} in
+    '' | *[!0-9]*) return ;;
+    esac
+    if [ "${driver%%.*}" -lt "$MIN_DRIVER" ]; then
+        echo "error: the host's NVIDIA driver $driver is too old for CUDA 13, which needs $MIN_DRIVER or newer: update it, or rent another host" >&2
+        exit 2
+    fi
+}
+
 check_gpus() {
     if [ "${ACCELERATOR:-cpu}" != cuda ]; then
         return
     fi
+    check_driver
     gpus=$(nvidia-smi --list-gpus 2>/dev/null | grep -c '^GPU') || true
     if [ "$gpus" -gt 0 ] && [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then # CUDA ignores the rest of the list after an unknown GPU
         chosen=$(echo "$CUDA_VISIBLE_DEVICES" | tr ',' '\n' | grep -c '[^ ]') || true

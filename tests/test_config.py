@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from grpo_gsm8k.command_line.loading import load_config
 from grpo_gsm8k.config import Config, parse_config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.orchestrator import overrides
@@ -95,6 +96,21 @@ def test_k1_in_the_loss_is_refused(coef: float, place: str, right: bool) -> None
 
 
 @pytest.mark.parametrize(
+    ("actor", "suite", "fix"),
+    [(0.74, 0.2, ""), (0.8, 0.2, "actor.gpu_memory=0.74"), (0.5, 0.5, "actor.gpu_memory=0.44"), (0.1, 0.95, "suite")],
+)
+def test_shares_of_two_engines(actor: float, suite: float, fix: str) -> None:
+    values = compose_values(["command=policy_gradient", "policy_gradient.regression_suite.tasks=[arc_easy]"])
+    values["actor"]["gpu_memory"] = actor
+    values["policy_gradient"]["regression_suite"]["gpu_memory"] = suite
+    if not fix:
+        parse_config(values)
+        return
+    with pytest.raises(UserError, match=f"more than 0.94, beyond which .*: set .*{fix}.*$"):
+        parse_config(values)
+
+
+@pytest.mark.parametrize(
     ("command", "actor", "learner", "replicas", "fix"),
     [
         ("policy_gradient", "cuda:0", "cuda:1", 2, "learner.device=cuda:2"),
@@ -117,3 +133,23 @@ def test_an_engine_on_the_learners_gpu_is_refused(
         return
     with pytest.raises(UserError, match=f"set {fix}$"):
         parse_config(values)
+
+
+@pytest.mark.parametrize(
+    ("words", "sequences"),
+    [
+        (["command=policy_gradient"], 512),  # one round for the 512 completions of an update
+        (["command=policy_gradient", "actor.replicas=2", "learner.device=cuda:2"], 256),
+        (["command=policy_gradient", "policy_gradient.episodes_per_update=4096"], 1024),
+        (["command=policy_gradient", "preset=cpu_smollm2", "actor.max_num_seqs=auto"], 256),
+        (["command=eval"], 512),
+        (["command=policy_gradient", "actor.max_num_seqs=7"], 7),
+    ],
+)
+def test_sequences_that_run_at_once(words: list[str], sequences: int) -> None:
+    assert load_config(words).actor.max_num_seqs == sequences
+
+
+def test_async_scheduling_is_refused_on_a_cpu() -> None:
+    with pytest.raises(UserError, match=r"set actor\.async_scheduling=false"):
+        load_config(["command=policy_gradient", "preset=cpu_demo", "actor.async_scheduling=true"])

@@ -96,7 +96,8 @@ def test_names_are_given_once() -> None:
 
 
 def test_vllm_wandb_and_multiprocessing_have_one_place() -> None:
-    assert importers("vllm") == {"actor/vllm_engine.py"}
+    assert importers("vllm") == {"actor/vllm_engine.py", "actor/engine_arguments.py"}
+    assert importers("grpo_gsm8k.actor.engine_arguments") == {"actor/vllm_engine.py"}
     assert importers("wandb") == {"tracking/wandb_writer.py"}
     assert importers("tensorboard") == {"tracking/tensorboard_writer.py"}
     assert importers("multiprocessing") == {"runtime/process.py"}

@@ -17,13 +17,15 @@ GROWTH = 0.03  # of the actor's memory from the third to the last load; the firs
 SIZES = ("data.train_size=128", "data.val_size=8", "data.test_size=4", "policy_gradient.eval_limit=4")
 # The learner multiplies by the 4-bit weights in bf16; the engine gets their merged values in its own precision.
 TOLERANCE = 0.1  # nats
+BF16 = ("actor.dtype=bfloat16", "learner.dtype=bfloat16")  # products with the 4-bit base are in bf16 on every device
+QLORA = ("learner=qlora", "actor.lora=merged", *BF16, f"actor.canary_tolerance={TOLERANCE}")
 SHORT = ("policy_gradient.episodes_per_update=32", "policy_gradient.eval_every=100", "policy_gradient.save_every=100")
 
 
 def check(setup: Setup, record: Record) -> None:
     """Fail if a run fails (the canary stops a wrong one), or if the actor's memory grows with every load."""
     for name, words, updates in (
-        ("qlora", ("learner=qlora", "actor.lora=merged", f"actor.canary_tolerance={TOLERANCE}"), 2),
+        ("qlora", QLORA, 2),
         ("lora", ("learner=lora",), LOADS),
     ):
         run_cli(setup, "command=policy_gradient", *words, f"policy_gradient.updates={updates}", *SIZES, *SHORT)

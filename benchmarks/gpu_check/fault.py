@@ -13,10 +13,12 @@ import torch
 from benchmarks.gpu_check.outcome import require
 from benchmarks.gpu_check.small_engine import engine_config, open_engine, open_publisher, requests, until_live
 from grpo_gsm8k.errors import WeightsError
+from grpo_gsm8k.transport.weights import verify
 
 if TYPE_CHECKING:
     from benchmarks.gpu_check.outcome import Record
     from benchmarks.gpu_check.setup import Setup
+    from grpo_gsm8k.transport.protocol import WeightsRef
 
 RUNNING = 64
 CHANGE = 1e-4  # of each weight, relative to its tensor's standard deviation: what an update changes
@@ -32,13 +34,13 @@ def check(setup: Setup, record: Record) -> None:
     policy = load_policy(folder, config.learner)
     publisher = open_publisher(setup.folder / "weights", policy, config)
     engine = open_engine(config, folder)
-    engine.load(publisher.publish(1).ref)
+    engine.load(verify(publisher.publish(1).ref))
     until_live(engine)
     for request in requests(RUNNING, 100):  # a few draw the stop token early
         engine.add(request)
     finished = [result for _ in range(5) for result in engine.step()]
     _change(policy)
-    engine.load(publisher.publish(2).ref)
+    engine.load(verify(publisher.publish(2).ref))
     _, others = until_live(engine)
     record("a correct load under load", "accepted")
     running = RUNNING - len(finished) - len(others)
@@ -53,9 +55,9 @@ def check(setup: Setup, record: Record) -> None:
     require("did not become live" in error, "weights that were not received were not noticed")
 
 
-def _load_error(engine: object, ref: object) -> str:
+def _load_error(engine: object, ref: WeightsRef) -> str:
     try:
-        engine.load(ref)  # type: ignore[attr-defined]
+        engine.load(verify(ref))  # type: ignore[attr-defined]
         until_live(engine)
     except WeightsError as error:
         return str(error)

@@ -13,6 +13,7 @@ from benchmarks.memory_fit import peak_bytes, start_counting
 from benchmarks.update_timing import BatchSize, Learner, largest_load, measure, random_rollouts
 from grpo_gsm8k.preflight.memory import learner_memory
 from grpo_gsm8k.preflight.parameters import from_weights
+from grpo_gsm8k.transport.weights import verify
 
 if TYPE_CHECKING:
     from benchmarks.gpu_check.outcome import Record
@@ -94,7 +95,7 @@ def _check_gap(setup: Setup, record: Record, learner: Learner, config: Any, fold
     ref = open_publisher(setup.folder / "weights", policy, config).publish(1).ref
     torch.cuda.empty_cache()
     engine = open_engine(config, folder)
-    engine.load(ref)
+    engine.load(verify(ref))
     live, _ = until_live(engine)
     record("canary gap", float(live.canary_gap))
     asked = requests(4, 32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import tempfile
 import time
@@ -51,18 +50,18 @@ def measure(setup: Setup, weights_folder: Path) -> dict[str, list[float]]:
         published = publisher.publish(version)
         clock = timed("publish s", clock)
         _record_fields(published, parts)
-        weights.verify(published.ref)
-        timed("verify alone s", clock)
+        verified = weights.verify(published.ref)
+        timed("verify s", clock)
         if engine is not None:
-            _load(engine, published.ref, version, timed)
-        shutil.rmtree(published.ref.path)  # shared memory has room for a few versions only
+            _load(engine, verified, version, timed)
+        weights.delete(published.ref)  # shared memory has room for a few versions only
     return parts
 
 
-def _load(engine: Any, ref: Any, version: int, timed: Any) -> None:
+def _load(engine: Any, verified: Any, version: int, timed: Any) -> None:
     """Load a version; from the second on under running requests."""
     clock = time.perf_counter()
-    engine.load(ref)
+    engine.load(verified)
     clock = timed("load s", clock)
     until_live(engine)
     timed("until live s", clock)

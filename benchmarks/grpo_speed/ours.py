@@ -29,7 +29,7 @@ def arguments(folder: Path, model: Path, size: Size, updates: int, best: tuple[s
     return [
         *("command=policy_gradient", "preset=cpu_smollm2", "prompt=base", "wandb.mode=off"),
         *(f"model.path={model}", "actor.dtype=float32", "learner.dtype=float32"),
-        *("data=jsonl", f"data.train_path={folder / GROUP_FILE}", "data.test_size=0", f"data.val_size={VALIDATION}"),
+        *("data=jsonl", f"data.train_path={folder / GROUP_FILE}", "data.test_size=1", f"data.val_size={VALIDATION}"),
         f"policy_gradient.rewards_file={folder / REWARD_FILE}",
         "policy_gradient.rewards={spread: 1.0}",
         f"policy_gradient.group_size={size.group}",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 GROUP_FILE = "problems.jsonl"
 REWARD_FILE = "reward.py"
-VALIDATION = 2  # problems that our run sets aside
+VALIDATION, TEST = 2, 1  # problems that our run sets aside
 # The question is a hundred characters long, so a character tokenizer gives prompts of about the length of GSM8K's.
 QUESTION = "A shop sells {a} notebooks in the morning and {b} in the afternoon. How many notebooks does it sell in all?"
 REWARD = '''"""A reward that differs for almost every completion, so that no group is left out of an update."""
@@ -51,7 +51,7 @@ def spread(text: str) -> float:
 def write_problems(folder: Path, size: Size) -> None:
     """Write the problems, all of the same length, and the reward function of our run."""
     with (folder / GROUP_FILE).open("w", encoding="utf-8") as file:
-        for i in range(size.prompts + VALIDATION):
+        for i in range(size.prompts + VALIDATION + TEST):
             a, b = 100 + 7 * i, 200 + 3 * i
             row = {"question": QUESTION.format(a=a, b=b), "answer": f"{a} + {b} = {a + b}\n#### {a + b}"}
             file.write(json.dumps(row) + "\n")

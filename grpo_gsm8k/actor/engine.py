@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, WeightsLive, WeightsRef
+    from grpo_gsm8k.transport.protocol import Failed, GenerateGroup, GroupResult, WeightsLive
+    from grpo_gsm8k.transport.weights import VerifiedWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class EngineSpec:
     lora_versions: int  # adapters that may be in use at once
     canary_tolerance: float
     seed: int
+    async_scheduling: bool = False  # prepare the next step while the device computes the present one
+    kv_cache_bytes: int | None = None  # on a GPU: size of the KV cache; None: what `gpu_memory` leaves
     own_version: int = -1  # version number of the folder's own weights; -1: generate nothing before the first `load`
 
 
@@ -45,10 +48,11 @@ class Engine(Protocol):
         Raises WeightsError when the running weights are not the loaded ones.
         """
 
-    def load(self, ref: WeightsRef) -> None:
-        """Swap the weights under the running requests. One of the next steps returns WeightsLive for `ref`.
+    def load(self, verified: VerifiedWeights) -> None:
+        """Swap the weights under the running requests. One of the next steps returns WeightsLive for them.
 
-        Raises WeightsError for a damaged folder, without touching the engine.
+        The files were verified before, because a failed swap cannot be undone. Raises WeightsError when the engine does
+        not run what the files hold.
         """
 
     def abort(self, request_ids: Sequence[str]) -> None:

@@ -1,4 +1,7 @@
-"""The actor's main loop: take commands, swap weights, step the engine, send results."""
+"""The actor's main loop: take commands, swap weights, step the engine, send results.
+
+New weights are verified in a thread while the engine goes on with its running requests.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.actor.verifier import Verifier
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     Failed,
@@ -31,13 +35,19 @@ IDLE_WAIT_SECONDS = 0.05
 class Actor:
     """State of one actor: waiting and running requests, and weights to load."""
 
-    def __init__(self, engine: Engine, channel: Channel, own_version: int = -1) -> None:
-        """`channel` leads to the orchestrator; for `own_version` see `EngineSpec`."""
+    def __init__(self, engine: Engine, channel: Channel, own_version: int = -1, few: int | None = None) -> None:
+        """`channel` leads to the orchestrator; for `own_version` see `EngineSpec`.
+
+        A request waits while more than `few` sequences of more urgent requests are running. None: it starts at once,
+        and the engine serves the most urgent ones first.
+        """
         self._engine = engine
         self._channel = channel
+        self._few = few
         self._version = own_version
         self._canary_pending = False  # weights were loaded, the engine has not yet returned WeightsLive
         self._loads: deque[WeightsRef] = deque()  # published, not yet loaded, oldest first
+        self._verifier = Verifier()  # of the version to load next
         self._waiting: dict[str, GenerateGroup] = {}  # until their weight version is live
         self._running: dict[str, GenerateGroup] = {}
         self._steps = 0
@@ -52,16 +62,20 @@ class Actor:
         while not self._stopping:
             self._take_commands()
             started = time.monotonic()
-            self._swap_weights()
-            self._admit()
+            if not self._swap_weights():
+                self._admit()
             if self._running or self._canary_pending:
                 self._step()
             self._busy_s += time.monotonic() - started
             self._beat()
 
     def _take_commands(self) -> None:
-        """Handle all commands that have arrived; wait up to IDLE_WAIT_SECONDS when there is nothing to do."""
+        """Handle all commands that have arrived; wait up to IDLE_WAIT_SECONDS when there is nothing else to do."""
         busy = self._running or self._loads or self._canary_pending
+        if self._verifier.is_busy:
+            if not busy:
+                self._verifier.wait(IDLE_WAIT_SECONDS)
+            busy = True
         message = self._channel.receive(0.0 if busy else IDLE_WAIT_SECONDS)
         while message is not None:
             self._handle(message)
@@ -90,35 +104,48 @@ class Actor:
         self._waiting.clear()
         self._running.clear()
         self._loads.clear()
+        self._verifier.drop()
         self._version = -1
 
-    def _swap_weights(self) -> None:
-        """Load the newest published weights, or the oldest that a pinned request still needs.
+    def _must_keep_version(self) -> bool:
+        """Whether nothing may be swapped: before the canary's result, or while a pinned request needs the live version.
 
-        A pinned request is generated entirely with one version: nothing is swapped while one is running, or waiting
-        for the live version.
+        A pinned request is generated entirely with one version.
         """
-        if not self._loads or self._canary_pending or any(r.pinned for r in self._running.values()):
-            return
-        pinned = [r.min_version for r in self._waiting.values() if r.pinned]
-        if self._version in pinned:
-            return
-        while len(self._loads) > 1 and self._loads[0].version not in pinned:
-            self._loads.popleft()  # superseded before any request needed it
-        ref = self._loads.popleft()
+        pinned = any(r.pinned for r in self._running.values())
+        waits = any(r.pinned and r.min_version == self._version for r in self._waiting.values())
+        return self._canary_pending or pinned or waits
+
+    def _swap_weights(self) -> bool:
+        """Verify the newest published weights, or the oldest that a pinned request still needs, then load them.
+
+        Returns whether a verification is running. Running requests then go on, but no new ones start: they are to begin
+        with the new weights. Raises WeightsError for damaged weights.
+        """
+        if self._must_keep_version():
+            return False
+        if not self._verifier.is_busy and self._loads:
+            self._verifier.start(self._next_load())
+        verified = self._verifier.take()
+        if verified is None:
+            return self._verifier.is_busy
         self._end_span()
         started = time.monotonic()
-        self._engine.load(ref)
-        self._channel.send(Span.since("load", ref.version, started))
+        self._engine.load(verified)
+        self._channel.send(Span.since("load", verified.ref.version, started))
         self._canary_pending = True
-        self._version = ref.version
+        self._version = verified.ref.version
+        return False
+
+    def _next_load(self) -> WeightsRef:
+        pinned = [r.min_version for r in self._waiting.values() if r.pinned]
+        while len(self._loads) > 1 and self._loads[0].version not in pinned:
+            self._loads.popleft()  # superseded before any request needed it
+        return self._loads.popleft()
 
     def _admit(self) -> None:
-        """Start the waiting requests whose weight version is live."""
-        for request in list(self._waiting.values()):
-            fits = self._version == request.min_version if request.pinned else self._version >= request.min_version
-            if not fits:
-                continue
+        """Start the waiting requests whose weight version is live, the most urgent first."""
+        for request in self._startable():
             del self._waiting[request.request_id]
             try:
                 self._engine.add(request)
@@ -126,6 +153,17 @@ class Actor:
                 self._channel.send(Failed(request.request_id, str(error)))
             else:
                 self._running[request.request_id] = request
+
+    def _startable(self) -> list[GenerateGroup]:
+        """Return the waiting requests that may start now."""
+        live = [r for r in self._waiting.values() if _fits(r, self._version)]
+        if self._few is None or not live:
+            return live
+        # Both the running ones and those that start now count as more urgent than the next.
+        candidates = sorted(live, key=lambda r: r.priority)
+        ahead = [(r.priority, r.n) for r in (*self._running.values(), *candidates)]
+        held = {p for p in {r.priority for r in live} if sum(n for other, n in ahead if other < p) > self._few}
+        return [r for r in candidates if r.priority not in held]
 
     def _step(self) -> None:
         if self._running and self._generating_since is None:
@@ -152,3 +190,8 @@ class Actor:
             self._last_beat = now
             memory = self._engine.gpu_bytes()
             self._channel.send(Heartbeat(self._steps, bool(self._running), self._busy_s, now, memory))
+
+
+def _fits(request: GenerateGroup, version: int) -> bool:
+    """Whether weights `version` may generate the request."""
+    return version == request.min_version if request.pinned else version >= request.min_version

@@ -1,7 +1,7 @@
 """A deterministic engine without a model, for fast tests of everything around generation.
 
 Tokens depend only on prompt, seed, position and weight version, so a test can tell which version sampled which token.
-Weights folders are verified as by the real engine, but not used.
+Weights folders are verified as for the real engine, but not used.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import Completion, GroupResult, VersionSpan, WeightsLive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.actor.engine import EngineSpec
-    from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
+    from grpo_gsm8k.transport.protocol import GenerateGroup
+    from grpo_gsm8k.transport.weights import VerifiedWeights
 
 STEP_SECONDS = 0.001  # slow enough that tests can interfere with a running run
 VOCABULARY = 90  # tokens 5 to 94 of the tiny model's tokenizer
@@ -78,12 +78,10 @@ class ScriptedEngine:
                 finished.append(_result(running))
         return finished
 
-    def load(self, ref: WeightsRef) -> None:
-        """Verify the folder and generate all later tokens with its version."""
-        started = time.monotonic()
-        weights.verify(ref)
-        self._version = ref.version
-        self._live.append(WeightsLive(ref, time.monotonic() - started, 0.0))
+    def load(self, verified: VerifiedWeights) -> None:
+        """Generate all later tokens with the version of this folder."""
+        self._version = verified.ref.version
+        self._live.append(WeightsLive(verified.ref, 0.0, 0.0, verified.seconds))
 
     def _extend(self, request: GenerateGroup, index: int, sequence: _Sequence) -> bool:
         """Generate one token unless the sequence is done; returns whether it is done now."""

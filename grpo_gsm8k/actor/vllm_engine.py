@@ -1,4 +1,4 @@
-"""vLLM's engine in this process, as an `Engine`. The only module that imports vllm.
+"""vLLM's engine in this process, as an `Engine`. Only this module and `engine_arguments` import vllm.
 
 docs/architecture.md lists the properties of vLLM 0.32 that the code relies on.
 """
@@ -17,8 +17,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 from safetensors import safe_open
-from vllm import EngineArgs, LLMEngine, SamplingParams
-from vllm.config import WeightTransferConfig
+from vllm import LLMEngine
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -29,14 +28,15 @@ from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.sampling_params import RequestOutputKind
 
+from grpo_gsm8k.actor.engine_arguments import canary_params, engine_args, sampling_params
+from grpo_gsm8k.actor.engine_results import group_result
 from grpo_gsm8k.actor.reserved_memory import reserved_gpu_bytes
 from grpo_gsm8k.actor.weight_probe import Probe, probe_weights
 from grpo_gsm8k.config import MIN_TEMPERATURE
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
-from grpo_gsm8k.transport.protocol import Completion, Failed, GroupResult, PromptScores, VersionSpan, WeightsLive
+from grpo_gsm8k.transport.protocol import Failed, GroupResult, WeightsLive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,10 +44,9 @@ if TYPE_CHECKING:
     import torch
 
     from grpo_gsm8k.actor.engine import EngineSpec
-    from grpo_gsm8k.transport.protocol import GenerateGroup, WeightsRef
+    from grpo_gsm8k.transport.protocol import GenerateGroup
 
 CANARY_ID = "canary/"
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those for which vLLM has kernels
 MIN_COMPARED = 2  # tensors that the weight probe must find, so that a reload counts as proven
 
 
@@ -103,6 +102,7 @@ class WorkerExtension:
         return probe_weights(self.get_model(), file)
 
 
+EXTENSION = f"{__name__}.{WorkerExtension.__name__}"
 WeightTransferEngineFactory.register_engine("shm", ShmWeightTransfer)
 
 
@@ -119,8 +119,7 @@ class _PendingCanary:
     `measured` holds the engine's log-probabilities of the canary's tokens so far, by their position.
     """
 
-    ref: WeightsRef
-    canary: weights.Canary
+    verified: weights.VerifiedWeights
     seconds: float
     measured: dict[int, float] = field(default_factory=dict)
 
@@ -131,7 +130,7 @@ class VllmEngine:
     def __init__(self, spec: EngineSpec) -> None:
         """Start the engine. Takes seconds (eager) to minutes (compiled)."""
         self._spec = spec
-        self._engine = LLMEngine.from_engine_args(_engine_args(spec))
+        self._engine = LLMEngine.from_engine_args(engine_args(spec, EXTENSION))
         self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
         self._adapter: LoRARequest | None = None
         self._adapters_loaded = 0
@@ -149,7 +148,13 @@ class VllmEngine:
         if 0 < request.sampling.temperature < MIN_TEMPERATURE:
             raise ValueError(f"temperature={request.sampling.temperature}: vLLM would sample at {MIN_TEMPERATURE}")
         prompt = TokensPrompt(prompt_token_ids=request.prompt_ids.tolist())
-        self._engine.add_request(request.request_id, prompt, _sampling_params(request), lora_request=self._adapter)
+        self._engine.add_request(
+            request.request_id,
+            prompt,
+            sampling_params(request),
+            lora_request=self._adapter,
+            priority=request.priority,
+        )
         if self._adapter is not None:
             self._admitted[request.request_id] = self._version
 
@@ -173,23 +178,22 @@ class VllmEngine:
             if output.request_id.startswith(CANARY_ID):
                 finished += self._take_canary(output)
             elif output.finished:
-                finished.append(_result(output, self._admitted.pop(output.request_id, None)))
+                finished.append(group_result(output, self._admitted.pop(output.request_id, None)))
         return finished
 
-    def load(self, ref: WeightsRef) -> None:
-        """Verify and swap the weights, and send the canary ahead of all waiting requests.
+    def load(self, verified: weights.VerifiedWeights) -> None:
+        """Swap the weights, and send the canary ahead of all waiting requests.
 
         A new model replaces the old one under running requests, whose contexts are recomputed. A new adapter applies
         to requests that start from now on; running requests keep theirs.
         """
         started = time.monotonic()
-        verified = weights.verify(ref)  # before the engine is touched, because a failed update cannot be undone
         if verified.kind == "adapter":
             self._load_adapter(verified)
         else:
             self._load_model(verified)
-        self._version = ref.version
-        self._pending = _PendingCanary(ref, verified.canary, time.monotonic() - started)
+        self._version = verified.ref.version
+        self._pending = _PendingCanary(verified, time.monotonic() - started)
         self._send_canary(verified.canary.token_ids)
 
     def _send_canary(self, ids: tuple[int, ...]) -> None:
@@ -201,7 +205,7 @@ class VllmEngine:
             self._engine.add_request(
                 f"{CANARY_ID}{i}",
                 TokensPrompt(prompt_token_ids=list(ids[:i])),
-                _canary_params(ids[i]),
+                canary_params(ids[i]),
                 lora_request=self._adapter,
                 priority=-1,
             )
@@ -212,22 +216,22 @@ class VllmEngine:
         self._engine.collective_rpc("update_weights", kwargs={"update_info": {"file": str(file)}})
         self._engine.collective_rpc("finish_weight_update")
         (probe,) = self._engine.collective_rpc("probe_weights", kwargs={"file": str(file)})
-        _check_probe(probe, verified.version)
+        _check_probe(probe, verified.ref.version)
         self._engine.reset_prefix_cache(reset_running_requests=True)
-        self._engine.set_weight_version(str(verified.version))
+        self._engine.set_weight_version(str(verified.ref.version))
 
     def _load_adapter(self, verified: weights.VerifiedWeights) -> None:
         """Load an adapter under a new number and name: vLLM does not reload an adapter that it knows."""
         self._adapters_loaded += 1
         number = self._adapters_loaded
-        self._adapter = LoRARequest(f"v{verified.version}.{number}", number, str(verified.folder))
+        self._adapter = LoRARequest(f"v{verified.ref.version}.{number}", number, str(verified.folder))
         if not self._engine.add_lora(self._adapter):
-            raise WeightsError(f"weights version {verified.version}: the engine refused the adapter")
+            raise WeightsError(f"weights version {verified.ref.version}: the engine refused the adapter")
 
     def _take_canary(self, output: Any) -> list[WeightsLive]:
         """Take one canary token; when all are there, compare them with the learner's."""
         assert self._pending is not None
-        pending, canary = self._pending, self._pending.canary
+        pending, ref, canary = self._pending, self._pending.verified.ref, self._pending.verified.canary
         i = int(output.request_id.removeprefix(CANARY_ID))
         pending.measured[i] = output.outputs[0].logprobs[0][canary.token_ids[i]].logprob
         if len(pending.measured) < len(canary.logprobs):
@@ -237,10 +241,10 @@ class VllmEngine:
         gap = float(np.mean(np.abs(np.subtract(measured, canary.logprobs))))
         if not gap <= self._spec.canary_tolerance:  # NaN must fail too
             raise WeightsError(
-                f"weights version {pending.ref.version}: the canary log-probabilities of engine and learner differ by "
+                f"weights version {ref.version}: the canary log-probabilities of engine and learner differ by "
                 f"{gap:.4g} on average, more than actor.canary_tolerance={self._spec.canary_tolerance}"
             )
-        return [WeightsLive(pending.ref, pending.seconds, gap)]
+        return [WeightsLive(ref, pending.seconds, gap, pending.verified.seconds)]
 
 
 def _check_probe(probe: Probe, version: int) -> None:
@@ -253,99 +257,3 @@ def _check_probe(probe: Probe, version: int) -> None:
             f"weights version {version}: only {probe.compared} of the engine's tensors could be compared with the "
             "file, so the reload cannot be verified: this architecture is not supported"
         )
-
-
-def _canary_params(token: int) -> SamplingParams:
-    return SamplingParams(
-        temperature=0.0,
-        max_tokens=1,
-        logprob_token_ids=[token],
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _engine_args(spec: EngineSpec) -> EngineArgs:
-    device: dict[str, Any] = {"gpu_memory_utilization": spec.gpu_memory}
-    if spec.device == "cpu":
-        # Chunked prefill rewinds the random generator of a seeded request, which raises on a CPU. Blocks of 32 tokens
-        # are the smallest on a CPU: the completions of a group then share all of their prompt but the last block.
-        device = {
-            "kv_cache_memory_bytes": spec.kv_cache_mb * 2**20,
-            "enable_chunked_prefill": False,
-            "block_size": 32,
-        }
-    if spec.lora_rank:
-        device |= {
-            "enable_lora": True,
-            "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= spec.lora_rank),
-            "max_loras": spec.lora_versions,
-            "max_cpu_loras": spec.lora_versions,
-        }
-    return EngineArgs(
-        model=spec.model_folder,
-        dtype=spec.dtype,
-        seed=spec.seed,
-        max_model_len=spec.max_model_len,
-        max_num_seqs=spec.max_num_seqs,
-        max_num_batched_tokens=spec.max_batched_tokens,
-        enforce_eager=spec.enforce_eager,
-        enable_prefix_caching=spec.prefix_caching,
-        logprobs_mode="processed_logprobs",
-        scheduling_policy="priority",  # requests of equal priority are served in order of arrival
-        generation_config="vllm",  # ignore the sampling defaults in the model's folder
-        worker_extension_cls=f"{__name__}.{WorkerExtension.__name__}",
-        weight_transfer_config=WeightTransferConfig(backend="shm"),
-        disable_log_stats=True,
-        **device,
-    )
-
-
-def _sampling_params(request: GenerateGroup) -> SamplingParams:
-    sampling = request.sampling
-    return SamplingParams(
-        n=request.n,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        seed=sampling.seed,
-        max_tokens=sampling.max_new_tokens,
-        stop_token_ids=list(sampling.stop_token_ids),
-        stop=list(sampling.stop_texts),
-        logprobs=0,
-        prompt_logprobs=0 if request.score_prompt else None,
-        flat_logprobs=True,
-        detokenize=bool(sampling.stop_texts),
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _result(output: Any, version: int | None) -> GroupResult | Failed:
-    """Convert an output; `version` is that of its adapter, None for a model: vLLM then knows that of each token."""
-    completions = tuple(_completion(item, version) for item in sorted(output.outputs, key=lambda item: item.index))
-    reasons = {completion.finish_reason for completion in completions}
-    if not reasons <= {"stop", "length"}:
-        return Failed(output.request_id, f"finish reasons {sorted(reasons)}")
-    return GroupResult(output.request_id, completions, _prompt_scores(output))
-
-
-def _prompt_scores(output: Any) -> PromptScores | None:
-    if output.prompt_logprobs is None:
-        return None
-    flat = output.prompt_logprobs  # one entry per token, without the first
-    return PromptScores(np.array(flat.logprobs, dtype=np.float32), np.array(flat.ranks) == 1)
-
-
-def _completion(item: Any, version: int | None) -> Completion:
-    if version is None:
-        spans = tuple(VersionSpan(int(span.version), span.start, span.end) for span in item.weight_versions or ())
-    else:
-        spans = (VersionSpan(version, 0, len(item.token_ids)),)
-    return Completion(
-        token_ids=np.asarray(item.token_ids, dtype=np.int32),
-        logprobs=np.asarray(item.logprobs.logprobs, dtype=np.float32),
-        finish_reason=str(item.finish_reason),
-        version_spans=spans,
-    )

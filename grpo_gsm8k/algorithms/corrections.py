@@ -15,9 +15,17 @@ Correction = Literal["none", "importance", "truncate", "mask"]
 
 
 def correction_weights(
-    log_ratio_N: torch.Tensor, sequence_N: torch.Tensor, kind: Correction, level: RatioLevel, low: float, high: float
+    log_ratio_N: torch.Tensor,
+    sequence_N: torch.Tensor,
+    kind: Correction,
+    level: RatioLevel,
+    low: float,
+    high: float,
+    sequences: int | None = None,
 ) -> torch.Tensor:
     """Weight of each token's loss, detached [N]; `log_ratio_N` is log p_proximal - log p_behavior.
+
+    `sequences` is as in `importance_ratio`.
 
     none: 1. importance: w, as in decoupled PPO (arXiv:2110.00641; AReaL, arXiv:2505.24298).
     truncate: min(w, high), truncated importance sampling (TIS; Ionides 2008). mask: 1 where low <= w <= high, else 0.
@@ -25,7 +33,7 @@ def correction_weights(
     """
     if kind == "none":
         return torch.ones_like(log_ratio_N)
-    ratio_N = importance_ratio(log_ratio_N.detach(), sequence_N, level)
+    ratio_N = importance_ratio(log_ratio_N.detach(), sequence_N, level, sequences)
     if kind == "truncate":
         return ratio_N.clamp(max=high)
     if kind == "mask":

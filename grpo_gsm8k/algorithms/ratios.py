@@ -10,19 +10,25 @@ RatioLevel = Literal["token", "sequence", "geometric_mean"]
 MAX_LOG_RATIO = 20.0  # a much larger ratio overflows: inf, and NaN (0 * inf) in the backward pass
 
 
-def importance_ratio(log_ratio_N: torch.Tensor, sequence_N: torch.Tensor, level: RatioLevel) -> torch.Tensor:
+def importance_ratio(
+    log_ratio_N: torch.Tensor, sequence_N: torch.Tensor, level: RatioLevel, sequences: int | None = None
+) -> torch.Tensor:
     """Ratio of two policies for each token, [N]; `log_ratio_N` is the difference of their log-probabilities.
 
     token: r_t (PPO, arXiv:1707.06347). sequence: the product over the token's sequence. geometric_mean: its
-    |o|-th root (GSPO, arXiv:2507.18071, eq. 7). `sequence_N` is the index of each token's sequence.
+    |o|-th root (GSPO, arXiv:2507.18071, eq. 7). `sequence_N` is the index of each token's sequence. `sequences` is
+    their number S; None: one more than the largest index, which has to be read from the device.
     """
     if level != "token":
-        log_ratio_N = _per_sequence(log_ratio_N, sequence_N, mean=level == "geometric_mean")[sequence_N]
+        if sequences is None:
+            sequences = int(sequence_N.max()) + 1 if len(sequence_N) else 0
+        log_ratio_N = _per_sequence(log_ratio_N, sequence_N, sequences, mean=level == "geometric_mean")[sequence_N]
     return log_ratio_N.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
-def _per_sequence(values_N: torch.Tensor, sequence_N: torch.Tensor, mean: bool) -> torch.Tensor:
+def _per_sequence(values_N: torch.Tensor, sequence_N: torch.Tensor, sequences: int, mean: bool) -> torch.Tensor:
     """Sum or average the values of each sequence, [S]."""
-    count = int(sequence_N.max()) + 1 if len(sequence_N) else 0
-    sums_S = values_N.new_zeros(count).index_add(0, sequence_N, values_N)
-    return sums_S / torch.bincount(sequence_N, minlength=count) if mean else sums_S
+    zeros_S = values_N.new_zeros(sequences)
+    sums_S = zeros_S.index_add(0, sequence_N, values_N)
+    # torch.bincount would count them too, but waits for the device to learn the largest index.
+    return sums_S / zeros_S.index_add(0, sequence_N, torch.ones_like(values_N)) if mean else sums_S

@@ -9,10 +9,14 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.children.no_network import leave_network
 from grpo_gsm8k.children.parent_death import die_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+OPEN_FILES = 256
+FILE_BYTES = 2**30  # the largest file that a child may write: a runaway log does not fill the disk
 
 
 def serve(prepare: Callable[[], Callable[[Any], Any]]) -> None:
@@ -25,11 +29,15 @@ def serve(prepare: Callable[[], Callable[[Any], Any]]) -> None:
     os.dup2(2, 1)
     setup = json.loads(requests.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
+    if not setup["network"]:
+        leave_network()  # first: a change of credentials clears the signal of the next line
     die_with(setup["parent"])
     limit = setup["memory_mb"] << 20
     # Data, not address space: libraries reserve far more address space than they use.
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     handler, reply = _attempt(lambda _: prepare(), None)
     _write(answers, {"value": None} if handler else reply)
     if handler is None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ChildFailure = Literal["start", "time", "memory", "exit", "error"]
+# Variables of a child that runs this project's own code: what Python needs to start, and no keys.
+NEEDED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 _POLL_SECONDS = 0.05
 _READ_BYTES = 1 << 16
 _EXIT_SECONDS = 5.0  # between the end of a child's pipe and its own
@@ -33,12 +35,14 @@ class Limits:
     """Limits of one child: seconds of wall-clock and CPU time per request (None: not limited), and megabytes of data.
 
     A limit of CPU time gives the same verdict on a loaded machine; one of wall-clock time also ends a child that waits.
+    Without `network` the child reaches no other machine, and no server on this one, where the kernel allows that.
     """
 
     wall_s: float
     memory_mb: int
     cpu_s: float | None = None
     start_s: float = 120.0
+    network: bool = False
 
 
 class ChildError(Exception):
@@ -62,7 +66,7 @@ class LimitedChild:
     ) -> None:
         """`module` is run as `python -m module arguments...` and calls `child_loop.serve`.
 
-        `environment`: of the child; None: that of this process.
+        `environment`: of the child; None: that of this process without anything but `NEEDED`.
         """
         self._environment = environment
         self._command = [*module_command(module), *arguments]
@@ -101,7 +105,9 @@ class LimitedChild:
                     pipe.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        environment = os.environ if self._environment is None else self._environment
+        environment = self._environment
+        if environment is None:
+            environment = {name: value for name, value in os.environ.items() if name in NEEDED}
         process = self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -110,7 +116,8 @@ class LimitedChild:
             env={**with_package(environment), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         )
         try:
-            self._send(process, {"memory_mb": self._limits.memory_mb, "parent": os.getpid()})
+            limits = {"memory_mb": self._limits.memory_mb, "network": self._limits.network}
+            self._send(process, {**limits, "parent": os.getpid()})
             reply = self._receive(process, self._limits.start_s, None)
         except ChildError as error:
             raise ChildError("start", error.detail) from None

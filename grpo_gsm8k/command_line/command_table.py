@@ -14,30 +14,31 @@ class Command(NamedTuple):
     keys: tuple[str, ...]  # sections and keys that it reads, shown by `command=X --help`
 
 
-_RUN = ("name", "sweep", "artifacts", "seed")
+_OUTPUT = ("artifacts", "private_files")
+_RUN = ("name", "sweep", *_OUTPUT, "seed")
 _TRACKING = ("tracker", "completion_tables", "console", "wandb")
 _TRAINING = ("model", "data", "prompt", "actor", "learner", "budget", *_TRACKING, *_RUN, "shm", "stop_grace_s")
 _FORCE = ("resume_force", "doctor.force")
-_CHECKPOINT = ("run", "step", "artifacts")
+_CHECKPOINT = ("run", "step", *_OUTPUT)
 
 COMMANDS = {
     "data": Command(
         "grpo_gsm8k.commands.prepare_data",
         "prepare_problems",
         "prepare the data set",
-        ("data", "prompt.locale", "artifacts"),
+        ("data", "prompt.locale", *_OUTPUT),
     ),
     "traces": Command(
         "grpo_gsm8k.traces.collect_traces",
         "collect_traces",
         "collect solutions from a teacher model",
-        ("traces", "data", "prompt", "model", "actor", "artifacts", "seed"),
+        ("traces", "data", "prompt", "model", "actor", *_OUTPUT, "seed"),
     ),
     "preprocess": Command(
         "grpo_gsm8k.data.preprocess",
         "preprocess_texts",
         "tokenize solutions for command=sft",
-        ("preprocess", "data", "prompt", "model", "traces.folder", "artifacts"),
+        ("preprocess", "data", "prompt", "model", "traces.folder", *_OUTPUT),
     ),
     "sft": Command(
         "grpo_gsm8k.orchestrator.run",
@@ -58,7 +59,7 @@ COMMANDS = {
         ("eval", "data", "prompt", "model", "actor", *_RUN),
     ),
     "report": Command(
-        "grpo_gsm8k.report.write_report", "write_report", "write an HTML page about runs", ("report", "artifacts")
+        "grpo_gsm8k.report.write_report", "write_report", "write an HTML page about runs", ("report", *_OUTPUT)
     ),
     "replay": Command(
         "grpo_gsm8k.commands.replay_update",

@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,9 @@ from grpo_gsm8k.command_line.arguments import Arguments, parse_arguments
 from grpo_gsm8k.command_line.command_table import COMMANDS
 from grpo_gsm8k.command_line.loading import load_config
 from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.files.private import private_files
 from grpo_gsm8k.files.writable import check_folder
+from grpo_gsm8k.tracking.gpu_list import DEVICE_ORDER
 from grpo_gsm8k.tracking.saved_config import CONF
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ def execute(arguments: Sequence[str]) -> Ending:
     dotenv.load_dotenv(env_file())  # variables that are already set take precedence
     for name in NO_PROGRESS_BARS:
         os.environ.setdefault(name, "1")
+    os.environ.update(DEVICE_ORDER)
     try:
         return Ending(_run(parse_arguments(arguments)), None)
     except KeyboardInterrupt:  # before training, which saves a checkpoint first, or in another command
@@ -105,7 +109,8 @@ def run_words(words: Sequence[str]) -> int:
     check_folders(config)
     command = COMMANDS[config.command]
     function = getattr(importlib.import_module(command.module), command.function)
-    code: int = function(config, words) if config.command == "pipeline" else function(config)
+    with private_files() if config.private_files else nullcontext():
+        code: int = function(config, words) if config.command == "pipeline" else function(config)
     return code
 
 

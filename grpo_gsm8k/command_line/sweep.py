@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.command_line.sweep_plan import plan_sweep
@@ -31,7 +30,7 @@ def run_sweep(words: Sequence[str], only: int | None) -> int:
     earlier sweep of that name has completed is skipped. Raises UserError before the first job starts if any of them is
     invalid.
     """
-    plan = plan_sweep(words, f"{datetime.now():%Y%m%d-%H%M%S}")
+    plan = plan_sweep(words, f"{run_folder.utc_now():%Y%m%d-%H%M%S}")
     if only is not None:
         _check_job(plan, only, words)
     finished = _finished_runs(plan.folder)

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.json_lines import read_json
+from grpo_gsm8k.files.private import callers_umask
 from grpo_gsm8k.models import is_hub_id
 from grpo_gsm8k.start_model import MERGED_FROM
 from grpo_gsm8k.tracking.manifest import read_manifest
@@ -132,7 +133,8 @@ def _card_of(origin: BaseOrigin) -> Path | None:
         file = origin.folder / CARD if origin.folder else None
         return file if file is not None and file.is_file() else None
     try:
-        return Path(huggingface_hub.hf_hub_download(origin.hub_id, CARD, revision=origin.commit))
+        with callers_umask():
+            return Path(huggingface_hub.hf_hub_download(origin.hub_id, CARD, revision=origin.commit))
     except (
         HfHubHTTPError,
         httpx2.HTTPError,

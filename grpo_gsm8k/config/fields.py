@@ -20,7 +20,20 @@ def _item_limit(value: object) -> object:
 
 
 MIN_TEMPERATURE = 0.01  # vLLM replaces lower temperatures above 0 by this one
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16"]  # never `auto` in a checked section, see `with_dtype`
+AUTO_THREADS = 0  # `auto`, until the model and the machine are known; see preflight/threads.py
+
+
+def _thread_count(value: object) -> object:
+    """Turn `auto` into AUTO_THREADS. Raises ValueError in one line for other texts."""
+    if value == "auto":
+        return AUTO_THREADS
+    if isinstance(value, str):
+        raise ValueError(f"Input should be a number of threads, or auto, not {value}")
+    return value
+
+
+Threads = Annotated[int, Field(ge=0), BeforeValidator(_thread_count)]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
 # The requests of an evaluation shift the seed by 40 bits, and engines take seeds of 63 bits.
 Seed = Annotated[int, Field(ge=0, lt=2**23)]

@@ -87,12 +87,14 @@ class PolicyGradientConfig(Section):
     rewards_on_error: OnError = "stop"
     rewards_timeout_s: float = Field(default=30.0, gt=0)
     rewards_memory_mb: int = Field(default=2048, ge=64)
+    rewards_network: bool = False
     tag_count: TagCountConfig = TagCountConfig()
     eval_every: int = Field(ge=1)
     eval_limit: ItemLimit | None
     regression_suite: RegressionSuiteConfig
     save_every: int = Field(ge=1)
     keep_last: KeepLast
+    keep_rollouts: KeepLast = "all"
     record: bool
     resume_from: str | None
 
@@ -136,14 +138,15 @@ class PolicyGradientConfig(Section):
 
     def reward_limits(self, seed: int) -> RewardLimits:
         """Limits of the functions in `rewards_file`; `seed` is that of the run."""
-        return RewardLimits(self.rewards_timeout_s, self.rewards_memory_mb, self.rewards_on_error, seed)
+        limits = (self.rewards_timeout_s, self.rewards_memory_mb, self.rewards_on_error)
+        return RewardLimits(*limits, seed, self.rewards_network)
 
     @model_validator(mode="after")
     def _check_rewards(self) -> Self:
         fields = type(self).model_fields
         changed = [
             name
-            for name in ("rewards_on_error", "rewards_timeout_s", "rewards_memory_mb")
+            for name in ("rewards_on_error", "rewards_timeout_s", "rewards_memory_mb", "rewards_network")
             if getattr(self, name) != fields[name].default
         ]
         if changed and not self.rewards_files:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from grpo_gsm8k.config.fields import Beta, Cores, Device, Dtype, Schedule, Section
+from grpo_gsm8k.config.cpu_precision import resolved_dtype
+from grpo_gsm8k.config.fields import Beta, Cores, Device, Dtype, Schedule, Section, Threads
+
+
+def with_dtype(values: Any) -> Any:
+    """Replace `dtype: auto` by what it means on this machine, so that a saved configuration says what a run used."""
+    if not isinstance(values, dict):
+        return values
+    if values.get("dtype") != "auto":
+        return values
+    return {**values, "dtype": resolved_dtype("auto", values.get("device"))}
 
 
 class ActorConfig(Section):
@@ -22,15 +32,24 @@ class ActorConfig(Section):
     max_num_seqs: int = Field(ge=1)
     max_batched_tokens: int = Field(ge=1)
     enforce_eager: bool
+    async_scheduling: bool = False
     prefix_caching: bool
     lora: Literal["adapter", "merged"]
-    threads: int = Field(ge=1)
+    threads: Threads
     cores: Cores
     canary_tolerance: float = Field(gt=0)
     probe: bool
     start_timeout_s: float = Field(gt=0)
     progress_timeout_s: float = Field(gt=0)
     max_restarts: int = Field(ge=0)
+
+    _resolve_dtype = model_validator(mode="before")(with_dtype)
+
+    @model_validator(mode="after")
+    def _check_scheduling(self) -> Self:
+        if self.async_scheduling and self.device == "cpu":
+            raise ValueError("async_scheduling=true has no effect on a CPU: set actor.async_scheduling=false")
+        return self
 
     @model_validator(mode="after")
     def _check_batched_tokens(self) -> Self:
@@ -63,7 +82,7 @@ class LearnerConfig(Section):
 
     device: Device
     dtype: Dtype
-    threads: int = Field(ge=1)
+    threads: Threads
     cores: Cores
     deterministic: bool
     lora: LoraConfig
@@ -86,6 +105,8 @@ class LearnerConfig(Section):
     start_timeout_s: float = Field(gt=0)
     progress_timeout_s: float = Field(gt=0)
     max_restarts: int = Field(ge=0)
+
+    _resolve_dtype = model_validator(mode="before")(with_dtype)
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.readers import Row
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.private import callers_umask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,16 +45,16 @@ def download(config: DataConfig) -> Path:
     import huggingface_hub  # lazy: local sources need no hub client
 
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
+        with callers_umask():
+            snapshot = huggingface_hub.snapshot_download(
                 config.hub_id, repo_type="dataset", revision=config.revision, ignore_patterns=["*.py", "*.zip"]
             )
-        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"data.hub_id={config.hub_id} at {config.revision[:12]} is neither reachable nor cached "
             f"({_first_line(error)}): check the network and the id; {_NO_HUB}"
         ) from None
+    return Path(snapshot)
 
 
 def _rows(config: DataConfig, snapshot: Path, name: str | None, split: str) -> Iterator[Row]:

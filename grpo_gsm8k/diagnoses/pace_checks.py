@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LEARNER_IDLE: Final = 0.4  # of the wall time; generation and learning never take exactly the same time
 ACTOR_IDLE: Final = 0.5  # higher: an idle engine costs less than an idle learner, if both share a machine
 BUSY: Final = 0.15  # a process that waits less than this is the bottleneck
+GRADING: Final = 0.2  # of the wall time; grading that keeps up with the engine costs the learner next to nothing
 BOTH_IDLE: Final = 0.2  # of the wall time; a sum of idle shares of 1 is only taking turns
 TURNS: Final = 0.3  # an engine that waits longer is not what the learner waits for, or they take turns
 BLOCKED: Final = 0.25  # of the wall time; the demo with a validation in 10 updates stays below 0.15
@@ -38,17 +39,34 @@ def learner_waits(record: RunRecord) -> Found | None:
 
 
 def grading_blocks(record: RunRecord) -> Found | None:
-    """Neither process works at the same time: completions are being graded."""
-    idle, actor = record.over_time("time/learner_idle_frac"), record.over_time("time/actor_idle_frac")
-    if idle is None or actor is None or idle + actor < 1 + BOTH_IDLE or record.fine_tuning:
+    """The learner waits until completions that have arrived are graded."""
+    waits = None if record.fine_tuning else _waits_for_grades(record)
+    if waits is None:
         return None
     return Found(
-        f"the learner waits {percent(idle)} of the time, the engine {percent(actor)}: both wait for graded completions",
+        waits,
         "make the functions of policy_gradient.rewards_file faster, or failing ones right"
         if record.setting("policy_gradient.rewards_file")
         else f"answers of prompt.answer_kind={record.setting('prompt.answer_kind')} take long to grade: lower "
         "policy_gradient.episodes_per_update, or add cores",
     )
+
+
+def _waits_for_grades(record: RunRecord) -> str | None:
+    """Return the evidence that grading is slow; None if it is not.
+
+    Earlier versions counted grading as idle time of the learner: they show it where neither process works.
+    """
+    idle, actor = record.over_time("time/learner_idle_frac"), record.over_time("time/actor_idle_frac")
+    graded = [(number(u.get("time/grading_s")), _took(u)) for u in record.updates]
+    known = [(waited, seconds) for waited, seconds in graded if waited is not None and seconds]
+    if known:
+        share = math.fsum(waited for waited, _ in known) / math.fsum(seconds for _, seconds in known)
+        late = record.long and share >= GRADING
+        return f"the learner waits {percent(share)} of the time for completions to be graded" if late else None
+    if idle is None or actor is None or idle + actor < 1 + BOTH_IDLE:
+        return None
+    return f"the learner waits {percent(idle)} of the time, the engine {percent(actor)}: both wait for grades"
 
 
 def _faster_generation(record: RunRecord) -> str:
@@ -68,9 +86,12 @@ def _faster_generation(record: RunRecord) -> str:
         return f"raise actor.max_num_seqs (now {at_once:g}, an update has {each} completions per engine)"
     if record.setting("actor.device") == "cpu":
         return _more_cores(record, "actor")
-    gpus, taken = len(record.machine.get("gpus") or ()), engines + _own_device(record)
+    gpus, taken = _gpus(record), engines + _own_device(record)
     if gpus > taken:
-        return f"set actor.replicas={engines + gpus - taken} (now {engines}): this run uses {taken} of {gpus} GPUs"
+        more = engines + gpus - taken
+        # Engines count up from actor.device, and the learner must be on the GPU of none but the first.
+        places = f" actor.device=cuda:0 learner.device=cuda:{more}" if _own_device(record) else ""
+        return f"set actor.replicas={more} (now {engines}){places}: this run uses {taken} of {gpus} GPUs"
     if record.setting("actor.enforce_eager"):
         return "set actor.enforce_eager=false (now true), which compiles the engine's model"
     return "add a GPU and raise actor.replicas, or lower policy_gradient.max_new_tokens"
@@ -84,6 +105,12 @@ def _fewer_further_prompts(record: RunRecord) -> str:
         f"{drawn:.1f} further prompts in an update are requested only after the first ones turned out to be tied: set "
         "data.sampler=difficulty, or lower policy_gradient.active_sampling"
     )
+
+
+def _gpus(record: RunRecord) -> int:
+    """Return how many GPUs the run could use: those that CUDA_VISIBLE_DEVICES selected."""
+    usable = number(record.machine.get("usable_gpus"))  # absent in older runs
+    return len(record.machine.get("gpus") or ()) if usable is None else int(usable)
 
 
 def _own_device(record: RunRecord) -> int:
@@ -158,7 +185,7 @@ def validation_blocks(record: RunRecord) -> Found | None:
 def _lost_to_validation(record: RunRecord) -> float | None:
     """Return the seconds that the learner waited because of validations; None for short runs.
 
-    That is the wait beyond the median wait of updates that follow no validation, at most as long as the validation. If
+    That is the wait beyond the median wait of updates that follow no validation, at most as long as the validations. If
     nearly all updates follow one, it is the wait times the validation's share of the generated tokens.
     """
     validated = {int(number(v.get("version")) or 0): v for v in record.validations}
@@ -166,9 +193,10 @@ def _lost_to_validation(record: RunRecord) -> float | None:
     waits = [(u, idle * took) for u in later if (idle := _idle(u)) is not None and (took := _took(u))]
     if len(waits) < MIN_UPDATES - 1 or not validated:
         return None
-    # Update n + 1 waits for completions that the engine makes along with the validation of version n; with a staleness
-    # of 1, update n + 2 does.
-    behind = [(u, w, [validated[n] for n in (_step(u) - 1, _step(u) - 2) if n in validated]) for u, w in waits]
+    # Until the validation of version n is done, the engine does not load version n + 1, whose first completions are
+    # those of update n + 2 + max_staleness. Earlier versions made those of the update before it wait as well.
+    last = 2 + int(record.amount("policy_gradient.max_staleness") or 0)
+    behind = [(u, w, [validated[n] for n in range(_step(u) - last, _step(u)) if n in validated]) for u, w in waits]
     free = [wait for _, wait, behind_of in behind if not behind_of]
     lost = []
     for update, wait, found in behind:
@@ -178,7 +206,7 @@ def _lost_to_validation(record: RunRecord) -> float | None:
         else:
             extra = max(wait - statistics.median(free), 0.0)
         lost.append(min(extra, max((number(v.get("seconds")) or 0.0 for v in found), default=0.0)))
-    return math.fsum(lost)
+    return min(math.fsum(lost), math.fsum(number(v.get("seconds")) or 0.0 for v in validated.values()))
 
 
 def _step(update: Mapping[str, Any]) -> int:
@@ -239,6 +267,8 @@ CHECKS: Final = (
             "data.sampler",
             "actor.max_num_seqs",
             "actor.replicas",
+            "actor.device",
+            "learner.device",
             "actor.threads",
             "actor.enforce_eager",
             "policy_gradient.max_new_tokens",
@@ -248,7 +278,8 @@ CHECKS: Final = (
     Check(
         "grading_blocks_both",
         "note",
-        f"sum of `time/learner_idle_frac` and `time/actor_idle_frac` at least {1 + BOTH_IDLE:g}",
+        f"`time/grading_s` at least {percent(GRADING)} of the wall time; in runs without it, sum of "
+        f"`time/learner_idle_frac` and `time/actor_idle_frac` at least {1 + BOTH_IDLE:g}",
         ("policy_gradient.rewards_file", "prompt.answer_kind", "policy_gradient.episodes_per_update"),
         grading_blocks,
     ),

@@ -16,12 +16,14 @@ import xxhash
 
 from grpo_gsm8k.errors import IntegrityError
 from grpo_gsm8k.files.aside import write_atomically
+from grpo_gsm8k.files.parsing import json_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 MANIFEST = "manifest.json"
 OWN_KEYS = ("files", "manifest_xxh3_128")  # reserved: `extra` may not contain them
+ENTRY = {"size", "xxh3_128"}  # keys of a file
 CHUNK_BYTES = 8 * 2**20
 SHOWN_PROBLEMS = 5
 
@@ -37,26 +39,40 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def digest_parts(parts: Iterable[memoryview]) -> str:
+    """Return the digest of a file that consists of these bytes, one part after the other."""
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        for start in range(0, len(part), CHUNK_BYTES):
+            digest.update(part[start : start + CHUNK_BYTES])
+    return digest.hexdigest()
+
+
 def digest_weights(folder: Path) -> dict[str, str]:
     """Return the digests of a model folder's safetensors files by name; files of the hub's cache may be links."""
     return {path.name: digest_file(path.resolve()) for path in sorted(folder.glob("*.safetensors"))}
 
 
-def write_manifest(folder: Path, extra: Mapping[str, Any], mode: int | None = None) -> None:
+def write_manifest(
+    folder: Path, extra: Mapping[str, Any], mode: int | None = None, known: Mapping[str, str] | None = None
+) -> None:
     """Write `manifest.json`: `extra`, the files, and a digest of the manifest itself.
 
-    `mode` is passed to `write_atomically`. Raises IntegrityError if the folder contains a link or a special file.
+    `mode` is passed to `write_atomically`. `known` holds digests by file name that the caller computed from what it
+    wrote; these files are not read again. Raises IntegrityError if the folder contains a link or a special file.
     """
+    known = known or {}
     if taken := [key for key in OWN_KEYS if key in extra]:
         raise ValueError(f"extra may not contain {taken}")
     present = dict(_walk(folder))
     if odd := sorted(name for name, path in present.items() if not _is_regular(path)):
         raise IntegrityError(f"{folder}: {odd[0]} is not a regular file")
     files = {
-        name: {"size": path.stat().st_size, "xxh3_128": digest_file(path)} for name, path in sorted(present.items())
+        name: {"size": path.stat().st_size, "xxh3_128": known.get(name) or digest_file(path)}
+        for name, path in sorted(present.items())
     }
     manifest = json.loads(json.dumps({**extra, "files": files}))  # the digest is over what a reader will parse
-    text = json.dumps({**manifest, "manifest_xxh3_128": _digest_of(manifest)}, indent=1, allow_nan=False)
+    text = json.dumps({**manifest, "manifest_xxh3_128": digest_of_json(manifest)}, indent=1, allow_nan=False)
     write_atomically(folder / MANIFEST, text + "\n", mode)
 
 
@@ -111,15 +127,18 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         if not _is_regular(path):
             raise IntegrityError(f"{folder}: {MANIFEST} is not a regular file")
-        manifest = json.loads(path.read_bytes())
+        manifest = json_value(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise IntegrityError(f"{folder} has no {MANIFEST}: it is incomplete, or not from this project") from None
     except ValueError as error:
         raise IntegrityError(f"{folder}: {MANIFEST} is damaged: {error}") from None
-    if not isinstance(manifest, dict) or manifest.pop("manifest_xxh3_128", None) != _digest_of(manifest):
+    if not isinstance(manifest, dict) or manifest.pop("manifest_xxh3_128", None) != digest_of_json(manifest):
         raise IntegrityError(f"{folder}: {MANIFEST} is damaged (another digest)")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(e, dict) and e.keys() >= ENTRY for e in files.values()):
+        raise IntegrityError(f"{folder}: {MANIFEST} does not list files with sizes and digests")
     return manifest
 
 
-def _digest_of(manifest: object) -> str:
+def digest_of_json(manifest: object) -> str:
     return xxhash.xxh3_128(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import IntegrityError, UserError
 from grpo_gsm8k.files.aside import disk_full_named, write_atomically
+from grpo_gsm8k.files.parsing import json_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +43,7 @@ class JsonLines:
 
     def records(self) -> list[dict[str, Any]]:
         """Return all objects, oldest first."""
-        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+        return [json_value(line) for line in self.path.read_bytes().splitlines()]
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
         """Rewrite the file atomically with the wanted objects only. Returns the removed ones."""
@@ -83,7 +84,7 @@ class JsonLines:
 def read_json(path: Path) -> Any:
     """Return the object or list in a file. Raises UserError that names a file that is cut short or damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json_value(path.read_bytes())
     except ValueError:
         found = None
     if not isinstance(found, dict | list):
@@ -96,7 +97,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     content = path.read_bytes()
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     _check_lines(path, lines)
-    return [json.loads(line) for line in lines]
+    return [json_value(line) for line in lines]
 
 
 def _check_lines(path: Path, lines: list[bytes]) -> None:
@@ -107,6 +108,6 @@ def _check_lines(path: Path, lines: list[bytes]) -> None:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json_value(line), dict)
     except ValueError:
         return False

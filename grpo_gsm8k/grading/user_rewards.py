@@ -24,17 +24,19 @@ OnError = Literal["stop", "zero"]
 MODULE = "grpo_gsm8k.grading.rewards_child"
 START_SECONDS = 60.0  # for Python's start and the imports of the files, besides the time of a group
 _START_ERROR = "UserError: "  # how a child reports that a file cannot be loaded
+OFFLINE = ("unreachable", "name resolution")  # in the errors of connections without a network
 _KEY = "policy_gradient.rewards_file"
 
 
 @dataclass(frozen=True, slots=True)
 class RewardLimits:
-    """Limits of one child. `timeout_s`: for all functions on the completions of one prompt."""
+    """Limits of one child. `timeout_s`: for all functions on the completions of one prompt; `network`: allowed."""
 
     timeout_s: float
     memory_mb: int
     on_error: OnError
     seed: int
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class UserRewards:
         self._report = report
         self._reported: Counter[str] = Counter()
         self._lock = threading.Lock()
-        child_limits = Limits(limits.timeout_s, limits.memory_mb, start_s=START_SECONDS + limits.timeout_s)
+        start_s = START_SECONDS + limits.timeout_s
+        child_limits = Limits(limits.timeout_s, limits.memory_mb, start_s=start_s, network=limits.network)
         arguments = [str(limits.seed), *map(str, files)]
         self._pool = ChildPool(MODULE, arguments, child_limits, children, {**environment, "PYTHONHASHSEED": "0"})
 
@@ -148,6 +151,8 @@ class UserRewards:
         text = f"failed for item {items[0].problem.id}, {where}: {reason}"
         if self._limits.on_error == "stop":
             fix = "fix the function, or set policy_gradient.rewards_on_error=zero"
+            if not self._limits.network and any(words in reason for words in OFFLINE):
+                fix = "if it may use the network, set policy_gradient.rewards_network=true"
             raise UserError(f"policy_gradient.rewards.{name} {text}; {fix}")
         with self._lock:
             self._reported[name] += 1

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.learner.batching import SharedPrompt
+from grpo_gsm8k.learner.attention_choice import ATTENTION_NAMES, FLASH_CAPABILITY, AttentionKind, attention_kind
+from grpo_gsm8k.learner.attention_pieces import attend_in_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from grpo_gsm8k.learner.layout import Layout
 
 PACKED_SDPA = "packed_sdpa"
 # Keywords without an effect here: dropout is off because the engine samples without it, positions are already in the
@@ -28,7 +29,7 @@ def packed_sdpa(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     *,
-    layout: tuple[SharedPrompt, ...] | None = None,
+    layout: Layout | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **others: Any,
@@ -46,84 +47,35 @@ def packed_sdpa(
     unknown = sorted(name for name, given in others.items() if given is not None and name not in NEUTRAL)
     if attention_mask is not None or unknown or not getattr(module, "is_causal", True):
         raise UserError(f"{type(module).__name__} needs attention with {unknown or 'a mask of its own'}: not supported")
-    attend = _sdpa if softcap is None else _soft_capped
-    pieces = [
-        attend(query[:, :, piece.rows], _gathered(key, piece), _gathered(value, piece), piece.mask, scaling, softcap)
-        for piece in _pieces(layout, sliding_window, query.device)
-    ]
-    return torch.cat(pieces, dim=2).transpose(1, 2), None
+    kind, dtype = _kind_and_dtype(query, softcap)
+    _announce(kind, dtype)
+    if kind == "pieces":
+        return attend_in_pieces(query, key, value, layout, scaling, sliding_window, softcap), None
+    # SDPA is on autocast's list and casts by itself; these are not, and rotary embeddings make float32 of queries.
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if kind == "varlen":
+        from grpo_gsm8k.learner.attention_varlen import attend_varlen  # a CPU does not need what these two import
+
+        return attend_varlen(query, key, value, layout, scaling, sliding_window), None
+    from grpo_gsm8k.learner.attention_flex import attend_flex
+
+    return attend_flex(query, key, value, layout, scaling, sliding_window, softcap, query.is_cuda), None
 
 
-def _sdpa(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    _: float | None,
-) -> torch.Tensor:
-    grouped = query.shape[1] > key.shape[1]
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-    )
+def _kind_and_dtype(query: torch.Tensor, softcap: float | None) -> tuple[AttentionKind, torch.dtype]:
+    """Return the implementation, and the dtype that it computes in: autocast's, where that is on."""
+    device = query.device
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else query.dtype
+    capability = torch.cuda.get_device_capability(device) if query.is_cuda else FLASH_CAPABILITY
+    name = str(dtype).removeprefix("torch.")
+    return attention_kind(device.type, name, softcap is not None, False, query.shape[-1], capability), dtype
 
 
-def _soft_capped(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    scaling: float | None,
-    softcap: float | None,
-) -> torch.Tensor:
-    """Attention with capped scores, which SDPA has no argument for; the softmax runs in float32 at least."""
-    assert softcap is not None
-    groups, rows, columns = query.shape[1] // key.shape[1], query.shape[2], key.shape[2]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = softcap * torch.tanh(scores / softcap)
-    if mask is None:
-        mask = torch.ones(rows, columns, dtype=torch.bool, device=query.device).tril()
-    scores = scores.masked_fill(~mask, -torch.inf)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-    return weights.to(value.dtype) @ value
-
-
-class Piece(NamedTuple):
-    """Rows of T that attend together to their context and themselves; `mask` None: plainly causal."""
-
-    rows: slice
-    context: slice
-    mask: torch.Tensor | None
-
-
-def _gathered(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
-    """Concatenate the keys or values of the context with those of the rows."""
-    if piece.context.stop == piece.context.start:
-        return tensor[:, :, piece.rows]
-    return torch.cat([tensor[:, :, piece.context], tensor[:, :, piece.rows]], dim=2)
-
-
-def _pieces(layout: tuple[SharedPrompt, ...], window: int | None, device: torch.device) -> Iterator[Piece]:
-    """Yield the pieces of all prompts and completions in the order of their rows."""
-    offset = 0
-    for prompt, completions in layout:
-        alone = completions[0] if len(completions) == 1 else 0  # a prompt with one completion is one plain sequence
-        context = slice(offset, offset + prompt)
-        length = prompt + alone
-        beyond = window is not None and length > window
-        yield Piece(slice(offset, offset + length), slice(0, 0), _mask(length, 0, window, device) if beyond else None)
-        offset += length
-        for length in completions if len(completions) > 1 else ():
-            if length:
-                yield Piece(slice(offset, offset + length), context, _mask(length, prompt, window, device))
-                offset += length
-
-
-def _mask(length: int, prompt: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """Mark which of `prompt + length` positions each of the last `length` attends to, bool [L, P + L]."""
-    causal = torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(prompt)
-    return causal if window is None else causal.triu(prompt - window + 1)
+@functools.cache
+def _announce(kind: AttentionKind, dtype: torch.dtype) -> None:
+    """Print, once each, what computes the attention: into the learner's log."""
+    print(f"attention in {str(dtype).removeprefix('torch.')}: {ATTENTION_NAMES[kind]}", flush=True)
 
 
 # Kept out of compiled blocks: the sizes of its pieces differ in every micro-batch.

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from grpo_gsm8k.learner.device import to_device
+from grpo_gsm8k.learner.layout import Layout, Segment, shared_prompt
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -81,38 +84,32 @@ def rollout_sample(
     )
 
 
-class SharedPrompt(NamedTuple):
-    """Lengths of a prompt and of the completions that follow it in a micro-batch, in input tokens."""
-
-    prompt: int
-    completions: tuple[int, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class PackedTokens:
     """T input tokens: each prompt once, followed by its completions; N completion tokens are predicted.
 
     `source_N[i]` is the position in T whose hidden state predicts the completion token `targets_N[i]`, and
-    `sequence_N[i]` is the index of the sequence it belongs to.
+    `sequence_N[i]` is the index of the sequence it belongs to, of `sequences`.
     """
 
     input_ids_T: torch.Tensor
     position_ids_T: torch.Tensor
-    layout: tuple[SharedPrompt, ...]
+    layout: Layout
     source_N: torch.Tensor
     targets_N: torch.Tensor
     sequence_N: torch.Tensor
+    sequences: int
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Packed samples with their columns for the N predicted tokens.
+    """Packed samples with their columns for the N predicted tokens; `on_policy_M` are the indices of M of them.
 
     `loss_weights_N` is the weight of each token in the loss of the optimizer step (see `reductions.token_weights`).
     """
 
     tokens: PackedTokens
-    on_policy_N: torch.Tensor
+    on_policy_M: torch.Tensor
     behaviour_logprobs_N: torch.Tensor
     proximal_logprobs_N: torch.Tensor
     reference_logprobs_N: torch.Tensor
@@ -175,11 +172,12 @@ def pack_tokens(sequences: Sequence[TokenSequence], device: torch.device) -> Pac
     inputs: list[np.ndarray] = []
     positions: list[np.ndarray] = []
     sources: dict[int, np.ndarray] = {}
-    layout: list[SharedPrompt] = []
+    segments: list[Segment] = []
     offset = 0
     for indices in _runs_of_one_prompt(sequences):
         prompt_ids = sequences[indices[0]].prompt_ids
         prompt = len(prompt_ids)
+        segments += shared_prompt(offset, prompt, [max(0, len(sequences[i].completion_ids) - 1) for i in indices])
         inputs.append(prompt_ids)
         positions.append(np.arange(prompt))
         last = offset + prompt - 1
@@ -192,28 +190,29 @@ def pack_tokens(sequences: Sequence[TokenSequence], device: torch.device) -> Pac
             source = np.concatenate([[last], offset + np.arange(len(fed))])[: len(sequences[i].completion_ids)]
             sources[i] = source[sequences[i].mask]
             offset += len(fed)
-        layout.append(SharedPrompt(prompt, tuple(max(0, len(sequences[i].completion_ids) - 1) for i in indices)))
     counts = [s.predicted_tokens for s in sequences]
     return PackedTokens(
         input_ids_T=_tensor(inputs, torch.int64, device),
         position_ids_T=_tensor(positions, torch.int64, device),
-        layout=tuple(layout),
+        layout=Layout(segments),
         source_N=_tensor([sources[i] for i in range(len(sequences))], torch.int64, device),
         targets_N=_tensor([s.completion_ids[s.mask] for s in sequences], torch.int64, device),
         sequence_N=_tensor([np.repeat(np.arange(len(sequences)), counts)], torch.int64, device),
+        sequences=len(sequences),
     )
 
 
 def collate(samples: Sequence[Sample], token_weights: Sequence[float], device: torch.device) -> MicroBatch:
     """Pack samples with their columns; `token_weights[i]` goes to every predicted token of sample i."""
 
-    def column(name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return _tensor([getattr(s, name)[s.mask] for s in samples], dtype, device)
+    def column(name: str) -> torch.Tensor:
+        return _tensor([getattr(s, name)[s.mask] for s in samples], torch.float32, device)
 
     counts = [s.predicted_tokens for s in samples]
+    on_policy_N = np.concatenate([s.on_policy[s.mask] for s in samples])
     return MicroBatch(
         tokens=pack_tokens(samples, device),
-        on_policy_N=column("on_policy", torch.bool),
+        on_policy_M=_tensor([np.flatnonzero(on_policy_N)], torch.int64, device),
         behaviour_logprobs_N=column("behaviour_logprobs"),
         proximal_logprobs_N=column("proximal_logprobs"),
         reference_logprobs_N=column("reference_logprobs"),
@@ -225,7 +224,7 @@ def collate(samples: Sequence[Sample], token_weights: Sequence[float], device: t
 
 
 def _tensor(parts: Sequence[np.ndarray], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return torch.as_tensor(np.concatenate(parts), dtype=dtype).to(device, non_blocking=True)
+    return to_device(torch.as_tensor(np.concatenate(parts), dtype=dtype), device)
 
 
 def _runs_of_one_prompt(sequences: Sequence[TokenSequence]) -> list[list[int]]:

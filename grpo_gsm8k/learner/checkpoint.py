@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from grpo_gsm8k.data.difficulty import Solved
 from grpo_gsm8k.errors import CheckpointError, IntegrityError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import refuse_link, written_aside
+from grpo_gsm8k.files.parsing import first_problem, json_value
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS, PromptPlan
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.update import Optimizers
 
 STATE_VERSION = 2
+CRITIC = "critic.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +55,105 @@ class TrainerState:
     state_version: int = STATE_VERSION
 
 
+_STATE = TypeAdapter(TrainerState)
+
+
 def step_folder(checkpoints: Path, step: int) -> Path:
     """Folder of the checkpoint of `step`."""
     return checkpoints / f"step_{step}"
 
 
-def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Optimizers, tokenizer: Any) -> Path:
-    """Write `step_<N>`; it appears whole or not at all. Raises CheckpointError for weights that are not finite."""
-    bad = [name for name, p in models.policy.named_parameters() if not bool(torch.isfinite(p).all())]
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a checkpoint will hold, as it is after `step` updates: the counters as JSON, and tensors by file."""
+
+    step: int
+    state: str
+    model: Any  # Hugging Face's, or peft's
+    weights: dict[str, torch.Tensor]  # of the model, by the names of its state
+    files: dict[str, dict[str, torch.Tensor]]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors."""
+        return _nbytes(self.weights) + sum(map(_nbytes, self.files.values()))
+
+    @property
+    def live_nbytes(self) -> int:
+        """Size of the tensors that training changes, which `copied` copies: policy and critic."""
+        return _nbytes(self.weights) + _nbytes(self.files.get(CRITIC, {}))
+
+
+def take(state: TrainerState, models: Models, optimizers: Optimizers) -> Snapshot:
+    """Return a snapshot whose weights are the live ones. Raises CheckpointError for weights that are not finite."""
+    policy = models.policy
+    bad = [name for name, p in policy.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
         raise CheckpointError(f"step {state.step} is not saved: {bad[0]} has values that are not finite")
-    final = step_folder(checkpoints, state.step)
+    files = {"optimizer.safetensors": optimizers.policy.state_tensors(), "rng.safetensors": _random_state()}
+    if models.critic is not None and optimizers.critic is not None:
+        files[CRITIC] = {name: p.detach() for name, p in models.critic.named_parameters()}
+        files["critic_optimizer.safetensors"] = optimizers.critic.state_tensors()
+    # An adapter's folder holds its own weights alone, the trainable ones.
+    weights = dict(policy.named_parameters()) if policy.is_adapter else policy.model.state_dict()
+    weights = {name: tensor.detach() for name, tensor in weights.items()}
+    return Snapshot(state.step, json.dumps(asdict(state), indent=1), policy.model, weights, files)
+
+
+def copied(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot with copies in host memory in place of the live weights, so that training may go on."""
+    files = snapshot.files
+    if CRITIC in files:  # the other files are copies already
+        files = files | {CRITIC: _copies(files[CRITIC])}
+    return replace(snapshot, weights=_copies(snapshot.weights), files=files)
+
+
+def _copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy tensors to the host. Tied weights stay tied, so that they are written once."""
+    made: dict[tuple[object, ...], torch.Tensor] = {}
+    for tensor in tensors.values():
+        if _place(tensor) not in made:
+            made[_place(tensor)] = tensor.to("cpu", copy=True)
+    return {name: made[_place(tensor)] for name, tensor in tensors.items()}
+
+
+def _nbytes(tensors: dict[str, torch.Tensor]) -> int:
+    """Return the size of tensors; tied weights count once, as in a file."""
+    return sum(tensor.nbytes for tensor in {_place(tensor): tensor for tensor in tensors.values()}.values())
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.dtype
+
+
+def write(checkpoints: Path, snapshot: Snapshot, tokenizer: Any) -> Path:
+    """Write `step_<N>`; it appears whole or not at all, and is on the disk then. Raises CheckpointError."""
+    final = step_folder(checkpoints, snapshot.step)
     refuse_link(checkpoints)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    _check_space(final, models, optimizers)
+    _check_space(final, snapshot)
     try:
         with written_aside(final, durable=True, sole_writer=True) as aside:
-            models.policy.model.save_pretrained(aside / "model")
+            snapshot.model.save_pretrained(aside / "model", state_dict=snapshot.weights)
             tokenizer.save_pretrained(aside / "model")
-            save_file(optimizers.policy.state_tensors(), aside / "optimizer.safetensors")
-            if models.critic is not None and optimizers.critic is not None:
-                critic = {name: p.detach() for name, p in models.critic.named_parameters()}
-                save_file(critic, aside / "critic.safetensors")
-                save_file(optimizers.critic.state_tensors(), aside / "critic_optimizer.safetensors")
-            save_file(_random_state(), aside / "rng.safetensors")
-            (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
-            checksums.write_manifest(aside, {"step": state.step})
+            for name, tensors in snapshot.files.items():
+                save_file(tensors, aside / name)
+            (aside / "state.json").write_text(snapshot.state)
+            checksums.write_manifest(aside, {"step": snapshot.step})
     except (OSError, SafetensorError) as error:
         free = shutil.disk_usage(checkpoints).free
         raise CheckpointError(f"{final} could not be written, {free} bytes are free: {error}") from error
     return final
 
 
-def _check_space(final: Path, models: Models, optimizers: Optimizers) -> None:
+def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Optimizers, tokenizer: Any) -> Path:
+    """Write a checkpoint at once, without copies of the weights. Raises CheckpointError."""
+    return write(checkpoints, take(state, models, optimizers), tokenizer)
+
+
+def _check_space(final: Path, snapshot: Snapshot) -> None:
     """Raise CheckpointError if the disk is too full: a process that maps a file of a full tmpfs is killed instead."""
-    tensors = [tensor for _, tensor in models.policy.named_parameters()] + [*optimizers.policy.state_tensors().values()]
-    if models.critic is not None and optimizers.critic is not None:
-        tensors += [tensor for _, tensor in models.critic.named_parameters()]
-        tensors += optimizers.critic.state_tensors().values()
-    needed, disk = sum(tensor.nbytes for tensor in tensors), shutil.disk_usage(final.parent)
+    needed, disk = snapshot.nbytes, shutil.disk_usage(final.parent)
     if disk.total and disk.free < needed:  # some network file systems report sizes of zero
         raise CheckpointError(
             f"{final} needs {needed} bytes and {disk.free} are free: make room, or set artifacts=FOLDER on another disk"
@@ -102,39 +164,29 @@ def read_state(folder: Path) -> TrainerState:
     """Verify every byte of a checkpoint and return its counters. Raises CheckpointError."""
     try:
         checksums.verify(folder)
-        values = json.loads((folder / "state.json").read_text())
+        values = json_value((folder / "state.json").read_bytes())
     except (IntegrityError, OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    if values.get("state_version") != STATE_VERSION:
-        raise CheckpointError(f"{folder}: state version {values.get('state_version')}, expected {STATE_VERSION}")
-    values["plan"] = _plan(values["plan"])
-    values["pending_validations"] = tuple(values["pending_validations"])
-    values["accuracy"] = {int(version): accuracy for version, accuracy in values["accuracy"].items()}
-    return TrainerState(**values)
-
-
-def _plan(values: dict[str, Any]) -> PromptPlan:
-    """Read a prompt plan; those of earlier versions have cursor and positions only."""
-    return PromptPlan(
-        cursor=values["cursor"],
-        positions={int(step): tuple(at) for step, at in values["positions"].items()},
-        skipped={int(step): tuple(at) for step, at in values.get("skipped", {}).items()},
-        solve_counts={name: tuple(counts) for name, counts in values.get("solve_counts", {}).items()},
-        recent={int(k): tuple(Solved(**group) for group in at) for k, at in values.get("recent", {}).items()},
-    )
+    version = values.get("state_version") if isinstance(values, dict) else None
+    if version != STATE_VERSION:
+        raise CheckpointError(f"{folder}: state version {version}, expected {STATE_VERSION}")
+    try:
+        return _STATE.validate_python(values)
+    except ValidationError as error:
+        raise CheckpointError(f"{folder}: state.json is damaged: {first_problem(error)}") from None
 
 
 def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:
     """Load critic, optimizers and random state of a verified checkpoint; the policy is loaded with its model."""
     optimizers.policy.load_state_tensors(load_file(folder / "optimizer.safetensors"))
     if models.critic is not None and optimizers.critic is not None:
-        if not (folder / "critic.safetensors").exists():
+        if not (folder / CRITIC).exists():
             raise CheckpointError(f"{folder} has no critic: resume with policy_gradient.critic.kind=none")
-        models.critic.load_tensors(load_file(folder / "critic.safetensors"))
+        models.critic.load_tensors(load_file(folder / CRITIC))
         optimizers.critic.load_state_tensors(load_file(folder / "critic_optimizer.safetensors"))
     rng = load_file(folder / "rng.safetensors")
     torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng and torch.cuda.is_available():
+    if "cuda" in rng and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(rng["cuda"])
 
 
@@ -179,6 +231,6 @@ def _step(path: Path) -> int:
 
 def _random_state() -> dict[str, torch.Tensor]:
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # asking for it would open a context on a GPU that this process does not use
         state["cuda"] = torch.cuda.get_rng_state()
     return state

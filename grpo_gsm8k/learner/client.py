@@ -10,6 +10,7 @@ from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.transport.protocol import Bundle, Failed, GroupResult, Heartbeat, LoadWeights, Span, Stop, WeightsLive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from grpo_gsm8k.transport.channel import Channel
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """Sends requests in bundles, and keeps results by request id until they are taken."""
+    """Sends requests in bundles, and hands each result to whoever asked for it."""
 
     def __init__(self, channel: Channel, incarnation: int) -> None:
         """`incarnation` counts the starts of the learner process and makes request ids unique across them."""
@@ -28,15 +29,24 @@ class Client:
         self.stop_requested = False
         self.live: WeightsLive | None = None
         self._channel = channel
-        self._results: dict[str, GroupResult] = {}
+        self._on_result: dict[str, Callable[[GroupResult], None]] = {}  # by request id, until the result arrives
         self._pending: list[GenerateGroup | LoadWeights] = []
         self._progress = 0
         self._waiting = False
         self._span_started = time.monotonic()
         threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
-    def queue(self, message: GenerateGroup | LoadWeights) -> None:
-        """Add a message to the bundle that the next `flush` sends."""
+    def queue(self, message: LoadWeights) -> None:
+        """Add weights to the bundle that the next `flush` sends."""
+        self._pending.append(message)
+
+    def request(self, message: GenerateGroup, on_result: Callable[[GroupResult], None]) -> None:
+        """Add a request to the bundle that the next `flush` sends.
+
+        `on_result` gets the result, in the learner's thread: during the next `poll`, `beat` or `wait_until` after its
+        arrival.
+        """
+        self._on_result[message.request_id] = on_result
         self._pending.append(message)
 
     def flush(self) -> None:
@@ -56,18 +66,19 @@ class Client:
         self.report(span)
         return span.seconds
 
-    def take_ready(self, request_id: str) -> GroupResult | None:
-        """Return the result of a request if it has arrived; never waits."""
-        self._drain()
-        return self._results.pop(request_id, None)
+    def poll(self) -> None:
+        """Handle the messages that have arrived; never waits."""
+        while (message := self._channel.receive(0.0)) is not None:
+            self._handle(message)
 
-    def take(self, request_id: str) -> GroupResult | None:
-        """Wait for the result of a request; None if the run has to stop first."""
+    def wait_until(self, condition: Callable[[], bool]) -> bool:
+        """Handle messages until `condition` holds; False if the run has to stop first."""
         self._waiting = True
-        while (result := self.take_ready(request_id)) is None and not self.stop_requested:
+        self.poll()
+        while not (held := condition()) and not self.stop_requested:
             self._handle(self._channel.receive(0.1))
         self._waiting = False
-        return result
+        return held
 
     def wait_for(self, work: Future[T]) -> T:
         """Return the result of work in another thread; meanwhile this process does not have to report progress."""
@@ -79,25 +90,19 @@ class Client:
 
     def wait_until_live(self) -> None:
         """Wait until the engine runs published weights, or for a stop request."""
-        self._waiting = True
-        while self.live is None and not self.stop_requested:
-            self._handle(self._channel.receive(0.1))
-        self._waiting = False
+        self.wait_until(lambda: self.live is not None)
 
     def beat(self) -> None:
-        """Count one unit of finished work, which the heartbeat reports as progress."""
+        """Count one unit of finished work, which the heartbeat reports as progress, and handle what has arrived."""
         self._progress += 1
-
-    def _drain(self) -> None:
-        while (message := self._channel.receive(0.0)) is not None:
-            self._handle(message)
+        self.poll()
 
     def _handle(self, message: object | None) -> None:
         match message:
             case None:
                 pass
             case GroupResult(request_id):
-                self._results[request_id] = message
+                self._on_result.pop(request_id)(message)
             case WeightsLive():
                 self.live = message
             case Failed(request_id, error):

@@ -123,17 +123,21 @@ def _with_forwards(
     samples = [groups[g][n] for g, n in places]
 
     def fill(token_budget: int) -> None:
-        for indices in pack(samples, token_budget):
+        micro_batches = pack(samples, token_budget)
+        computed = []
+        for indices in micro_batches:
             chosen = [samples[i] for i in indices]
             micro = collate(chosen, [0.0] * len(chosen), models.policy.device)
-            columns = _forward(models, micro, config)
-            bounds = np.cumsum([s.predicted_tokens for s in chosen])[:-1]
-            split: dict[str, Any] = {name: np.split(values, bounds) for name, values in columns.items()}
+            computed.append(_forward(models, micro, config))
+            beat()
+        # Read at the end: until then nothing waits for the GPU.
+        for indices, columns in zip(micro_batches, computed, strict=True):
+            bounds = np.cumsum([samples[i].predicted_tokens for i in indices])[:-1]
+            split: dict[str, Any] = {name: np.split(values.cpu().numpy(), bounds) for name, values in columns.items()}
             for k, i in enumerate(indices):
                 g, n = places[i]
                 filled: dict[str, Any] = {name: _unmasked(groups[g][n], parts[k]) for name, parts in split.items()}
                 groups[g][n] = replace(groups[g][n], **filled)
-            beat()
 
     retry_on_oom(budget, (), samples, fill)
     return groups
@@ -147,8 +151,8 @@ def _unmasked(sample: Sample, values_N: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.ndarray]:
-    """Compute columns of `Sample` for the predicted tokens of one micro-batch."""
+def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, torch.Tensor]:
+    """Compute columns of `Sample` for the predicted tokens of one micro-batch, float32 [N] on the device."""
     pg = config.policy_gradient
     columns: dict[str, torch.Tensor] = {}
     shared_critic = models.critic is not None and models.critic.trunk is None
@@ -164,7 +168,7 @@ def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, np.
         base = contextlib.nullcontext() if models.reference is not None else models.policy.without_adapter()
         with base:
             columns["reference_logprobs"], _ = policy_logprobs(models.reference or models.policy, micro, config)
-    return {name: values.float().cpu().numpy() for name, values in columns.items()}
+    return {name: values.float() for name, values in columns.items()}
 
 
 def policy_logprobs(policy: Policy, micro: MicroBatch, config: Config) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,7 +39,7 @@ def measure_gap(policy: Policy, samples: Sequence[Sample], config: Config, budge
             micro = collate(part, [0.0] * len(part), policy.device)
             with torch.no_grad():
                 logprobs_N, _ = policy_logprobs(policy, micro, config)
-            gaps.append((logprobs_N - micro.behaviour_logprobs_N)[micro.on_policy_N].abs())
+            gaps.append((logprobs_N - micro.behaviour_logprobs_N)[micro.on_policy_M].abs())
         return torch.cat(gaps)
 
     return retry_on_oom(budget, (), chosen, attempt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,7 +51,8 @@ def wrap(model: Any, config: LoraConfig) -> PeftModel:
 
 def load(model: Any, folder: Path) -> PeftModel:
     """Wrap `model` in the adapter of a checkpoint, trainable."""
-    return PeftModel.from_pretrained(model, folder, is_trainable=True)
+    # peft's default device is the first GPU, which may be the actor's.
+    return PeftModel.from_pretrained(model, folder, is_trainable=True, torch_device=str(model.device))
 
 
 def nf4_config() -> BitsAndBytesConfig:
@@ -80,7 +82,6 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write the adapter in the format of vLLM and peft: `adapter_model.safetensors` and `adapter_config.json`."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in get_peft_model_state_dict(model).items()}
     save_file(tensors, folder / "adapter_model.safetensors")
-    config = model.peft_config["default"]
+    config = copy.deepcopy(model.peft_config["default"])  # a checkpoint may be written from it in another thread
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    config.inference_mode = False

@@ -39,7 +39,7 @@ def merge(
     `quantized`: the adapter was trained on the base in NF4, so it is added to the dequantized weights. Each sum of
     weight and adapter is computed in float32 on `device`, one layer at a time to save memory there.
     """
-    model = PeftModel.from_pretrained(_load_base(base, dtype, device, quantized), adapter)
+    model = PeftModel.from_pretrained(_load_base(base, dtype, device, quantized), adapter, torch_device=str(device))
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.to(device, torch.float32)

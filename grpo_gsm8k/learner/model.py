@@ -16,7 +16,7 @@ from grpo_gsm8k.learner.attention import PACKED_SDPA
 from grpo_gsm8k.learner.oom import is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -110,10 +110,10 @@ class Policy:
         softcap = config.final_logit_softcapping if config.model_type in SOFT_CAPPED else None
         return OutputHead(self._causal.get_output_embeddings().weight, scale, softcap)
 
-    def compile_blocks(self) -> None:
-        """Compile each transformer block with dynamic shapes."""
+    def compile_blocks(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Compile each transformer block with dynamic shapes; `backend` is that of torch.compile."""
         for block in self._causal.base_model.layers:
-            block.compile(dynamic=True)
+            block.compile(dynamic=True, backend=backend)
 
     def trunk_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Return the trainable parameters below the output head."""

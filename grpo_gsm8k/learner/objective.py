@@ -36,7 +36,7 @@ class Objective:
     loss: torch.Tensor
     log_ratio_N: torch.Tensor  # log of current over behavior probability
     per_token: dict[str, torch.Tensor]  # by metric name, [N] each
-    policy_loss: float  # the policy loss's part of `loss`
+    policy_loss: torch.Tensor  # the policy loss's part of `loss`
 
 
 def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float) -> Objective:
@@ -55,8 +55,9 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
         pg.off_policy.level,
         pg.off_policy.low,
         pg.off_policy.high,
+        tokens.sequences,
     )
-    ratio_N = importance_ratio(log_ratio_N, micro.tokens.sequence_N, pg.ratio)
+    ratio_N = importance_ratio(log_ratio_N, tokens.sequence_N, pg.ratio, tokens.sequences)
     policy_loss = surrogate(pg, logprobs_N, ratio_N, micro)
     corrected_N = correction_N * policy_loss.loss_N
     loss_N = corrected_N - pg.entropy_coef * entropy_N
@@ -83,7 +84,7 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
         per_token["train/value_clip_frac"] = critic_loss.clipped_N
         loss_N = loss_N + pg.critic.value_coef * critic_loss.loss_N
     loss = (loss_N * micro.loss_weights_N).sum()
-    policy_part = float((corrected_N.detach() * micro.loss_weights_N).sum())
+    policy_part = (corrected_N.detach() * micro.loss_weights_N).sum()
     return Objective(loss, (logprobs_N - micro.behaviour_logprobs_N).detach(), per_token, policy_part)
 
 

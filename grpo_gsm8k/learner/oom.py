@@ -15,8 +15,18 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.batching import TokenSequence
 
 Result = TypeVar("Result")
-# torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain one with the second text.
-_TEXTS = ("out of memory", "DefaultCPUAllocator")
+# torch.OutOfMemoryError is a RuntimeError. The CPU allocator raises a plain one with the second text, and libraries
+# that allocate on the GPU by themselves raise the others: cuBLAS has no room for its handle or workspace, the driver
+# none for a kernel's code or stack.
+_TEXTS = (
+    "out of memory",
+    "DefaultCPUAllocator",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "cudaErrorMemoryAllocation",
+)
 
 
 class TokenBudget:
@@ -80,14 +90,15 @@ def retry_on_oom(
         for p in parameters:
             p.grad = None
         gc.collect()
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         budget.halve(max(len(s.prompt_ids) + len(s.completion_ids) for s in sequences), reason)
         _restore(random_state)
 
 
 def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    """Random state of the CPU and of the learner's GPU: the current device, if the learner has one."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
 
 
 def _restore(state: tuple[torch.Tensor, torch.Tensor | None]) -> None:

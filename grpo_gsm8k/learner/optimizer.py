@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ class Optimizer:
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        self._adamw = _adamw(config)([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
+        kind = _adamw(config, self._stepped[0][1].device)
+        self._adamw = kind([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
         self.nonfinite_in_a_row = 0
 
     def step(self, lr: float) -> StepStats:
@@ -107,14 +109,21 @@ class Optimizer:
                     f"{name}: the optimizer's state is of another kind: resume with that learner.optimizer"
                 )
             self._adamw.state[p] = {
-                key: int(value) if eight_bit and key == "step" else value.to("cpu" if key == "step" else p.device)
+                key: int(value) if eight_bit and key == "step" else value.to(self._place(key, p))
                 for key, value in state.items()
             }
 
+    def _place(self, key: str, parameter: torch.nn.Parameter) -> torch.device:
+        """Device of an entry of the state: torch's fused step counts steps on the device, the others on the host."""
+        fused = self._adamw.defaults.get("fused")
+        return torch.device("cpu") if key == "step" and not fused else parameter.device
 
-def _adamw(config: LearnerConfig) -> Callable[..., torch.optim.Optimizer]:
+
+def _adamw(config: LearnerConfig, device: torch.device) -> Callable[..., torch.optim.Optimizer]:
     if config.optimizer == "adamw":
-        return torch.optim.AdamW
+        # The fused step is one kernel; without it a GPU would copy all second moments for their roots. On CPUs it
+        # rounds differently from what the recorded curves were made with.
+        return functools.partial(torch.optim.AdamW, fused=device.type == "cuda")
     from bitsandbytes.optim.adamw import AdamW8bit  # takes seconds to import
 
     kind: Callable[..., torch.optim.Optimizer] = AdamW8bit

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.task import Item
+    from grpo_gsm8k.transport.protocol import GroupResult
 
 BEYOND = 32  # tokens beyond the window, or all tokens of a sequence of a model without one
 COMPARED = 64  # last tokens of a sequence that are compared: Hugging Face's logits are [tokens, V]
@@ -96,14 +98,14 @@ class EngineProbe:
         self._client = client
         self._chunk = config.learner.logprob_chunk
         self._exact = config.actor.dtype == "float32" and config.learner.dtype == "float32"
-        self._waiting: list[str] = []
-        self._scores: list[np.ndarray] = []
+        self._answers: dict[int, np.ndarray] = {}  # by the number of the sequence
+        self._asked = 0
         self._submitted = 0.0
 
     @property
     def pending(self) -> bool:
         """Whether answers are still to come."""
-        return bool(self._waiting)
+        return self._asked > 0
 
     def submit(self, version: int) -> None:
         """Queue the sequences, pinned to `version`, which the policy has now."""
@@ -112,25 +114,28 @@ class EngineProbe:
         self._batch = replace(self._batch, logprobs=logprobs)
         for index, sequence in enumerate(self._batch.sequences):
             request = _request(f"{self._client.incarnation}/probe/{index}", sequence, version)
-            self._waiting.append(request.request_id)
-            self._client.queue(request)
+            self._client.request(request, partial(self._take, index))
+        self._asked = len(self._batch.sequences)
 
     def poll(self, wait: bool) -> None:
         """Take the answers that have arrived, or wait for all; compares when they are complete.
 
         Raises ModelMismatchError beyond the tolerance. Gives up waiting if the run has to stop.
         """
-        while self._waiting:
-            name = self._waiting[0]
-            result = self._client.take(name) if wait else self._client.take_ready(name)
-            if result is None:
-                return
-            assert result.prompt is not None
-            del self._waiting[0]
-            self._scores.append(result.prompt.logprobs[-len(self._batch.logprobs[len(self._scores)]) :])
-            if not self._waiting:
-                check_gap(self._batch, self._scores, "the engine", self._exact)
-                print(f"parity probe of the engine: {time.monotonic() - self._submitted:.2f} s", flush=True)
+        if not self.pending:
+            return
+        if wait:
+            self._client.wait_until(lambda: len(self._answers) == self._asked)
+        else:
+            self._client.poll()
+        if len(self._answers) == self._asked:
+            check_gap(self._batch, [self._answers[i] for i in range(self._asked)], "the engine", self._exact)
+            self._asked = 0
+            print(f"parity probe of the engine: {time.monotonic() - self._submitted:.2f} s", flush=True)
+
+    def _take(self, index: int, result: GroupResult) -> None:
+        assert result.prompt is not None
+        self._answers[index] = result.prompt.logprobs[-len(self._batch.logprobs[index]) :]
 
 
 def check_gap(batch: ProbeBatch, other: Sequence[np.ndarray], name: str, exact: bool) -> None:

@@ -40,8 +40,9 @@ def train(session: PolicyGradientSession) -> int:
 def learn(session: PolicyGradientSession, batch: Batch, version: int, rates: Rates) -> tuple[Experience, UpdateStats]:
     """Do one policy update; returns the data it was trained on, and its statistics."""
     models, config, budget, client = session.models, session.config, session.token_budget, session.client
-    experience = prepare(batch.samples, batch.rewards_GN, models, config, rates.kl_coef, session.beat, budget)
+    beat = client.beat  # after each micro-batch: shows progress, and starts the grading of what has arrived
+    experience = prepare(batch.samples, batch.rewards_GN, models, config, rates.kl_coef, beat, budget)
     client.record_span("prepare", version)
-    stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, session.beat, budget)
+    stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, beat, budget)
     client.record_span("update", version)
     return experience, stats

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
+from grpo_gsm8k.config.gpu_shares import is_shared
 from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
+from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS
 from grpo_gsm8k.learner.publisher import Publisher
@@ -59,14 +61,9 @@ class PolicyGradientSession(Session):
 
     def queue_requests(self, version: int) -> None:
         """Send what is queued, with all requests that weights `version` allow."""
-        self.queue_validation(version)
         self.rollouts.request_until(version)
+        self.queue_validation(version)
         self.client.flush()
-
-    def beat(self) -> None:
-        """Count one unit of work, and start the grading of completions that arrived meanwhile."""
-        self.client.beat()
-        self.rollouts.grade_arrived()
 
     def rates(self, version: int) -> Rates:
         """Return the learning rates and the KL coefficient of the update of `version`, counted from 0."""
@@ -80,13 +77,15 @@ class PolicyGradientSession(Session):
         uses = self.rollouts.uses(version - 1)
         metrics["train/epoch"] = self.rollouts.epoch
         self.validation.drain()
-        rollout_files.write_rollouts(
-            self.run_folder / "rollouts" / f"step_{version}.parquet", batch, experience.advantages_GN
-        )
+        rollouts = self.run_folder / "rollouts"
+        rollout_files.write_rollouts(rollouts / f"step_{version}.parquet", batch, experience.advantages_GN)
+        rollout_files.prune(rollouts, version, self.config.policy_gradient.keep_rollouts)
         metrics |= self.time_metrics(self.rollouts.waited_s)
+        metrics["time/grading_s"] = self.rollouts.grading_s
         metrics["rollout/tokens_per_s"] = metrics["rollout/tokens"] / metrics["time/step_s"]
         self.client.report(StepDone(version, metrics, uses))
         self.client.record_span("records", version)
+        self.prune_when_saved()
         if self.save_due(version) or self.stop_requested:
             self.save(version)
 
@@ -141,7 +140,10 @@ class PolicyGradientSession(Session):
 
 
 def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSession:
-    """Check everything that can be checked without an engine, report Ready, then load the weights."""
+    """Check everything that can be checked without an engine, report Ready, then load the weights.
+
+    On a shared GPU the weights come first, because Ready starts the engine, which must find its share free.
+    """
     config = spec.config
     setup.set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
@@ -154,7 +156,9 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     prompts = [item.prompt_ids for item in [*items, *validation_items]]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
     resumed = setup.find_checkpoint(spec)
-    client.report(Ready())
+    shared = is_shared(config)
+    if not shared:
+        client.report(Ready())
 
     state = resumed.state if resumed else None
     start = state.step if state else 0
@@ -164,6 +168,8 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)
+    if shared:
+        client.report(Ready())
     client.report(Resumed(start, updates))
     plan = state.plan if state else NO_PROMPTS
     session = PolicyGradientSession(
@@ -178,6 +184,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         rollouts=Rollouts(client, task, items, too_long, config, start, plan),
         validation=validation,
         publisher=Publisher(spec.weights_root, models.policy, config, items),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,

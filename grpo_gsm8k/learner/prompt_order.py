@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.data.difficulty import Solved, SolveHistory, is_drawn
+from grpo_gsm8k.data.difficulty import (
+    Counts,
+    Solved,
+    SolveHistory,
+    is_drawn,
+)
 from grpo_gsm8k.data.sampler import prompt_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.data.difficulty import Counts
     from grpo_gsm8k.learner.task import Item
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.learner.batching import pack_tokens, token_sequence
+from grpo_gsm8k.learner.host_copy import HostCopy
+from grpo_gsm8k.learner.tensor_file import write_tensors
 from grpo_gsm8k.transport import weights
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Publisher:
         """The canary is made of the first prompt tokens of `items`."""
         self._root = root
         self._policy = policy
-        self._dtype = getattr(torch, config.actor.dtype)
+        self._host = HostCopy(getattr(torch, config.actor.dtype))
         self._chunk = config.learner.logprob_chunk
         self._adapter_alone = policy.is_adapter and config.actor.lora == "adapter"
         room = min(CANARY_TOKENS, sum(len(item.prompt_ids) for item in items))
@@ -56,25 +57,20 @@ class Publisher:
             size = sum(p.nbytes for _, p in self._policy.named_parameters())
             ref = weights.publish(self._root, version, "adapter", size, self._write_adapter, canary)
         else:
-            tensors = {
-                name: tensor.to(device="cpu", dtype=self._dtype).contiguous()
-                for name, tensor in self._policy.merged_tensors()
-            }
+            tensors = self._host.copy(self._policy.merged_tensors())
             size = sum(tensor.nbytes for tensor in tensors.values())
-            ref = weights.publish(
-                self._root,
-                version,
-                "model",
-                size,
-                lambda folder: save_file(tensors, folder / weights.MODEL_FILE),
-                canary,
-            )
+
+            def write(folder: Path) -> dict[str, str]:
+                return {weights.MODEL_FILE: write_tensors(folder / weights.MODEL_FILE, tensors)}
+
+            ref = weights.publish(self._root, version, "model", size, write, canary)
         return Published(ref, time.monotonic() - started)
 
-    def _write_adapter(self, folder: Path) -> None:
+    def _write_adapter(self, folder: Path) -> dict[str, str]:
         from grpo_gsm8k.learner import lora  # peft takes seconds to import
 
         lora.save_adapter(self._policy.model, folder)
+        return {}
 
     def _canary(self) -> weights.Canary:
         """Compute the learner's log-probabilities of the canary, which the engine's must match after each load."""

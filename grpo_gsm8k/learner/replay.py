@@ -24,6 +24,8 @@ def replay(
     """Return the recorded result of update `step` and the one computed now; `config` is the run's own."""
     record, before = update_record.load(run, step)
     torch.set_num_threads(config.learner.threads)
+    if config.learner.device != "cpu":
+        torch.cuda.set_device(config.learner.device)  # whose random state the record restores
     if config.learner.deterministic:
         torch.use_deterministic_algorithms(True)
     state = checkpoint.read_state(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +70,7 @@ class Rollouts:
     ) -> None:
         """`start` is the first update, `too_long` are the prompts that are left out of every epoch."""
         self.waited_s = 0.0  # how long the last `take` waited for completions
+        self.grading_s = 0.0  # how long it then waited until they were decoded and graded
         self._client = client
         self._task = task
         self._too_long = too_long
@@ -97,48 +99,41 @@ class Rollouts:
         """Queue requests for every update whose completions weights `version` may generate."""
         while self._next <= min(version + self._pg.max_staleness, self._last):
             for position in self._order.draw(self._next):
-                self._client.queue(self._request(self._next, position))
+                self._queue(self._next, position)
             self._next += 1
 
     def take(self, step: int) -> list[RolloutGroup] | None:
         """Wait for the groups of update `step` and return them in order; None if the run has to stop.
+
+        Groups are graded as they arrive, in other threads, so waiting for completions and waiting for their grades are
+        told apart: `waited_s` and `grading_s`.
 
         With active sampling, groups whose rewards are all equal are replaced by those of further prompts, up to the
         limit; beyond it, the first of them complete the batch.
         """
         wanted = self._pg.prompts_per_update
         groups: list[tuple[int, RolloutGroup]] = []
+        self.waited_s = self.grading_s = 0.0
         while True:
             positions = self._order.planned[step][len(groups) :]
-            if not all(self._collect(step, position) for position in positions):
+            if not self._client.wait_until(partial(self._arrived, positions)):
                 return None
+            self.waited_s += self._client.record_span("wait for rollouts", step)
             groups += [(position, self._graded(position)) for position in positions]
+            self.grading_s += self._client.record_span("grading", step)
             useful = [g for g in groups if not self._pg.active_sampling or not g[1].tied]
             missing = min(wanted - len(useful), self._pg.active_sampling - (len(groups) - wanted))
             if missing <= 0:
                 break
             for position in self._order.draw_more(step, missing):
-                self._client.queue(self._request(step, position))
+                self._queue(step, position)
             self._client.flush()
         tied = [g for g in groups if g not in useful]
         kept = (useful + tied)[:wanted]
         self._kept[step] = [position for position, _ in kept]
         self._solved |= {position: group.solved for position, group in groups}
         self._order.record(step, [group.solved for _, group in groups])
-        self.waited_s = self._client.record_span("wait for rollouts", step)
         return [group for _, group in kept]
-
-    def grade_arrived(self) -> None:
-        """Start to grade the completions that have arrived for later updates. Never waits.
-
-        Child processes then work while the learner does.
-        """
-        for step in [step for step in self._order.planned if step < self._next and step not in self._kept]:
-            for position in self._order.planned[step]:
-                if position not in self._gradings:
-                    result = self._client.take_ready(self._request_id(step, position))
-                    if result is not None:
-                        self._gradings[position] = self._start_grading(position, result)
 
     def uses(self, step: int) -> tuple[PromptUse, ...]:
         """Return the ledger's entries for update `step`, trained and dropped prompts, and forget the update."""
@@ -164,17 +159,14 @@ class Rollouts:
         """Number of extra prompts requested for update `step` so far."""
         return len(self._order.planned[step]) - self._pg.prompts_per_update
 
-    def _collect(self, step: int, position: int) -> bool:
-        """Wait for the completions of a prompt and start to grade them; False if the run has to stop."""
-        if position in self._gradings:
-            return True
-        result = self._client.take(self._request_id(step, position))
-        if result is not None:
-            self._gradings[position] = self._start_grading(position, result)
-        return result is not None
+    def _queue(self, step: int, position: int) -> None:
+        self._client.request(self._request(step, position), partial(self._start_grading, position))
 
-    def _start_grading(self, position: int, result: GroupResult) -> Future[tuple[GradedCompletion, ...]]:
-        return self._task.start_grading(self._order.at(position)[1], result.completions)
+    def _start_grading(self, position: int, result: GroupResult) -> None:
+        self._gradings[position] = self._task.start_grading(self._order.at(position)[1], result.completions)
+
+    def _arrived(self, positions: Sequence[int]) -> bool:
+        return all(position in self._gradings for position in positions)
 
     def _graded(self, position: int) -> RolloutGroup:
         epoch, item = self._order.at(position)
@@ -203,6 +195,7 @@ class Rollouts:
             sampling=sampling,
             min_version=max(step - self._pg.max_staleness, self._start),
             pinned=False,
+            priority=2 * step,  # validations are in between
         )
 
 

@@ -21,10 +21,10 @@ def run_learner(spec: LearnerSpec, channel: Channel) -> None:
     client = Client(channel, spec.incarnation)
     if spec.config.command == "sft":
         fine_tuning = open_sft(spec, client)
-        with closing(fine_tuning.task):
+        with closing(fine_tuning.task), closing(fine_tuning.writer):
             step, updates = sft.train(fine_tuning), fine_tuning.updates
     else:
         session = open_policy_gradient(spec, client)
-        with closing(session.task):
+        with closing(session.task), closing(session.writer):
             step, updates = policy_gradient.train(session), session.updates
     client.report(Finished(step, stopped=client.stop_requested and step < updates))

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
 from grpo_gsm8k.learner.gpu_peak import gpu_peak_metrics
-from grpo_gsm8k.transport.protocol import CheckpointSaved, LoadWeights
+from grpo_gsm8k.transport.protocol import LoadWeights
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.objective import Models
     from grpo_gsm8k.learner.oom import TokenBudget
@@ -39,6 +40,7 @@ class Session:
     task: Task
     validation: Validation
     publisher: Publisher
+    writer: CheckpointWriter
     run_folder: Path
     wandb_run_id: str | None
     start: int
@@ -47,6 +49,7 @@ class Session:
     engine_probe: EngineProbe | None
     _published: Published | None = field(default=None, init=False)  # since the last update was reported
     _update_started: float = field(default=0.0, init=False)
+    _saving_s: float = field(default=0.0, init=False)  # since the last update was reported
 
     @property
     def stop_requested(self) -> bool:
@@ -78,11 +81,14 @@ class Session:
         now = time.monotonic()
         step_s, self._update_started = now - self._update_started, now
         metrics = {"time/step_s": step_s, "time/learner_idle_frac": waited_s / step_s}
+        if self._saving_s:
+            metrics["time/checkpoint_s"], self._saving_s = self._saving_s, 0.0
         if self._published is not None:
             metrics["sync/publish_s"] = self._published.seconds
             self._published = None
         if self.client.live is not None:
             metrics["sync/load_s"] = self.client.live.seconds
+            metrics["sync/verify_s"] = self.client.live.verify_seconds
             metrics["sync/canary_gap"] = self.client.live.canary_gap
         return metrics | gpu_peak_metrics(self.config.learner.device)
 
@@ -104,14 +110,17 @@ class Session:
         return version % self.config.training.save_every == 0 or self.validation.due(version)
 
     def save(self, version: int) -> None:
-        """Write the checkpoint of `version` unless it exists, and delete those that are not kept."""
-        checkpoints = self.run_folder / "checkpoints"
-        if checkpoint.step_folder(checkpoints, version).exists():
+        """Begin to write the checkpoint of `version` unless it exists, from a copy if the weights will change."""
+        if self.writer.has(version):
             return
-        path = checkpoint.save(checkpoints, self.state(version), self.models, self.optimizers, self.tokenizer)
-        self.client.report(CheckpointSaved(version, str(path)))
-        self.client.record_span("checkpoint", version)
-        self.prune()
+        goes_on = version < self.updates and not self.stop_requested
+        self.writer.save(self.state(version), self.models, self.optimizers, training_goes_on=goes_on)
+        self._saving_s = self.client.record_span("checkpoint", version)
+
+    def prune_when_saved(self) -> None:
+        """Delete the checkpoints that are not kept once a new one is complete. Raises CheckpointError if it failed."""
+        if self.writer.finished():
+            self.prune()
 
     def prune(self) -> None:
         """Delete all checkpoints but the last ones, the best, and those still being validated."""
@@ -120,10 +129,12 @@ class Session:
         checkpoint.prune(checkpoints, keep_last, self.validation.accuracy, self.validation.pending)
 
     def end(self, version: int) -> None:
-        """Finish parity probe and validations unless the run has to stop, and leave a checkpoint of `version`."""
+        """Leave a checkpoint of `version`; finish parity probe and validations unless the run has to stop."""
+        self.save(version)
         if not self.stop_requested:
             if self.engine_probe is not None:
                 self.engine_probe.poll(wait=True)
             self.validation.wait()
-        self.save(version)
+        self.writer.wait()
+        self.client.record_span("wait for the checkpoint", version)
         self.prune()

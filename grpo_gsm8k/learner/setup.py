@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from grpo_gsm8k.config.gpu_shares import is_shared, learner_bytes
 from grpo_gsm8k.errors import CheckpointError, UserError
 from grpo_gsm8k.grading.user_rewards import UserRewards
 from grpo_gsm8k.learner import checkpoint
@@ -21,6 +22,8 @@ from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.task import GRADING_THREADS
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.models import vocabulary_size
+from grpo_gsm8k.tracking.gpu_list import VISIBLE
+from grpo_gsm8k.tracking.hardware import usable_cores
 from grpo_gsm8k.tracking.redaction import without_secrets
 from grpo_gsm8k.transport.protocol import LoadWeights, OutOfMemory, RewardFailed
 
@@ -49,18 +52,39 @@ class Checkpoint:
 
 
 def set_up_torch(config: Config) -> None:
-    """Set threads, seed and determinism. Raises UserError for a configured device that does not exist."""
-    torch.set_num_threads(config.learner.threads)
-    torch.manual_seed(config.seed)
+    """Set threads, device, seed and determinism. Raises UserError for a configured device that does not exist."""
+    torch.set_num_threads(config.learner.threads or usable_cores())
     _check_devices(config)
+    if config.learner.device != "cpu":
+        _claim_gpu(config)
+    torch.manual_seed(config.seed)
     if config.learner.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
 
 
+def _claim_gpu(config: Config) -> None:
+    """Make the learner's GPU the current one, and leave the engines their shares if they use it, too.
+
+    Random states and peft's loading use the current device. Without the limit, an engine that is replaced would find
+    its share taken by the learner's cached blocks, and vLLM refuses to start then.
+    """
+    torch.cuda.set_device(config.learner.device)
+    # cuDNN's attention plans anew for each shape, 20 ms and more, and every micro-batch has other shapes.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if is_shared(config):
+        total = torch.cuda.get_device_properties(config.learner.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(learner_bytes(config, total) / total, config.learner.device)
+
+
 def _check_devices(config: Config) -> None:
-    """Raise UserError for a missing GPU. The learner checks the actors' too, because it sees all GPUs."""
+    """Raise UserError for a missing GPU. The learner checks the actors' too, because it sees all GPUs.
+
+    Of MIG devices a process sees only the first, so there the actors' cannot be checked here.
+    """
     last_actor = config.actor.device
+    if os.environ.get(VISIBLE, "").startswith("MIG-"):
+        last_actor = "cpu"
     if last_actor.startswith("cuda:"):
         last_actor = f"cuda:{int(last_actor.removeprefix('cuda:')) + config.actor.replicas - 1}"
     for key, device in (("actor.device", last_actor), ("learner.device", config.learner.device)):
@@ -177,7 +201,10 @@ def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerS
         if version < session.start and (folder is None or folder.is_dir()):
             if folder is not None:
                 checkpoint.read_state(folder)  # verifies it
-            policy = open_policy(config.learner, spec.model_folder, folder)
+            # On the CPU: the learner's device may not have room for a second model.
+            on_cpu = config.learner.model_copy(update={"device": "cpu", "compile": False})
+            policy = open_policy(on_cpu, spec.model_folder, folder)
             publisher = Publisher(spec.weights_root, policy, config, items)
             session.client.queue(LoadWeights(publisher.publish(version).ref))
             session.validation.submit(version)
+            del policy, publisher  # before the next one is loaded: a GPU has no room for both

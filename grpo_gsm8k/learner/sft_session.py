@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
+from grpo_gsm8k.config.gpu_shares import is_shared
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.learner import setup
 from grpo_gsm8k.learner.batching import TokenSequence, token_sequence
+from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
@@ -67,7 +69,7 @@ class SftSession(Session):
         self._waited_s = 0.0
         if self.validation.due(step):
             self.validation.wait(at_most=MAX_PENDING_VALIDATIONS - 1)
-            self._waited_s = self.client.record_span("wait for validations", step)
+            self._waited_s = self.validation.waited_s
             self._send(step)
         self.validation.drain()
         if self.engine_probe is not None:
@@ -89,6 +91,7 @@ class SftSession(Session):
         metrics["train/epoch"] = sum(len(uses) for uses in self.plan[:step]) / len(self.examples)
         uses = tuple(PromptUse(epoch, self.examples[index].id) for epoch, index in self.plan[step - 1])
         self.client.report(StepDone(step, metrics, uses))
+        self.prune_when_saved()
         if self.save_due(step):
             self.save(step)
 
@@ -109,7 +112,10 @@ def as_sequence(example: Example) -> TokenSequence:
 
 
 def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
-    """Check everything that can be checked without an engine, report Ready, then load the weights."""
+    """Check everything that can be checked without an engine, report Ready, then load the weights.
+
+    On a shared GPU the weights come first, because Ready starts the engine, which must find its share free.
+    """
     config = spec.config
     setup.set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
@@ -124,7 +130,9 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     texts = [ids for e in examples for ids in (e.prompt_ids, e.response_ids)] + [item.prompt_ids for item in items]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)
     resumed = setup.find_checkpoint(spec)
-    client.report(Ready())
+    shared = is_shared(config)
+    if not shared:
+        client.report(Ready())
 
     state = resumed.state if resumed else None
     start = state.step if state else 0
@@ -135,6 +143,8 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     validation = Validation(client, task, items, config, len(plan), spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)
+    if shared:
+        client.report(Ready())
     client.report(Resumed(start, len(plan)))
     session = SftSession(
         config=config,
@@ -146,6 +156,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         task=task,
         validation=validation,
         publisher=Publisher(spec.weights_root, policy, config, items),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,

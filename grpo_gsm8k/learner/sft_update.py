@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.learner.batching import pack, pack_tokens
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
@@ -75,17 +77,17 @@ def _passes(
 ) -> SftStats:
     """Accumulate the gradients of one optimizer step."""
     count = sum(sequence.predicted_tokens for sequence in sequences)
-    loss_sum = entropy_sum = 0.0
-    greedy = 0
+    sums = []
     for indices in pack(sequences, token_budget):
         tokens = pack_tokens([sequences[i] for i in indices], policy.device)
         with policy.autocast():
             hidden_NH = policy.hidden_states(tokens)[tokens.source_N]
             scores = token_logprobs(hidden_NH, policy.head, tokens.targets_N, 1.0, logprob_chunk)
         (-scores.logprobs_N * (1 / count)).sum().backward()
-        loss_sum -= float(scores.logprobs_N.detach().sum())
-        entropy_sum += float(scores.entropy_N.detach().sum())
-        greedy += int(scores.greedy_N.sum())
+        found = (-scores.logprobs_N.detach().sum(), scores.entropy_N.detach().sum(), scores.greedy_N.sum())
+        sums.append(torch.stack([value.double() for value in found]))
         beat()
+    # Read once: nothing above waits for the GPU, so the next micro-batch is packed while it computes the last one.
+    loss_sum, entropy_sum, greedy = (math.fsum(column) for column in zip(*torch.stack(sums).tolist(), strict=True))
     inputs = sum(len(sequence.prompt_ids) + len(sequence.completion_ids) for sequence in sequences)
-    return SftStats(count, loss_sum, entropy_sum, greedy, inputs, grad_norm=0.0, skipped=False)
+    return SftStats(count, loss_sum, entropy_sum, int(greedy), inputs, grad_norm=0.0, skipped=False)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import Completion
 
 
-GRADING_THREADS = 4  # they wait for child processes
+GRADING_THREADS = 4  # they wait for child processes; grading without children takes turns with Python's lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Task:
         self._user_rewards = user_rewards
         self._user_parts = [name for name in pg.rewards if name not in self._parts]
         self._room = config.actor.max_model_len - self._limit
-        self._threads = ThreadPoolExecutor(GRADING_THREADS) if _needs_children(config) else None
+        self._threads = ThreadPoolExecutor(GRADING_THREADS if _needs_children(config) else 1, "grading")
 
     def items(self, problems: Sequence[Problem]) -> tuple[list[Item], list[Item]]:
         """Encode all prompts; returns those that leave room for a completion, and those that are too long for it."""
@@ -112,19 +112,12 @@ class Task:
         return fitting
 
     def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
-        """Decode the completions of one prompt, and grade and score them; child processes may still be at it."""
-        prompt = self._tokenizer.decode(item.prompt_ids.tolist(), skip_special_tokens=False)
-        texts = [self._text(completion) for completion in completions]
-        if self._threads is not None:
-            return self._threads.submit(self._grade_group, item, prompt, completions, texts)
-        done: Future[tuple[GradedCompletion, ...]] = Future()
-        done.set_result(self._grade_group(item, prompt, completions, texts))
-        return done
+        """Decode, grade and score the completions of one prompt, in another thread. Never waits."""
+        return self._threads.submit(self._grade_group, item, completions)
 
     def close(self) -> None:
         """End the grading of completions that nobody waits for, and the child processes."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._grader.close()
         if self._user_rewards is not None:
             self._user_rewards.close()
@@ -134,9 +127,9 @@ class Task:
         text = self._tokenizer.decode(completion.token_ids.tolist(), skip_special_tokens=True)
         return before_stop(text, self.stop_texts)
 
-    def _grade_group(
-        self, item: Item, prompt: str, completions: Sequence[Completion], texts: Sequence[str]
-    ) -> tuple[GradedCompletion, ...]:
+    def _grade_group(self, item: Item, completions: Sequence[Completion]) -> tuple[GradedCompletion, ...]:
+        prompt = self._tokenizer.decode(item.prompt_ids.tolist(), skip_special_tokens=False)
+        texts = [self._text(completion) for completion in completions]
         grades = self._grades(item, texts)
         scores = self._scores(item, prompt, completions, texts, grades)
         return tuple(
@@ -185,5 +178,5 @@ def configured_parts(config: Config, buffer: int) -> dict[str, rewards.RewardPar
 
 
 def _needs_children(config: Config) -> bool:
-    """Whether grading waits for child processes, so that it belongs in threads."""
+    """Whether grading waits for child processes, so that several threads are of use."""
     return bool(config.policy_gradient.rewards_files) or config.prompt.answer_rules.has_limits

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from grpo_gsm8k.algorithms.reductions import token_weights
 from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, pack
 from grpo_gsm8k.learner.experience import is_active
@@ -17,8 +19,6 @@ from grpo_gsm8k.learner.update_stats import UpdateStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    import torch
 
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.optimizer import Optimizer
@@ -96,14 +96,16 @@ class Passes:
         """
         stats = copy.deepcopy(before)
         first = not stats.losses  # the weights are still those that may have sampled the tokens
-        loss = 0.0
+        losses = []
         for micro in microbatches(self.samples, self.config, self.models.policy.device, token_budget):
             output = objective(self.models, micro, self.config, self.kl_coef)
             output.loss.backward()
-            loss += float(output.loss.detach())
-            stats.add(output, micro.on_policy_N if first else None)
+            losses.append(output.loss.detach())
+            stats.add(output, micro.on_policy_M if first else None)
             self.beat()
-        return loss, stats
+        # Nothing above waits for the GPU, so the next micro-batch is packed while it computes the last one.
+        stats.read()
+        return sum(torch.stack(losses).tolist()) if losses else 0.0, stats
 
 
 def microbatches(

@@ -7,16 +7,20 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
 
     from grpo_gsm8k.learner.objective import Objective
     from grpo_gsm8k.learner.optimizer import StepStats
 
 
 class UpdateStats:
-    """Accumulates over the tokens that took part in a forward pass; a metric without data is left out."""
+    """Accumulates over the tokens that took part in a forward pass; a metric without data is left out.
+
+    What is added stays on the device until `read`: reading a number makes the host wait until the GPU has computed it.
+    """
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -28,13 +32,14 @@ class UpdateStats:
         self._counts: dict[str, int] = defaultdict(int)
         self._maxima: dict[str, float] = {}
         self._minima: dict[str, float] = {}
+        self._unread: list[tuple[Callable[[str, float], None], str, torch.Tensor]] = []
 
-    def add(self, output: Objective, on_policy_N: torch.Tensor | None) -> None:
-        """Add one micro-batch; `on_policy_N` marks tokens that the engine sampled with the learner's present weights.
+    def add(self, output: Objective, on_policy_M: torch.Tensor | None) -> None:
+        """Add one micro-batch; `on_policy_M` are the indices of tokens that the engine sampled with these weights.
 
         The gap between engine and learner is measured on those alone; None: there are none any more.
         """
-        self._policy_loss += output.policy_loss
+        self._unread.append((self._add_policy_loss, "", output.policy_loss))
         for name, values_N in output.per_token.items():
             self._add(name, values_N)
         ratio_N = output.log_ratio_N.exp()
@@ -43,16 +48,25 @@ class UpdateStats:
         self._minimum("train/ratio_min", ratio_N)
         # k3 estimate of KL(behavior || current), arXiv:2402.03300 eq. 4; never negative.
         self._add("train/kl_behaviour", ratio_N - 1 - output.log_ratio_N)
-        if on_policy_N is not None:
-            self.add_gap(output.log_ratio_N[on_policy_N].abs())
+        if on_policy_M is not None:
+            self.add_gap(output.log_ratio_N[on_policy_M].abs())
 
     def add_gap(self, gap_N: torch.Tensor) -> None:
         """Add |engine - learner| log-probabilities of tokens that the engine sampled with the present weights."""
         self._add("sync/logprob_gap_mean", gap_N)
         self._maximum("sync/logprob_gap_max", gap_N)
 
+    def read(self) -> None:
+        """Take what was added since the last call from the device, all at once."""
+        if self._unread:
+            values = torch.stack([value.detach().double() for _, _, value in self._unread]).tolist()
+            for (take, name, _), value in zip(self._unread, values, strict=True):
+                take(name, value)
+            self._unread = []
+
     def add_step(self, loss: float, policy: StepStats, critic: StepStats | None) -> None:
-        """Add one optimizer step."""
+        """Add one optimizer step, after everything of its micro-batches."""
+        self.read()
         self.losses.append(loss)
         self._steps.append(policy)
         if critic is not None:
@@ -90,13 +104,26 @@ class UpdateStats:
         return {**values, **means, **self._maxima, **self._minima}
 
     def _add(self, name: str, values_N: torch.Tensor) -> None:
-        self._sums[name] += float(values_N.sum())
-        self._counts[name] += len(values_N)
+        if len(values_N):
+            self._unread.append((self._add_sum, name, values_N.sum()))
+            self._counts[name] += len(values_N)
 
     def _maximum(self, name: str, values_N: torch.Tensor) -> None:
         if len(values_N):
-            self._maxima[name] = max(self._maxima.get(name, 0.0), float(values_N.max()))
+            self._unread.append((self._take_maximum, name, values_N.max()))
 
     def _minimum(self, name: str, values_N: torch.Tensor) -> None:
         if len(values_N):
-            self._minima[name] = min(self._minima.get(name, math.inf), float(values_N.min()))
+            self._unread.append((self._take_minimum, name, values_N.min()))
+
+    def _add_policy_loss(self, _: str, value: float) -> None:
+        self._policy_loss += value
+
+    def _add_sum(self, name: str, value: float) -> None:
+        self._sums[name] += value
+
+    def _take_maximum(self, name: str, value: float) -> None:
+        self._maxima[name] = max(self._maxima.get(name, 0.0), value)
+
+    def _take_minimum(self, name: str, value: float) -> None:
+        self._minima[name] = min(self._minima.get(name, math.inf), value)

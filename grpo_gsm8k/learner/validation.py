@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.grading import scoring
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.task import GradedCompletion, Item, Task
+    from grpo_gsm8k.transport.protocol import GroupResult
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Validation:
     ) -> None:
         """`updates` is the length of the run; one Parquet file per validated version goes into `folder`."""
         self.accuracy: dict[int, float] = {}  # by version
+        self.waited_s = 0.0  # how long the last `wait` waited for answers
         self._client = client
         self._task = task
         self._items = items
@@ -55,33 +58,34 @@ class Validation:
 
     def submit(self, version: int) -> None:
         """Queue the requests of the validation of `version`."""
-        self._pending[version] = _Pending(time.monotonic())
+        pending = self._pending[version] = _Pending(time.monotonic())
         self._client.report(ValidationStarted(version))
         for index, item in enumerate(self._items):
-            self._client.queue(self._request(version, index, item))
+            self._client.request(self._request(version, index, item), partial(self._start_grading, pending, index))
 
     def drain(self) -> None:
-        """Collect the results that have arrived, and report complete validations. Never waits."""
-        for version in list(self._pending):
-            pending = self._pending[version]
-            for index, item in enumerate(self._items):
-                if index not in pending.gradings:
-                    result = self._client.take_ready(self._request_id(version, index))
-                    if result is not None:
-                        pending.gradings[index] = self._task.start_grading(item, result.completions)
-            if len(pending.gradings) == len(self._items) and all(g.done() for g in pending.gradings.values()):
+        """Report the validations that are complete. Never waits."""
+        self._client.poll()
+        for version, pending in list(self._pending.items()):
+            if self._answered(pending) and all(grading.done() for grading in pending.gradings.values()):
                 self._finish(version)
 
     def wait(self, at_most: int = 0) -> None:
         """Wait until at most `at_most` validations are in progress, or the run has to stop."""
-        for version in list(self._pending)[: len(self._pending) - at_most]:
-            for index, item in enumerate(self._items):
-                if index not in self._pending[version].gradings:
-                    result = self._client.take(self._request_id(version, index))
-                    if result is None:
-                        return
-                    self._pending[version].gradings[index] = self._task.start_grading(item, result.completions)
+        self.waited_s = 0.0
+        for version, pending in list(self._pending.items())[: len(self._pending) - at_most]:
+            answered = self._client.wait_until(partial(self._answered, pending))
+            self.waited_s += self._client.record_span("wait for validations", version)
+            if not answered:
+                return
             self._finish(version)
+            self._client.record_span("validation results", version)
+
+    def _answered(self, pending: _Pending) -> bool:
+        return len(pending.gradings) == len(self._items)
+
+    def _start_grading(self, pending: _Pending, index: int, result: GroupResult) -> None:
+        pending.gradings[index] = self._task.start_grading(self._items[index], result.completions)
 
     def _finish(self, version: int) -> None:
         pending = self._pending.pop(version)
@@ -114,4 +118,7 @@ class Validation:
             sampling=sampling,
             min_version=version,
             pinned=True,
+            # After the last rollouts that this version may generate: the learner waits for them, and computes the
+            # update that they belong to while the validation keeps the engine at this version.
+            priority=2 * (version + self._config.policy_gradient.max_staleness) + 1,
         )

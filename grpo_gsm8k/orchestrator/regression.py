@@ -44,8 +44,14 @@ class RegressionSuite:
     If checkpoints come faster than the suite runs, only the newest of those that wait is evaluated.
     """
 
-    def __init__(self, config: Config, run: RunFolder, start_model: Path, tracker: Tracker) -> None:
-        """Queue the baseline unless an earlier session of the run has evaluated it. Without tasks, do nothing."""
+    def __init__(
+        self, config: Config, run: RunFolder, start_model: Path, tracker: Tracker, kv_cache_bytes: int | None
+    ) -> None:
+        """Queue the baseline unless an earlier session of the run has evaluated it. Without tasks, do nothing.
+
+        `kv_cache_bytes`: size of the KV cache of the suite's engine on a GPU, beside the actor's.
+        """
+        self._kv_cache_bytes = kv_cache_bytes
         self._settings = config.policy_gradient.regression_suite
         self._enabled = config.command == "policy_gradient" and bool(self._settings.tasks)
         self._file = run.regression_json
@@ -104,7 +110,7 @@ class RegressionSuite:
         folder = self._folder / f"step_{version}"
         folder.mkdir(exist_ok=True)
         command = module_command("grpo_gsm8k.evaluation.harness.child")
-        command += [str(self._config_file), str(model), _name(version), str(folder)]
+        command += [str(self._config_file), str(model), _name(version), str(folder), str(self._kv_cache_bytes or 0)]
         self._job = _Job(version, folder, start_program(command, os.environ, folder / "log.txt"))
         self._tracker.event("regression_suite_started", version=version, pid=self._job.process.pid)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k import models
 from grpo_gsm8k.data import tokens
-from grpo_gsm8k.data.prepare import DataFolder, ensure
+from grpo_gsm8k.data.prepare import DataFolder, ensure, load_split
 from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.diagnoses.run_record import machine_of
 from grpo_gsm8k.errors import EXIT_OVER_BUDGET, EXIT_REGRESSION, LabError, UserError
@@ -24,6 +24,7 @@ from grpo_gsm8k.orchestrator.run_end import show_end
 from grpo_gsm8k.orchestrator.start_phases import StartPhases
 from grpo_gsm8k.orchestrator.supervisor import Outcome, RestartLimits, Spawners, Supervisor
 from grpo_gsm8k.preflight import gate
+from grpo_gsm8k.preflight.cache_sizes import CacheSizes, cache_sizes
 from grpo_gsm8k.runtime.actor_process import engine_spec, spawn_actor
 from grpo_gsm8k.runtime.learner_process import spawn_learner
 from grpo_gsm8k.start_model import pin_model, start_folder
@@ -67,7 +68,9 @@ def run_training(config: Config) -> int:
             check_trainable(folder, config.actor.max_model_len)
         check_context(config, models.context_length(model_folder))
         updates = total_updates(config, data.train)
-        estimate = gate.check(config, machine, model_folder, updates)
+        config = gate.decide_threads(config, machine, model_folder)
+        estimate = gate.check(config, machine, model_folder, updates, load_split(data, "train"))
+        caches = cache_sizes(config, machine, model_folder)
         inputs = resume.fingerprints(config, data, model_folder) | rewards.fingerprints
         changes = resumed.changes + resume.changed_inputs(resumed, config, inputs) if resumed else ()
         run = resumed.run if resumed else stack.enter_context(_new_run(config))
@@ -77,7 +80,7 @@ def run_training(config: Config) -> int:
         values, source = config.model_dump(mode="json"), models.hub_source(config.model.path, model_folder)
         manifest.write_manifest(run, values, inputs=inputs, base_model=source)  # first: an old one may be damaged
         manifest.write_config(run, values)
-        plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store)
+        plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store, caches)
         return _run_to_exit_code(plan, updates, estimate, changes)
 
 
@@ -149,12 +152,14 @@ class WorkerPlan:
     run: RunFolder
     resume_step: int | None
     store: WeightsStore
+    caches: CacheSizes
 
     def spawn_actor(self, index: int, deliver: Deliver) -> Worker:
         """Start actor `index`."""
         lora = self.config.learner.lora
         rank = lora.rank if lora.enabled and self.config.actor.lora == "adapter" else 0
-        spec = engine_spec(self.config, self.model_folder, rank, self.config.training.versions_at_once)
+        versions = self.config.training.versions_at_once
+        spec = engine_spec(self.config, self.model_folder, rank, versions, kv_cache_bytes=self.caches.actor)
         return spawn_actor(self.config, spec, self.run.logs, index, deliver)
 
     def spawn_learner(self, incarnation: int, wandb_run_id: str | None, deliver: Deliver) -> Worker:
@@ -190,7 +195,7 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
         actors=config.actor.replicas,
     )
     limits = RestartLimits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
-    suite = RegressionSuite(config, run, plan.model_folder, tracker)
+    suite = RegressionSuite(config, run, plan.model_folder, tracker, plan.caches.suite)
     phases = StartPhases(tracker, learning_waits=config.command == "policy_gradient")
     status = "failed"
     try:

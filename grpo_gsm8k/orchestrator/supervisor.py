@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from grpo_gsm8k.orchestrator.idle import IdleTime
 from grpo_gsm8k.runtime.actor_pool import ActorPool
 from grpo_gsm8k.runtime.process import EventQueue, end_workers
 from grpo_gsm8k.runtime.restarts import Restarts, raise_if_fatal
+from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     CheckpointSaved,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.runtime.process import Deliver, Worker
     from grpo_gsm8k.tracking.ledger import Ledger
     from grpo_gsm8k.tracking.tracker import Tracker
-    from grpo_gsm8k.transport.protocol import WeightsRef
 
 EXIT_SECONDS = 10.0  # for all workers of a finished run to exit before they are killed
 BACKOFF_SECONDS = 0.5  # the GPU memory of a dead process is released late; doubled at every restart
@@ -104,7 +103,7 @@ class Supervisor:
             lambda index: spawners.actor(index, self._events.deliver),
             Restarts("actor", limits.actor_restarts, tracker.worker_event, BACKOFF_SECONDS),
             self._to_learner,
-            _delete,
+            weights.delete,
         )
         self._spawn_learner = spawners.learner
         self._learner: Worker | None = None
@@ -123,6 +122,7 @@ class Supervisor:
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._start_learner()
+            self._pool.start()
             while self._finished is None and time.monotonic() < self._stop_by:
                 if event := self._events.next():
                     self._handle(*event)
@@ -185,7 +185,7 @@ class Supervisor:
             case Finished():
                 self._finished = message
             case Span():
-                self._tracker.span("learner", message)
+                self._tracker.span(message.row or "learner", message)
             case Ready():
                 self._learner_ready()
             case Heartbeat() | Crashed() | ValidationStarted():
@@ -194,8 +194,8 @@ class Supervisor:
                 raise TypeError(f"unexpected {type(message).__name__} from the learner")
 
     def _learner_ready(self) -> None:
-        """Start the actors: the learner has checked the configuration. After a learner restart they run already."""
-        self._pool.start()
+        """Start the engines: the learner has checked the configuration. After a learner restart they run already."""
+        self._pool.start_engines()
         self._phases.engine_started()
         if self._signal or self._over_budget:
             self._to_learner(Stop())
@@ -272,7 +272,3 @@ class Supervisor:
     def _to_learner(self, message: object) -> None:
         if self._learner is not None:
             self._learner.channel.send(message)
-
-
-def _delete(ref: WeightsRef) -> None:
-    shutil.rmtree(ref.path, ignore_errors=True)

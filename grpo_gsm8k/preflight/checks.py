@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, suite_share
 from grpo_gsm8k.preflight.devices import GIB, recognize
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.memory import gib
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.preflight.machine import Machine
+    from grpo_gsm8k.preflight.machine import Gpu, Machine
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 MIN_PYTHON = (3, 11)
+# Oldest driver for each CUDA version, which the libraries of its torch need (CUDA's release notes, table 3).
+MIN_DRIVER = {12: 525, 13: 580}
 BUSY_GIB = 1.0  # an idle GPU has less than this in use, so more means another process
 
 
@@ -46,6 +50,7 @@ def machine_lines(machine: Machine, config: Config) -> list[CheckLine]:
         *gpu_lines(machine, config),
         _memory(machine),
         _threads(machine, config),
+        *precision_lines(machine, config),
         _hub(machine),
         _wandb(machine, config),
         _keys(machine, config),
@@ -53,26 +58,92 @@ def machine_lines(machine: Machine, config: Config) -> list[CheckLine]:
 
 
 def gpu_lines(machine: Machine, config: Config) -> list[CheckLine]:
-    """Check that the configured GPUs exist, and list all GPUs."""
+    """Check that the configured GPUs exist, that the driver and their free memory suffice, and list all GPUs."""
     wanted = _configured_gpus(config)
     if machine.gpus is None:
         fix = "install the driver's nvidia-smi (in Docker: the capability `utility`) to have memory checked"
         text = "GPUs present, but nvidia-smi is missing, so their memory is unknown"
         return [CheckLine("GPU", Status.WARNING, text, fix)]
-    lines = []
+    lines = _driver(machine) if wanted else []
     for key, number in wanted:
         if number >= len(machine.gpus):
-            text = f"{key}: cuda:{number} is configured, but only {len(machine.gpus)} GPUs are visible"
+            among = "" if machine.visible is None else f" with CUDA_VISIBLE_DEVICES={machine.visible}"
+            text = f"{key}: cuda:{number} is configured, but only {len(machine.gpus)} GPUs are visible{among}"
             fix = f"set {key}=cpu or another device, use preset=one_gpu or preset=cpu_demo, or check the driver"
             lines.append(CheckLine("GPU", Status.FAILURE, text, fix))
-    for number, gpu in enumerate(machine.gpus):
-        text = f"cuda:{number} {gpu.name}, {gpu.free_gib:.1f} of {gpu.memory_gib:.1f} GiB free, driver {machine.driver}"
-        taken = gpu.memory_gib - gpu.free_gib > BUSY_GIB and number in [n for _, n in wanted]
-        fix = "another process uses its memory: end it, or configure another device" if taken else ""
-        lines.append(CheckLine("GPU", Status.WARNING if taken else Status.OK, text, fix))
+    lines += _mig(machine, config) if wanted else []
+    lines += [_gpu(number, gpu, machine, config) for number, gpu in enumerate(machine.gpus)]
     if machine.links:
         lines.append(CheckLine("GPU link", Status.OK, machine.links))
     return lines or [CheckLine("GPU", Status.OK, "none, and none is configured")]
+
+
+def _driver(machine: Machine) -> list[CheckLine]:
+    """Refuse a driver that is too old for torch's CUDA: it would fail only when the first tensor reaches a GPU."""
+    if machine.driver is None or machine.cuda is None:
+        return []
+    major = int(machine.cuda.split(".")[0])
+    if int(machine.driver.split(".")[0]) >= MIN_DRIVER.get(major, 0):
+        return []
+    text = f"{machine.driver} is too old for torch's CUDA {machine.cuda}, which needs {MIN_DRIVER[major]} or newer"
+    return [CheckLine("GPU driver", Status.FAILURE, text, "update the host's NVIDIA driver, or rent another host")]
+
+
+def _mig(machine: Machine, config: Config) -> list[CheckLine]:
+    """Refuse MIG devices that the processes could not reach: each sees only the first one that is visible to it."""
+    gpus = machine.gpus or ()
+    if len(gpus) < 2 or not any(gpu.mig for gpu in gpus):
+        return []
+    if machine.visible is None:
+        text = f"{len(gpus)} GPUs and MIG devices are visible, of which CUDA would choose one"
+        fix = "set CUDA_VISIBLE_DEVICES=MIG-..., one UUID of nvidia-smi -L for each device, separated by commas"
+        return [CheckLine("GPU", Status.FAILURE, text, fix)]
+    if config.learner.device in ("cpu", "cuda:0"):
+        return []
+    text = f"learner.device={config.learner.device}: a process sees only the first of several MIG devices"
+    fix = "set learner.device=cuda:0 actor.device=cuda:1"
+    return [CheckLine("GPU", Status.FAILURE, text, fix)]
+
+
+def _gpu(number: int, gpu: Gpu, machine: Machine, config: Config) -> CheckLine:
+    """List one GPU; too little free memory for an engine is a failure, as it is for vLLM."""
+    text = f"cuda:{number} {gpu.name}, {gpu.free_gib:.1f} of {gpu.memory_gib:.1f} GiB free, driver {machine.driver}"
+    keys = [key for key, wanted in _configured_gpus(config) if wanted == number]
+    share, possible = _engine_share(number, config), gpu.free_gib - CUDA_CONTEXT / GIB
+    if "actor.device" in keys and gpu.memory_gib and share * gpu.memory_gib > possible:
+        lower = math.floor(100 * (possible / gpu.memory_gib - share + config.actor.gpu_memory)) / 100
+        fix = "end the process that uses its memory" + (f", or set actor.gpu_memory={lower:g}" if lower > 0 else "")
+        return CheckLine("GPU", Status.FAILURE, f"{text}, but the engine needs {share * gpu.memory_gib:.1f} GiB", fix)
+    if keys and gpu.memory_gib - gpu.free_gib > BUSY_GIB:
+        fix = "another process uses its memory: end it, or configure another device"
+        return CheckLine("GPU", Status.WARNING, text, fix)
+    return CheckLine("GPU", Status.OK, text)
+
+
+def _engine_share(number: int, config: Config) -> float:
+    """Return the fraction of `cuda:<number>` that engines take; the regression suite's is beside the first actor's."""
+    first = config.actor.device == f"cuda:{number}"
+    return config.actor.gpu_memory + (suite_share(config) if first else 0.0)
+
+
+def precision_lines(machine: Machine, config: Config) -> list[CheckLine]:
+    """Say which precision the processes on a CPU compute in, and why; warn of bfloat16 that the CPU emulates."""
+    sides = [
+        ("actor", config.actor.device, config.actor.dtype),
+        ("learner", config.learner.device, config.learner.dtype),
+    ]
+    on_cpu = {name: dtype for name, device, dtype in sides if device == "cpu"}
+    if not on_cpu:
+        return []
+    has = "has" if machine.cpu_bf16 else "has no"
+    text = ", ".join(f"{name} {dtype}" for name, dtype in on_cpu.items()) + f"; the CPU {has} bfloat16 instructions"
+    emulated = [] if machine.cpu_bf16 else [name for name, dtype in on_cpu.items() if dtype == "bfloat16"]
+    if not emulated:
+        return [CheckLine("precision", Status.OK, text)]
+    fix = (
+        f"it is emulated, several times slower than float32: set {' '.join(f'{name}.dtype=auto' for name in emulated)}"
+    )
+    return [CheckLine("precision", Status.WARNING, text, fix)]
 
 
 def space_lines(machine: Machine, config: Config, shape: ModelShape, updates: int) -> list[CheckLine]:
@@ -83,7 +154,7 @@ def space_lines(machine: Machine, config: Config, shape: ModelShape, updates: in
 def known_gpu(machine: Machine, device: str) -> tuple[str, float] | None:
     """Return the name (the table's, else the driver's) and memory in bytes of `cuda:N`; None if unknown."""
     number = int(device.removeprefix("cuda:"))
-    if machine.gpus is None or number >= len(machine.gpus):
+    if machine.gpus is None or number >= len(machine.gpus) or not machine.gpus[number].memory_gib:
         return None
     gpu = machine.gpus[number]
     row = recognize(gpu.name, gpu.memory_gib)
@@ -98,7 +169,7 @@ def _shm(machine: Machine, config: Config, need: float) -> CheckLine:
     )
     if need <= machine.shm_free_gib * GIB:
         return CheckLine("shm", Status.OK, text)
-    size = f"{2 * need / GIB + 1:.0f}gb"
+    size = f"{math.ceil(need / GIB) + 2}gb"
     return CheckLine(
         "shm",
         Status.FAILURE,
@@ -136,8 +207,10 @@ def _memory(machine: Machine) -> CheckLine:
 
 
 def _threads(machine: Machine, config: Config) -> CheckLine:
-    configured = config.learner.threads + config.actor.threads * config.actor.replicas
-    text = f"{machine.threads} cores for {configured} configured threads"
+    sides = config.learner.threads, config.actor.threads * config.actor.replicas
+    taking_turns = config.policy_gradient.max_staleness == 0
+    configured = max(sides) if taking_turns else sum(sides)
+    text = f"{machine.threads} cores for {configured} threads that work at once"
     if configured <= machine.threads:
         return CheckLine("CPU threads", Status.OK, text)
     fix = "lower learner.threads or actor.threads: more threads than cores slow each other down"

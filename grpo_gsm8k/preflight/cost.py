@@ -1,8 +1,9 @@
 """Duration of an update and cost of a run: estimated from device rates, refined from the measured updates.
 
 The estimate is a roofline: generation is bound by memory bandwidth (each token reads weights and KV cache once) or by
-arithmetic, learning by arithmetic. The achieved shares of the peak rates and the length of an answer are assumptions,
-named below; that is why the estimate is refined after `MEASURED_UPDATES` updates.
+arithmetic, learning by arithmetic. New weights are copied to the engine after each update, and on a GPU the contexts of
+running requests are then computed again. The achieved shares of the peak rates, the rates of the copies and the length
+of an answer are assumptions, named below; that is why the estimate is refined after `MEASURED_UPDATES` updates.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.limits import limit_count
 from grpo_gsm8k.preflight.devices import Device
-from grpo_gsm8k.preflight.workload import TYPICAL_ANSWER, TYPICAL_PROMPT, workload_of
+from grpo_gsm8k.preflight.engine_memory import shm_bytes
+from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT, typical_answer, workload_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +24,17 @@ if TYPE_CHECKING:
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 MEASURED_UPDATES = 10
-LEARNING_SHARE = 0.4  # of the bf16 rate
+# Of the bf16 rate, assumed: eager blocks with a float32 residual stream, small kernels between the products.
+LEARNING_SHARE = 0.27
+COMPILED_SHARE = 0.35  # assumed, with learner.compile
+CPU_SHARE = 0.4  # of CORE's rate
+PUBLISH_GB_S = 1.5  # assumed: weights from the device into /dev/shm, with their checksums
+LOAD_GB_S = 2.0  # assumed: checksums verified, weights to the engine's device
 GENERATING_SHARE = 0.5  # of the bf16 rate
 BANDWIDTH_SHARE = 0.6
 TOKEN_OVERHEAD_S = 0.006  # scheduling and sampling of one engine step
 START_S = 90.0  # loading, compiling, capturing graphs
-START_ON_CPU_S = 20.0
+START_ON_CPU_S = 15.0
 CORE = Device("cpu core", 0.0, 8.0, 0.04, 0.0)  # one core of a rented CPU, in float32
 
 
@@ -51,18 +58,28 @@ def estimate(
     devices: tuple[Device, Device],
     shared: bool,
     usd_per_hour: float | None,
+    prompt: float = TYPICAL_PROMPT,
 ) -> Estimate:
-    """Estimate a run before its start. `devices` are the actor's and the learner's; `shared`: they are the same."""
-    work, training = workload_of(config), config.training
+    """Estimate a run before its start. `devices` are the actor's and the learner's.
+
+    `shared`: they slow each other down; `prompt` is the mean length of a prompt in tokens.
+    """
+    work, training = workload_of(config, prompt), config.training
     on_actor, on_learner = devices
     learning = _learning_s(shape, config, work.learned_tokens, on_learner)
-    generating = _generating_s(shape, actor, config, work.generated, on_actor)
+    generating = _generating_s(shape, actor, config, work.generated, on_actor, prompt)
+    if work.generated:
+        published = shm_bytes(shape, config) / work.weight_versions / 1e9
+        learning += published / PUBLISH_GB_S
+        generating += published / LOAD_GB_S
+        if work.overlapping and on_actor.name != "cpu":
+            generating += _recomputing_s(shape, actor, config, on_actor, prompt)
     step_s = max(learning, generating) if work.overlapping and not shared else learning + generating
     validation_s = 0.0
     if work.waits_for_validations or shared:
         questions = updates // training.eval_every * limit_count(training.eval_limit, config.data.val_size)
-        validation_s = _generating_s(shape, actor, config, questions, on_actor)
-    start_s = START_ON_CPU_S if on_actor.memory_gib == 0 else START_S
+        validation_s = _generating_s(shape, actor, config, questions, on_actor, prompt)
+    start_s = START_ON_CPU_S if on_actor.name == "cpu" else START_S
     return _whole_run(step_s, updates, start_s + validation_s, usd_per_hour)
 
 
@@ -92,19 +109,29 @@ def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device
     operations = 4 if learner.lora.enabled else 6
     operations += 2 if learner.gradient_checkpointing else 0
     # The embedding multiplies nothing and the head does: together as many operations as the trunk's count, tied or not.
-    return operations * shape.trunk * tokens / (LEARNING_SHARE * device.bf16_tflops * 1e12)
+    share = CPU_SHARE if device.name == "cpu" else COMPILED_SHARE if learner.compile else LEARNING_SHARE
+    return operations * shape.trunk * tokens / (share * device.bf16_tflops * 1e12)
 
 
-def _generating_s(shape: ModelShape, actor: ActorMemory, config: Config, answers: int, device: Device) -> float:
+def _recomputing_s(shape: ModelShape, actor: ActorMemory, config: Config, device: Device, prompt: float) -> float:
+    """Seconds to compute the contexts of all running requests again with new weights: 2 operations per parameter."""
+    context = prompt + typical_answer(config.training.max_new_tokens) / 2
+    running = min(actor.sequences, workload_of(config).generated / config.actor.replicas)
+    return 2 * shape.parameters * running * context / (GENERATING_SHARE * device.bf16_tflops * 1e12)
+
+
+def _generating_s(
+    shape: ModelShape, actor: ActorMemory, config: Config, answers: int, device: Device, prompt: float
+) -> float:
     """Seconds for `answers` completions, in rounds of as many sequences as fit at once."""
     if answers == 0:
         return 0.0
-    answer = min(TYPICAL_ANSWER, config.training.max_new_tokens)
+    answer = typical_answer(config.training.max_new_tokens)
     shares = config.actor.replicas
-    fitting = int(actor.cache / actor.cache_per_token / (TYPICAL_PROMPT + answer))
+    fitting = int(actor.cache / actor.cache_per_token / (prompt + answer))
     at_once = max(1, min(config.actor.max_num_seqs, fitting, -(-answers // shares)))
     rounds = answers / shares / at_once
-    read = actor.weights + at_once * (TYPICAL_PROMPT + answer / 2) * actor.cache_per_token
+    read = actor.weights + at_once * (prompt + answer / 2) * actor.cache_per_token
     waiting = read / (BANDWIDTH_SHARE * device.bandwidth_gb_s * 1e9)
     computing = 2 * shape.parameters * at_once / (GENERATING_SHARE * device.bf16_tflops * 1e12)
     return rounds * answer * (max(waiting, computing) + TOKEN_OVERHEAD_S)

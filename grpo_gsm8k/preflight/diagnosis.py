@@ -10,6 +10,7 @@ from grpo_gsm8k.preflight import cost, fit
 from grpo_gsm8k.preflight.checks import CheckLine, Status, known_gpu
 from grpo_gsm8k.preflight.devices import GIB, TABLE, Device, by_name
 from grpo_gsm8k.preflight.memory import gib
+from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -34,7 +35,10 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The configured run's fit and cost; `suggestion` only if it does not fit and a similar configuration does."""
+    """The configured run's fit and cost; `suggestion` only if it does not fit and a similar configuration does.
+
+    It may also be one that fits and gives the engine more sequences at once.
+    """
 
     shape: ModelShape
     places: Places
@@ -43,18 +47,31 @@ class Diagnosis:
     estimate: Estimate
 
 
-def diagnose(shape: ModelShape, config: Config, machine: Machine, updates: int) -> Diagnosis:
-    """Evaluate the configuration on the machine's devices, or on `doctor.gpu`. Raises UserError for an unknown one."""
+def diagnose(
+    shape: ModelShape, config: Config, machine: Machine, updates: int, prompt: float = TYPICAL_PROMPT
+) -> Diagnosis:
+    """Evaluate the configuration on the machine's devices, or on `doctor.gpu`. Raises UserError for an unknown one.
+
+    `prompt` is the mean length of a prompt in tokens.
+    """
     places = places_of(config, machine)
     actor_bytes, learner_bytes = places.actor.memory_gib * GIB, places.learner.memory_gib * GIB
     sides = fit.evaluate_fit(shape, config, actor_bytes, learner_bytes, places.shared)
     suggestion = None
-    if not sides.fits and places.known:
+    if not (sides.fits and sides.roomy) and places.known:
         suggestion = fit.nearest(shape, config, actor_bytes, learner_bytes, places.shared)
-    made = cost.estimate(
-        shape, config, updates, sides.actor, (places.actor, places.learner), places.shared, hourly_price(config, places)
-    )
+        if sides.fits and suggestion is not None and not suggestion.sides.roomy:
+            suggestion = None
+    price, devices = hourly_price(config, places), (places.actor, places.learner)
+    slowed = places.shared and not _side_by_side(config, machine)
+    made = cost.estimate(shape, config, updates, sides.actor, devices, slowed, price, prompt)
     return Diagnosis(shape, places, sides, suggestion, made)
+
+
+def _side_by_side(config: Config, machine: Machine) -> bool:
+    """Whether both processes are on the CPU with cores enough for the threads of both."""
+    threads = config.learner.threads + config.actor.threads * config.actor.replicas
+    return config.actor.device == config.learner.device == "cpu" and threads <= machine.threads
 
 
 def places_of(config: Config, machine: Machine) -> Places:
@@ -100,16 +117,34 @@ def fit_lines(diagnosis: Diagnosis, config: Config) -> list[CheckLine]:
     learner = (
         f"needs {gib(sides.learner_need)}, has {gib(max(0.0, sides.learner_room))} of {places.learner.name}{shared}"
     )
-    actor = (
-        f"weights {gib(sides.actor.weights)}, cache {gib(sides.actor.cache)} for {sides.actor.sequences} sequences of "
-        f"{config.actor.max_model_len} tokens, has {gib(sides.actor_room)} of {places.actor.name}"
-    )
     fix = "" if sides.learner_fits else _fix(diagnosis.suggestion)
-    lines = [CheckLine("learner", Status.OK if sides.learner_fits else Status.FAILURE, learner, fix)]
-    fix = ""
-    if not sides.actor_fits:
+    lines = [
+        CheckLine("learner", Status.OK if sides.learner_fits else Status.FAILURE, learner, fix),
+        _actor_line(diagnosis, config),
+    ]
+    if sides.suite is not None:
+        text = f"weights {gib(sides.suite.weights)}, cache {gib(sides.suite.cache)} beside the actor"
+        fix = "" if sides.suite_fits else "raise policy_gradient.regression_suite.gpu_memory and lower actor.gpu_memory"
+        lines.append(CheckLine("suite", Status.OK if sides.suite_fits else Status.FAILURE, text, fix))
+    return lines
+
+
+def _actor_line(diagnosis: Diagnosis, config: Config) -> CheckLine:
+    """Report the actor's memory; an engine with room for only a few sequences works, but slowly."""
+    sides, actor = diagnosis.sides, diagnosis.sides.actor
+    text = (
+        f"weights {gib(actor.weights)}, cache {gib(actor.cache)} for {actor.sequences} sequences of "
+        f"{config.actor.max_model_len} tokens, has {gib(sides.actor_room)} of {diagnosis.places.actor.name}"
+    )
+    if sides.actor_fits and sides.roomy:
+        return CheckLine("actor", Status.OK, text)
+    if config.actor.device == "cpu":
+        fix = "raise actor.kv_cache_mb, or lower actor.max_model_len"
+    elif diagnosis.suggestion is not None:
+        fix = _fix(diagnosis.suggestion)
+    else:
         fix = "raise actor.gpu_memory, lower actor.max_model_len, or use a larger device"
-    return [*lines, CheckLine("actor", Status.OK if sides.actor_fits else Status.FAILURE, actor, fix)]
+    return CheckLine("actor", Status.WARNING if sides.actor_fits else Status.FAILURE, text, fix)
 
 
 def _fix(suggestion: Suggestion | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,29 +16,48 @@ from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
 from grpo_gsm8k.preflight.machine import Machine, probe
-from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_config
+from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_folder
+from grpo_gsm8k.preflight.threads import threads_line, with_threads
 from grpo_gsm8k.start_model import pin_model
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from grpo_gsm8k.config import Config
 
 
 def doctor(config: Config) -> int:
     """Print the report. Returns 1 if something prevents `command=policy_gradient` from running, else 0."""
     config = config.model_copy(update={"command": "policy_gradient"})
-    shape, unknown = None, ""
+    shape, unknown, model = None, "", {}
     try:
         config = pin_model(config)
         folder = folder_of_config(config)
         check_trainable(folder, config.actor.max_model_len)
-        shape = from_config(folder)
+        shape = from_folder(folder)
+        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except UserError as error:
         unknown = str(error)
-    return report(probe(config), config, shape, unknown)
+    machine = probe(config)
+    if shape is not None:
+        decided = with_threads(config, shape.hidden, machine.threads)
+        if line := threads_line(config, decided):
+            print(line, file=sys.stderr)  # stdout may be JSON
+        config = decided
+    return report(machine, config, shape, unknown, model)
 
 
-def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: str = "") -> int:
-    """Print the report on a probed machine. `unknown` is the reason why there is no `shape`. Returns the exit code."""
+def report(
+    machine: Machine,
+    config: Config,
+    shape: ModelShape | None,
+    unknown: str = "",
+    model: Mapping[str, Any] | None = None,
+) -> int:
+    """Print the report on a probed machine; returns the exit code.
+
+    `unknown` is the reason why there is no `shape`, `model` the content of the model's config.json.
+    """
     lines = machine_lines(machine, config)
     updates = _updates(config)
     if shape is not None:
@@ -50,7 +70,7 @@ def report(machine: Machine, config: Config, shape: ModelShape | None, unknown: 
     else:
         diagnosis = diagnose(shape, config, machine, updates)
         lines += fit_lines(diagnosis, config)
-    paths = fast_paths(config)
+    paths = fast_paths(config, model)
     if config.doctor.json_:
         print(json.dumps(as_json(lines, diagnosis, config, paths), indent=2))
     else:

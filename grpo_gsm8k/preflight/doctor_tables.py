@@ -31,6 +31,7 @@ ITEMS = (
     ("logits", "logits and the head's gradient"),
     ("backward", "one block's backward pass"),
     ("optimizer_step", "temporaries of the optimizer step"),
+    ("resumed_policy", "second policy, only for unfinished validations after a resume"),
     ("host", "offloaded to host memory"),
 )
 

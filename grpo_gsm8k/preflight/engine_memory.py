@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 CUDA_GRAPHS = 1.0 * 2**30  # vLLM's captured graphs and sampler buffers for a 1.5B to 3B model
+SCORED_ROWS = 1024  # prompt positions whose logits vLLM keeps at once (CHUNK_SIZE in sample/prompt_logprob.py)
+COMPUTED_CACHE = 0.95  # of a computed cache: beside another process no measurement corrects the estimated overhead
+NF4_ENGINE = 0.5 + F32 / 64  # bytes per value: 4 bits, and a float32 scale per 64 values, which vLLM does not compress
 ENGINE_ON_CPU = 1.2 * 2**30  # the process with vLLM and torch imported
 
 
@@ -37,16 +40,34 @@ def actor_memory(shape: ModelShape, config: Config, device_bytes: float, share: 
     actor = config.actor
     width = 2 if actor.dtype == "bfloat16" else F32
     weights = float(width * shape.parameters)
+    if getattr(actor, "quantization", "none") == "nf4":
+        weights -= (width - NF4_ENGINE) * shape.linear
     cache_per_token = 2.0 * shape.layers * shape.key_value * width
     if actor.device == "cpu":
         overhead, cache = ENGINE_ON_CPU, actor.kv_cache_mb * 2.0**20
     else:
-        # vLLM's profiling run: the widest activations of a full token batch, and float32 logits of every sequence.
-        profiled = actor.max_batched_tokens * (2 * shape.intermediate + 4 * shape.hidden) * width
-        overhead = CUDA_GRAPHS * (not actor.enforce_eager) + profiled + 2 * F32 * actor.max_num_seqs * shape.vocab
+        # The widest activations of a full token batch, and two copies of float32 logits: of every sequence, or of the
+        # prompts that the parity probe has scored.
+        widest = actor.max_batched_tokens * (2 * shape.intermediate + 4 * shape.hidden) * width
+        rows = max(actor.max_num_seqs, SCORED_ROWS if actor.probe else 0)
+        overhead = CUDA_GRAPHS * (not actor.enforce_eager) + widest + 2 * F32 * rows * shape.vocab
+        overhead += _adapters(shape, config, width)
         cache = max(0.0, share * device_bytes - weights - overhead)
     sequences = int(cache / (cache_per_token * actor.max_model_len))
     return ActorMemory(weights, overhead, cache, cache_per_token, min(sequences, actor.max_num_seqs))
+
+
+def _adapters(shape: ModelShape, config: Config, width: int) -> float:
+    """Return vLLM's room for adapters, which it reserves for every linear layer and all versions in use at once."""
+    lora = config.learner.lora
+    if not lora.enabled or config.actor.lora != "adapter":
+        return 0.0
+    return float(width * config.training.versions_at_once * shape.adapter(lora.rank, ["all-linear"]))
+
+
+def cache_bytes(shape: ModelShape, config: Config, device_bytes: float, share: float) -> int:
+    """Return the size of the KV cache for an engine that is told it, in bytes; 0 if the weights leave no room."""
+    return int(COMPUTED_CACHE * actor_memory(shape, config, device_bytes, share).cache)
 
 
 def shm_bytes(shape: ModelShape, config: Config) -> float:

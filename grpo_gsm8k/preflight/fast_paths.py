@@ -5,9 +5,14 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from grpo_gsm8k.config.cpu_precision import has_bf16
+from grpo_gsm8k.learner.attention_choice import ATTENTION_NAMES, attention_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from grpo_gsm8k.config import Config
 
 
@@ -20,15 +25,15 @@ class FastPath:
     reason: str
 
 
-def fast_paths(config: Config) -> list[FastPath]:
-    """Return the fast paths of `config.learner` on its device."""
+def fast_paths(config: Config, model: Mapping[str, Any] | None = None) -> list[FastPath]:
+    """Return the fast paths of `config.learner` on its device; `model` is the content of the model's config.json."""
     learner = config.learner
     cuda = learner.device.startswith("cuda")
     return [
         FastPath("prompts computed once per group", True, "always; learner/batching.py"),
         FastPath("padding-free micro-batches", True, f"always; learner.token_budget={learner.token_budget}"),
         FastPath("chunked log-probabilities", True, f"always; learner.logprob_chunk={learner.logprob_chunk}"),
-        _attention(cuda),
+        _attention(config, model or {}),
         _bf16(learner.dtype, cuda),
         _switch("torch.compile", learner.compile, "learner.compile", _compiler(cuda)),
         _switch("gradient checkpointing", learner.gradient_checkpointing, "learner.gradient_checkpointing", ""),
@@ -39,29 +44,43 @@ def fast_paths(config: Config) -> list[FastPath]:
     ]
 
 
-def _attention(cuda: bool) -> FastPath:
-    import torch
+def _attention(config: Config, model: Mapping[str, Any]) -> FastPath:
+    """Name the attention that the learner will run; in pieces on a GPU it is exact, but slower."""
+    learner = config.learner
+    if not learner.device.startswith("cuda"):
+        return FastPath("attention", True, ATTENTION_NAMES["pieces"])
+    import torch  # lazy: only a GPU's paths need it
 
-    if not cuda:
-        return FastPath("fused attention", True, "torch's CPU kernel of scaled_dot_product_attention")
-    if not torch.cuda.is_available():
-        return FastPath("fused attention", False, "torch sees no GPU: check the driver, or set learner.device=cpu")
-    major, minor = torch.cuda.get_device_capability()
-    flash = major >= 8 and torch.backends.cuda.flash_sdp_enabled()
-    why = "FlashAttention-2 inside torch" if flash else f"compute capability {major}.{minor} is below 8.0"
-    return FastPath("fused attention", flash, why)
+    if int(learner.device.removeprefix("cuda:")) >= torch.cuda.device_count():
+        missing = f"torch does not see {learner.device}: check the driver, or set learner.device=cpu"
+        return FastPath("attention", False, missing)
+    kind = attention_kind(
+        learner.device,
+        learner.dtype,
+        softcap=model.get("attn_logit_softcapping") is not None,
+        deterministic=learner.deterministic,
+        head_dim=_head_dim(model),
+        capability=torch.cuda.get_device_capability(learner.device),
+    )
+    return FastPath("attention", kind != "pieces", ATTENTION_NAMES[kind])
+
+
+def _head_dim(model: Mapping[str, Any]) -> int:
+    """Return the width of an attention head; 64 if `model` does not say."""
+    heads = model.get("num_attention_heads")
+    return int(model.get("head_dim") or (model["hidden_size"] // heads if heads else 64))
 
 
 def _bf16(dtype: str, cuda: bool) -> FastPath:
-    import torch
-
     if dtype != "bfloat16":
-        return FastPath("bf16 compute", False, "learner.dtype=float32 is set")
+        return FastPath("bf16 compute", False, "learner.dtype is float32")
     if cuda:
+        import torch
+
         fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         return FastPath("bf16 compute", fast, "tensor cores" if fast else "no GPU with bf16")
-    fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
-    why = "the CPU has bf16 instructions" if fast else "no bf16 instructions: learner.dtype=float32 is faster here"
+    fast = has_bf16()
+    why = "the CPU has bf16 instructions" if fast else "no bf16 instructions: learner.dtype=auto is faster here"
     return FastPath("bf16 compute", fast, why)
 
 
@@ -79,11 +98,3 @@ def _compiler(cuda: bool) -> str:
 
 def _bitsandbytes() -> str:
     return "" if importlib.util.find_spec("bitsandbytes") else "bitsandbytes is not installed"
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return {flag for line in file if line.startswith("flags") for flag in line.split()}
-    except OSError:
-        return set()

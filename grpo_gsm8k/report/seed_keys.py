@@ -10,10 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grpo_gsm8k.config import parse_config
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.parsing import yaml_value
 from grpo_gsm8k.report import settings
 from grpo_gsm8k.tracking.method import training_method
 from grpo_gsm8k.tracking.run_folder import RunFolder
@@ -23,7 +22,7 @@ from grpo_gsm8k.tracking.saved_config import complete, unknown_keys
 IGNORED = (
     *settings.IGNORED,
     *("seed", "sweep", "resume_force", "recipe", "scale", "preset", "doctor", "budget", "console"),
-    *("*.resume_from", "*.save_every", "*.keep_last", "*.record", "*.cores"),
+    *("*.resume_from", "*.save_every", "*.keep_last", "*.keep_rollouts", "*.record", "*.cores"),
     *("actor.*_timeout_s", "learner.*_timeout_s", "*.max_restarts", "actor.probe", "actor.canary_tolerance"),
     *("eval.model_path", "eval.prompting", "eval.temperatures"),  # an evaluation has one entry for each of them
     *("eval.num_shards", "eval.max_attempts", "eval.contamination", "eval.baseline", "eval.*regression*"),
@@ -80,11 +79,11 @@ def start_of(path: str) -> Start:
     if folder is None or not (folder / "config.yaml").is_file():
         return Start(path, path)
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml_value((folder / "config.yaml").read_bytes())
         file = folder / "manifest.json"
         manifest = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         keys, seeds = run_keys(folder, str(config["command"]), config, manifest)
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, UserError):
+    except (OSError, ValueError, TypeError, KeyError, UserError):
         return Start(path, path)  # a damaged run is equal to nothing but itself
     digest = hashlib.sha256(json.dumps(sorted(keys.items())).encode()).hexdigest()[:8]
     name = method_of(folder, config)

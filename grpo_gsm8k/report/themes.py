@@ -100,10 +100,16 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
             labels=("mean", "largest"),
         ),
         _panel("Canary gap, engine to learner", "sync/canary_gap"),
-        _panel("Seconds to publish and to load", "sync/publish_s", "sync/load_s", labels=("publish", "load")),
+        _panel(
+            "Seconds to publish, verify and load",
+            *("sync/publish_s", "sync/verify_s", "sync/load_s"),
+            labels=("publish", "verify", "load (pause)"),
+        ),
     ),
     "Speed": (
         _panel("Seconds per update", "time/step_s"),
+        _panel("Seconds of waiting for grades", "time/grading_s"),
+        _panel("Seconds of standing still for a checkpoint", "time/checkpoint_s"),
         _panel("Idle", "time/learner_idle_frac", "time/actor_idle_frac", labels=("learner", "actor"), percent=True),
         _panel("Sampled tokens per second", "rollout/tokens_per_s"),
         _panel("Trained tokens per second", "train/tokens_per_s"),

@@ -30,6 +30,7 @@ from grpo_gsm8k.report.render import Report, render_html, render_markdown
 from grpo_gsm8k.report.tiles import tiles
 from grpo_gsm8k.report.training import training_groups
 from grpo_gsm8k.report.what_to_look_at import verdicts
+from grpo_gsm8k.tracking.run_folder import utc_now
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
@@ -67,7 +68,7 @@ def report_of_run(run_folder: Path) -> Path:
     return _write([folder], None, folder, float(price), str(section.get("title", "Report")))
 
 
-def output_folder(artifacts: Path, folders: Sequence[Path], clock: Callable[[], datetime] = datetime.now) -> Path:
+def output_folder(artifacts: Path, folders: Sequence[Path], clock: Callable[[], datetime] = utc_now) -> Path:
     """Return the run's folder, or a new folder for several runs."""
     return folders[0] if len(folders) == 1 else artifacts / "reports" / f"{clock():%Y%m%d-%H%M%S}"
 

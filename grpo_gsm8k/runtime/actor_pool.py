@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.runtime.restarts import raise_if_fatal
 from grpo_gsm8k.runtime.router import Router
-from grpo_gsm8k.transport.protocol import Crashed, Failed, GroupResult, Heartbeat, Ready, Span, WeightsLive
+from grpo_gsm8k.transport.protocol import (
+    Crashed,
+    Failed,
+    GroupResult,
+    Heartbeat,
+    Ready,
+    Span,
+    StartEngine,
+    WeightsLive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +42,19 @@ class ActorPool:
         self._size = size
         self._spawn = spawn
         self._restarts = restarts
+        self._engines_started = False
 
     def start(self) -> None:
-        """Start the actors that have not been started yet."""
-        while len(self.actors) < self._size:
-            self.actors.append(self._started(len(self.actors)))
+        """Start the actors: they import their libraries, then wait for `start_engines`."""
+        for index in range(self._size):
+            self.actors.append(self._started(index))
+
+    def start_engines(self) -> None:
+        """Let all actors build their engines, replacements included. Does nothing when called again."""
+        if not self._engines_started:
+            self._engines_started = True
+            for worker in self.actors:
+                worker.release(StartEngine())
 
     def handle(self, worker: Worker, message: object) -> None:
         """Take a message of an actor; None is the end of its channel. Messages of replaced actors are ignored.
@@ -73,7 +90,10 @@ class ActorPool:
 
     def _started(self, index: int) -> Worker:
         worker = self._spawn(index)
+        worker.held = True
         self._restarts.note_start(worker)
+        if self._engines_started:
+            worker.release(StartEngine())
         return worker
 
     def _send(self, index: int, message: object) -> None:

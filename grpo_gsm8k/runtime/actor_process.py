@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.runtime.worker import actor_main, worker_setup
+from grpo_gsm8k.tracking.gpu_list import DEVICE_ORDER, VISIBLE, visible_entry
+from grpo_gsm8k.tracking.hardware import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +32,14 @@ def spawn_actor(config: Config, spec: EngineSpec, logs: Path, index: int, delive
 
 
 def engine_spec(
-    config: Config, model_folder: Path, lora_rank: int, lora_versions: int, own_version: int = -1
+    config: Config,
+    model_folder: Path,
+    lora_rank: int,
+    lora_versions: int,
+    own_version: int = -1,
+    kv_cache_bytes: int | None = None,
 ) -> EngineSpec:
-    """Return the engine settings of `config.actor`; the last three arguments are those of `EngineSpec`."""
+    """Return the engine settings of `config.actor`; the last four arguments are those of `EngineSpec`."""
     actor = config.actor
     return EngineSpec(
         kind=actor.engine,
@@ -50,15 +57,27 @@ def engine_spec(
         lora_versions=lora_versions,
         canary_tolerance=actor.canary_tolerance,
         seed=config.seed,
+        async_scheduling=actor.async_scheduling,
+        kv_cache_bytes=kv_cache_bytes,
         own_version=own_version,
     )
 
 
+def _threads_alone(config: Config) -> int:
+    """Return the threads of an engine without a learner beside it, as in an evaluation."""
+    if config.actor.device != "cpu":
+        return 1
+    return max(1, usable_cores() // max(config.actor.replicas, config.eval.num_shards))
+
+
 def actor_environment(config: Config, index: int) -> dict[str, str]:
-    """Return the variables that vLLM and OpenMP read when they are imported; actor `index` gets its own GPU."""
+    """Return the variables that vLLM and OpenMP read when they are imported; actor `index` gets its own GPU.
+
+    Raises UserError if CUDA_VISIBLE_DEVICES does not show that GPU.
+    """
     actor = config.actor
     values = {
-        "OMP_NUM_THREADS": str(actor.threads),
+        "OMP_NUM_THREADS": str(actor.threads or _threads_alone(config)),
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, actor.cores)) or "nobind",
         "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0"),
@@ -66,7 +85,8 @@ def actor_environment(config: Config, index: int) -> dict[str, str]:
     if actor.device == "cpu" and actor.enforce_eager:
         values["TORCHDYNAMO_DISABLE"] = "1"  # else vLLM compiles its log-probability kernel, which needs a C++ compiler
     if actor.device.startswith("cuda:"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         number = int(actor.device.removeprefix("cuda:")) + index
-        values["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) and visible[0] else str(number)
+        engine = f"actor.device={actor.device}" + (f" (engine {index})" if index else "")
+        values |= DEVICE_ORDER
+        values[VISIBLE] = visible_entry(engine, number, os.environ.get(VISIBLE))
     return values

@@ -25,9 +25,11 @@ VERSION = 0  # the version of the folder's own weights; no other weights are pub
 class Engines:
     """`actors` engine processes with the model of one folder; use it in a `with` statement."""
 
-    def __init__(self, config: Config, model_folder: Path, logs: Path, actors: int) -> None:
-        """Start nothing yet; `logs` is an existing folder."""
-        spec = engine_spec(config, model_folder, lora_rank=0, lora_versions=1, own_version=VERSION)
+    def __init__(
+        self, config: Config, model_folder: Path, logs: Path, actors: int, kv_cache_bytes: int | None = None
+    ) -> None:
+        """Start nothing yet; `logs` is an existing folder. `kv_cache_bytes`: see `EngineSpec`."""
+        spec = engine_spec(config, model_folder, 0, 1, own_version=VERSION, kv_cache_bytes=kv_cache_bytes)
         self._events = EventQueue()
         self._results: list[GroupResult | Failed] = []
         self._pool = ActorPool(
@@ -41,6 +43,7 @@ class Engines:
     def __enter__(self) -> Self:
         """Start the engines."""
         self._pool.start()
+        self._pool.start_engines()
         return self
 
     def __exit__(

@@ -45,6 +45,7 @@ class Worker:
         self.name = name
         self.channel = channel
         self.ready = False
+        self.held = False  # it waits for `release`; until then it cannot be overdue
         self.crash: Crashed | None = None
         self.beat = Heartbeat(progress=-1, busy=False, busy_s=0.0, clock=0.0)
         self._process = process
@@ -62,6 +63,12 @@ class Worker:
         """`exit code <N>` of an ended process, negative for a signal."""
         return f"exit code {self._process.exitcode}"
 
+    def release(self, message: object) -> None:
+        """Send the message that the worker waits for; its time until Ready counts from now."""
+        self.held = False
+        self._started = time.monotonic()
+        self.channel.send(message)
+
     def observe(self, message: object) -> None:
         """Update the worker's state from a message that it sent."""
         now = self._last_message = time.monotonic()
@@ -78,6 +85,8 @@ class Worker:
     def overdue(self) -> str:
         """Return the reason why the worker counts as stuck, or an empty string."""
         now = time.monotonic()
+        if self.held:
+            return ""
         if not self.ready:
             late = now - self._started > self._deadlines.start_s
             return f"not ready after {self._deadlines.start_s:g} s" if late else ""

@@ -5,36 +5,22 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-import subprocess
-from dataclasses import dataclass
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-PROGRAM_TIMEOUT_S = 10.0  # nvidia-smi takes about a second; longer means that the driver hangs
+from grpo_gsm8k.config.cpu_precision import CPUINFO
+from grpo_gsm8k.tracking.gpu_list import VISIBLE, gpu_rows, visible_rows
+
 CGROUP = Path("/sys/fs/cgroup")
-CPUINFO = Path("/proc/cpuinfo")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of Intel and AMD, of Intel's matrix units, of Arm
-# The name comes last because no other column can contain a comma.
-GPU_QUERY = "--query-gpu=driver_version,uuid,memory.total,memory.free,name"
-
-
-@dataclass(frozen=True, slots=True)
-class GpuRow:
-    """One GPU as nvidia-smi prints it; memory with its unit, as in `81559 MiB`."""
-
-    driver: str
-    uuid: str
-    memory_total: str
-    memory_free: str
-    name: str
 
 
 def machine_facts() -> dict[str, Any]:
     """Return what manifest.json records about the machine."""
+    gpus = gpu_rows() or []
     cpu = re.search(r"^model name\s*:\s*(.+)$", _text(CPUINFO), re.MULTILINE)
     return {
         "platform": platform.platform(),
@@ -44,28 +30,22 @@ def machine_facts() -> dict[str, Any]:
         "ram_bytes": psutil.virtual_memory().total,
         "container_ram_limit_bytes": _text(CGROUP / "memory.max") or None,
         "container_cpu_limit": _text(CGROUP / "cpu.max") or None,
-        "gpus": [f"{gpu.name}, {gpu.memory_total}, {gpu.driver}" for gpu in gpu_rows() or []],
+        "gpus": [f"{gpu.name}, {gpu.memory_total}, {gpu.driver}" for gpu in gpus],
+        "usable_gpus": len(visible_rows(gpus, os.environ.get(VISIBLE))),
     }
 
 
-def cpu_dtype(cpuinfo: Path = CPUINFO) -> str:
-    """Return bfloat16 if the CPU has instructions for it, else float32: emulated bfloat16 is several times slower."""
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _text(cpuinfo), re.MULTILINE)
-    return "bfloat16" if flags and BF16_FLAGS & set(flags[1].split()) else "float32"
-
-
-def gpu_rows() -> list[GpuRow] | None:
-    """Return all GPUs that the driver reports; None if nvidia-smi is missing or fails."""
-    text = program_output(["nvidia-smi", GPU_QUERY, "--format=csv,noheader"])
-    if text is None:
-        return None
-    rows = [[part.strip() for part in line.split(",", 4)] for line in text.splitlines()]
-    return [GpuRow(*row) for row in rows if len(row) == 5]
-
-
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """Return how many cores this process may use at once: those it may run on, within the container's CPU limit."""
+    return min(len(os.sched_getaffinity(0)), whole_cores(_text(CGROUP / "cpu.max")))
+
+
+def whole_cores(cpu_max: str) -> int:
+    """Return the limit in cgroup v2's `cpu.max`, `QUOTA PERIOD`, rounded down, at least 1; huge without one."""
+    quota, _, period = cpu_max.partition(" ")
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return sys.maxsize
+    return max(1, int(quota) // int(period))
 
 
 def memory_limit_bytes() -> float:
@@ -76,23 +56,24 @@ def memory_limit_bytes() -> float:
     return float("inf")
 
 
+def free_memory_bytes(cgroup: Path = CGROUP) -> float:
+    """Return how much more memory this process can take: what the machine has available, within the container's limit.
+
+    Of what the container holds, files that are only cached do not count: the kernel drops them.
+    """
+    import psutil
+
+    stat = dict(line.split() for line in _text(cgroup / "memory.stat").splitlines() if len(line.split()) == 2)
+    held = sum(int(stat[name]) for name in ("anon", "shmem") if name in stat)  # cgroup v1 has other names
+    return float(min(psutil.virtual_memory().available, memory_limit_bytes() - held))
+
+
 def package_version(name: str) -> str | None:
     """Return the installed version of a package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def program_output(command: list[str]) -> str | None:
-    """Return what a program prints; None if it is missing, fails or hangs."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, check=True)
-    except (subprocess.SubprocessError, OSError):
-        return None
-    return done.stdout.strip()
 
 
 def _text(path: Path) -> str:

@@ -8,14 +8,14 @@ learner was restarted from the checkpoint of step k, which voids the lines of la
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.errors import LabError
+from grpo_gsm8k.errors import IntegrityError, LabError
 from grpo_gsm8k.files.json_lines import JsonLines
 from grpo_gsm8k.transport.protocol import PromptUse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -65,10 +65,31 @@ def read(path: Path) -> Account:
     """Read a ledger file and apply its rollbacks."""
     lines = JsonLines(path)
     steps: dict[int, tuple[PromptUse, ...]] = {}
-    for line in lines.records():
-        if "rollback" in line:
-            steps = {step: uses for step, uses in steps.items() if step <= line["rollback"]}
-        else:
-            steps[line["step"]] = tuple(PromptUse(*entry) for entry in line["prompts"])
-    lines.close()
+    try:
+        for number, line in enumerate(lines.records(), start=1):
+            try:
+                steps = _applied(steps, line)
+            except (KeyError, TypeError):
+                raise IntegrityError(f"{path}: line {number} is not one of a ledger: restore the file") from None
+    finally:
+        lines.close()
     return Account(steps)
+
+
+def _applied(steps: dict[int, tuple[PromptUse, ...]], line: Mapping[str, Any]) -> dict[int, tuple[PromptUse, ...]]:
+    """Return the steps after one more line. Raises KeyError or TypeError if it is none."""
+    if "rollback" in line:
+        return {step: uses for step, uses in steps.items() if step <= line["rollback"]}
+    return {**steps, _whole(line["step"]): tuple(_use(*entry) for entry in line["prompts"])}
+
+
+def _use(epoch: int, prompt_id: str, reason: str, correct: int | None = None, of: int | None = None) -> PromptUse:
+    if not isinstance(prompt_id, str) or not isinstance(reason, str):
+        raise TypeError("not text")
+    return PromptUse(_whole(epoch), prompt_id, reason, *(None if n is None else _whole(n) for n in (correct, of)))
+
+
+def _whole(number: object) -> int:
+    if type(number) is not int:
+        raise TypeError("not a whole number")
+    return number

@@ -15,7 +15,8 @@ import yaml
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import write_atomically
 from grpo_gsm8k.files.json_lines import read_json
-from grpo_gsm8k.tracking.hardware import machine_facts, package_version, program_output
+from grpo_gsm8k.tracking.hardware import machine_facts, package_version
+from grpo_gsm8k.tracking.program_output import program_output
 from grpo_gsm8k.tracking.redaction import plain, redact, redact_arguments
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Run folders `artifacts/runs/<YYYYmmdd-HHMMSS>_<name>/`: their file names, creation and lookup.
+"""Run folders `artifacts/runs/<YYYYmmdd-HHMMSS>_<name>/`, in UTC: their file names, creation and lookup.
 
 Runs of a sweep are in `artifacts/runs/sweeps/<sweep>/`, and are found like all others.
 """
@@ -9,16 +9,15 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.locks import try_lock
+from grpo_gsm8k.files.parsing import yaml_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,9 +106,12 @@ class RunFolder:
         return self.path / "logs"
 
 
-def create(
-    artifacts: Path, name: str, clock: Callable[[], datetime] = datetime.now, sweep: str | None = None
-) -> RunFolder:
+def utc_now() -> datetime:
+    """Return the time in UTC: folder names sort by age on machines in several time zones and when clocks change."""
+    return datetime.now(UTC)
+
+
+def create(artifacts: Path, name: str, clock: Callable[[], datetime] = utc_now, sweep: str | None = None) -> RunFolder:
     """Create a run folder; further ones within the same second get the suffixes `-2`, `-3`, ...
 
     Raises UserError for a name that could leave `artifacts/runs`, and if that is a symlink.
@@ -185,10 +187,10 @@ def step_folders(folder: Path) -> list[tuple[int, Path]]:
 def command_of(run: RunFolder) -> str | None:
     """Return the command that created a run; None without config.yaml. Raises UserError for a damaged one."""
     try:
-        config = yaml.safe_load(run.config_yaml.read_text(encoding="utf-8"))
+        config = yaml_value(run.config_yaml.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         config = None
     if not isinstance(config, dict) or not isinstance(config.get("command"), str):
         raise UserError(f"{run.config_yaml} is cut short or damaged: restore it, or name another run")

@@ -7,7 +7,6 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -15,7 +14,7 @@ from pydantic import BaseModel
 
 from grpo_gsm8k.config import Config, parse_config
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.tracking.hardware import cpu_dtype
+from grpo_gsm8k.files.parsing import yaml_value
 from grpo_gsm8k.tracking.redaction import plain
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / 
 RECIPE = "recipe"
 END = "...\n"  # the end of a YAML document: a file without it may have been cut short
 Values = dict[str, Any]
-OmegaConf.register_new_resolver("cpu_dtype", cpu_dtype, replace=True)  # in presets: actor.dtype: ${cpu_dtype:}
 
 
 def compose_values(overrides: Sequence[str]) -> Values:
@@ -67,10 +65,11 @@ def read_saved(run: RunFolder) -> Values:
     """Return the content of config.yaml. Raises UserError for a file that is missing, damaged or cut short."""
     try:
         text = run.config_yaml.read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = type(error).__name__ if isinstance(error, yaml.YAMLError) else str(error)
-        raise UserError(f"{run.config_yaml} cannot be read ({' '.join(reason.split())}): restore the file") from None
+        values = yaml_value(text)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{run.config_yaml} cannot be read ({' '.join(str(error).split())}): restore the file"
+        ) from None
     if not isinstance(values, dict) or not (text.endswith(END) or _ends_like_an_older_file(text, values)):
         raise UserError(f"{run.config_yaml} is cut short or damaged: restore the file")
     return values

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import Span
 
 ORCHESTRATOR = "orchestrator"
+CHECKPOINTS = "checkpoints"
 _TRACKS = (ORCHESTRATOR, "learner", "validations")  # rows in this order; the actors follow
+_LAST_ROW = 999  # after all actors: earlier versions had no row of checkpoints, and may have begun the file
 _END = b"\n]\n"
 
 
@@ -58,7 +60,10 @@ class Timeline:
 
     def _place(self, worker: str) -> dict[str, int]:
         """Return the worker's row; name it on first use."""
-        row = _TRACKS.index(worker) if worker in _TRACKS else len(_TRACKS) + int(worker.rpartition("-")[2])
+        if worker == CHECKPOINTS:
+            row = _LAST_ROW
+        else:
+            row = _TRACKS.index(worker) if worker in _TRACKS else len(_TRACKS) + int(worker.rpartition("-")[2])
         place = {"pid": row + 1, "tid": row + 1}  # viewers hide process 0
         if worker not in self._known:
             self._known.add(worker)

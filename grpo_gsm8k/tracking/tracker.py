@@ -66,6 +66,7 @@ class Tracker:
         self._status = "running"
         self._notes: dict[str, Any] = {}
         self._started = time.monotonic()
+        self._epoch = time.time() - self._started  # times of events do not follow a system clock that is set
         self._events = JsonLines(run.events_jsonl)
         self._timeline = Timeline(run.trace_json)
         self._earlier_s = seconds_of_sessions(self._events.records())
@@ -108,7 +109,7 @@ class Tracker:
         if replaced := self._metrics.keep(lambda old: old.get("val/version") != version):
             self.event("validation_repeated", version=version, replaced=replaced)
         self._metrics.append(record)
-        self._timeline.validation(version, time.time(), metrics.get("val/seconds", 0.0))
+        self._timeline.validation(version, self._now(), metrics.get("val/seconds", 0.0))
         completions = self._run.validation / f"step_{version}.parquet"
         self._send(Record("validation", version, _numbers(record), completions))
         self._console.validation(version, record, completions)
@@ -147,7 +148,7 @@ class Tracker:
     def event(self, kind: str, **fields: object) -> None:
         """Append `time` (Unix seconds), `kind` and the fields, without secrets, to events.jsonl and the timeline."""
         # The field `key` of an event is the name of a setting, which is not a secret.
-        now, shown = time.time(), {n: redact(value, "" if n == "key" else n) for n, value in plain(fields).items()}
+        now, shown = self._now(), {n: redact(value, "" if n == "key" else n) for n, value in plain(fields).items()}
         self._events.append({"time": round(now, 3), "kind": kind, **shown})
         self._timeline.mark(kind, now, shown)
 
@@ -168,6 +169,9 @@ class Tracker:
     def wall_seconds(self) -> float:
         """Return the run's wall time, including earlier processes of a resumed run."""
         return self._earlier_s + time.monotonic() - self._started
+
+    def _now(self) -> float:
+        return self._epoch + time.monotonic()
 
     def annotate(self, values: Mapping[str, Any]) -> None:
         """Add plain values to the summary."""

@@ -86,14 +86,16 @@ class Channel:
         self._writer.close()
 
     def _receive_all(self) -> None:
-        while True:
-            try:
-                message = self._reader.recv()
-            except (EOFError, OSError):
-                break
-            self._deliver(message)
-        if self._on_closed is not None:
-            self._on_closed()
+        try:
+            while True:
+                try:
+                    message = self._reader.recv()
+                except (EOFError, OSError):
+                    break
+                self._deliver(message)
+        finally:  # also after a message that cannot be read, whose error goes to the log
+            if self._on_closed is not None:
+                self._on_closed()
 
 
 _END = object()

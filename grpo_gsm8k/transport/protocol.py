@@ -42,7 +42,8 @@ class GenerateGroup:
     """Request `n` completions of one prompt.
 
     It starts with a weight version of at least `min_version`. A `pinned` request is generated entirely with exactly
-    that version, so no swap happens while it is running.
+    that version, so no swap happens while it is running. Of the requests that wait for a place in the engine, those
+    with the lowest `priority` are the most urgent.
     """
 
     request_id: str
@@ -52,6 +53,7 @@ class GenerateGroup:
     min_version: int
     pinned: bool
     score_prompt: bool = False  # also return `GroupResult.prompt`
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,16 @@ class LoadWeights:
 
 @dataclass(frozen=True, slots=True)
 class WeightsLive:
-    """The engine generates with `ref` from now on; `canary_gap` is the mean |engine - learner| log-probability."""
+    """The engine generates with `ref` from now on; `canary_gap` is the mean |engine - learner| log-probability.
+
+    The engine stood still for `seconds` to swap the weights. Before, their files were verified within `verify_seconds`
+    while it went on generating.
+    """
 
     ref: WeightsRef
     seconds: float
     canary_gap: float
+    verify_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +155,22 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span of a worker's time, for the timeline; `start_s` is Unix time, `version` that of the weights involved."""
+    """A span of a worker's time, for the timeline; `start_s` is Unix time, `version` that of the weights involved.
+
+    `row` names another row than the worker's own, for work that goes on beside its other spans.
+    """
 
     name: str
     version: int
     start_s: float
     seconds: float
+    row: str = ""
 
     @classmethod
-    def since(cls, name: str, version: int, started: float) -> Self:
+    def since(cls, name: str, version: int, started: float, row: str = "") -> Self:
         """Return the span from `started`, a value of time.monotonic(), to now."""
         seconds = time.monotonic() - started
-        return cls(name, version, time.time() - seconds, seconds)
+        return cls(name, version, time.time() - seconds, seconds, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +261,16 @@ class Crashed:
 
 
 @dataclass(frozen=True, slots=True)
+class StartEngine:
+    """Build the engine. An actor imports its libraries at once, and uses no GPU memory before this message."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Exit; a learner first finishes its update and saves a checkpoint."""
 
 
-ActorCommand = GenerateGroup | LoadWeights | Reset | Bundle | Stop
+ActorCommand = StartEngine | GenerateGroup | LoadWeights | Reset | Bundle | Stop
 ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Span | Crashed
 LearnerReport = (
     Bundle

@@ -2,27 +2,34 @@
 
 `<root>/v<version>/` holds `model.safetensors`, or an adapter in peft's format, and `manifest.json`. The learner writes
 it aside and renames it, the actor verifies it before touching the engine, and the orchestrator deletes it when no actor
-may load it anymore.
+may load it anymore. The memory of the last deleted model is used again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from grpo_gsm8k.errors import DiskFullError, IntegrityError, WeightsError
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.files.parsing import first_problem
 from grpo_gsm8k.transport.protocol import WeightsRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 MODEL_FILE = "model.safetensors"
 Kind = Literal["model", "adapter"]
-SPARE_BYTES = 16 * 2**20  # left free for other users of the device
+_KIND: TypeAdapter[Kind] = TypeAdapter(Kind)
+MARGIN_BYTES = 16 * 2**20  # left free for other users of the device
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,54 +40,90 @@ class Canary:
     logprobs: tuple[float, ...]
 
 
+_CANARY = TypeAdapter(Canary)
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedWeights:
-    """A weights folder whose checksums were verified."""
+    """A weights folder whose checksums were verified within `seconds`."""
 
-    folder: Path
+    ref: WeightsRef
     kind: Kind
-    version: int
     canary: Canary
+    seconds: float
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the files."""
+        return Path(self.ref.path)
 
 
 def publish(
-    root: Path, version: int, kind: Kind, size: int, write: Callable[[Path], None], canary: Canary
+    root: Path, version: int, kind: Kind, size: int, write: Callable[[Path], Mapping[str, str]], canary: Canary
 ) -> WeightsRef:
-    """Create `<root>/v<version>` of about `size` bytes; `write` writes the files into the folder that it is given.
+    """Create `<root>/v<version>` of about `size` bytes.
+
+    `write` writes the files into the folder that it is given, which may contain an old model file to be overwritten. It
+    returns the digests that it already knows, by file name; files without one are read again to compute theirs.
 
     Raises WeightsError, and leaves nothing behind, if there is too little space. That is checked first: a process that
     maps a file of an overflowing tmpfs is killed with SIGBUS.
     """
-    free = shutil.disk_usage(root).free
-    if free < size + SPARE_BYTES:
+    free = shutil.disk_usage(root).free + (_size(_spare(root)) if kind == "model" else 0)
+    if free < size + MARGIN_BYTES:
         raise WeightsError(
-            f"{root} has {free >> 20} MiB free, weights version {version} needs {(size + SPARE_BYTES) >> 20} MiB: "
+            f"{root} has {free >> 20} MiB free, weights version {version} needs {(size + MARGIN_BYTES) >> 20} MiB: "
             "enlarge /dev/shm (docker run --shm-size) or free it"
         )
     final = root / f"v{version}"
     canary_fields = {"token_ids": canary.token_ids, "logprobs": canary.logprobs}
     try:
         with written_aside(final, private=True, sole_writer=True) as aside:
-            write(aside)
-            checksums.write_manifest(aside, {"version": version, "kind": kind, "canary": canary_fields})
+            if kind == "model":
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(_spare(root), aside / MODEL_FILE)  # from now on no one else can reach it
+            digests = write(aside)
+            extra = {"version": version, "kind": kind, "canary": canary_fields}
+            checksums.write_manifest(aside, extra, known=digests)
     except (OSError, DiskFullError) as error:
         raise WeightsError(f"weights version {version} could not be written to {root}: {error}") from error
     return WeightsRef(version, str(final))
 
 
+def delete(ref: WeightsRef) -> None:
+    """Delete a version that no actor may load anymore, but keep its model file as the spare for the next `publish`.
+
+    To overwrite its memory takes half as long as to write into new memory (`make bench-publish`). It replaces an older
+    spare, so a run has one at most.
+    """
+    folder = Path(ref.path)
+    with contextlib.suppress(FileNotFoundError):  # an adapter has no such file
+        os.replace(folder / MODEL_FILE, _spare(folder.parent))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _spare(root: Path) -> Path:
+    """Return the path of the spare: beside the folders of all learners of a run, which have it in common."""
+    return root.parent / "spare"
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
 def verify(ref: WeightsRef) -> VerifiedWeights:
     """Verify the checksums of a published folder before the engine is touched. Raises WeightsError."""
+    started = time.monotonic()
     folder = Path(ref.path)
     try:
         manifest = checksums.verify(folder)
     except IntegrityError as error:
         raise WeightsError(f"weights version {ref.version}: {error}") from error
-    if manifest["version"] != ref.version:
-        raise WeightsError(f"{folder} holds version {manifest['version']} instead of version {ref.version}")
-    canary = manifest["canary"]
-    return VerifiedWeights(
-        folder=folder,
-        kind=manifest["kind"],
-        version=ref.version,
-        canary=Canary(tuple(canary["token_ids"]), tuple(canary["logprobs"])),
-    )
+    if manifest.get("version") != ref.version:
+        raise WeightsError(f"{folder} holds version {manifest.get('version')} instead of version {ref.version}")
+    try:
+        canary = _CANARY.validate_python(manifest.get("canary"))
+        kind = _KIND.validate_python(manifest.get("kind"))
+    except ValidationError as error:
+        raise WeightsError(f"{folder}: its manifest was written by something else: {first_problem(error)}") from None
+    return VerifiedWeights(ref, kind, canary, time.monotonic() - started)

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -69,10 +70,13 @@ class WeightsStore:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self._base, 0o700)
             try:
-                descriptor = os.open(self._base, os.O_RDONLY | os.O_NOFOLLOW)
+                descriptor = os.open(self._base, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
             except FileNotFoundError:
                 continue
+            except OSError as error:  # a link or a file
+                raise UserError(f"{self._base} is not a folder: remove it, or set shm=FOLDER") from error
             try:
+                self._check_private(descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 held = os.fstat(descriptor).st_nlink > 0
                 if held:
@@ -80,9 +84,22 @@ class WeightsStore:
             finally:
                 os.close(descriptor)
 
+    def _check_private(self, descriptor: int) -> None:
+        """Raise UserError for a folder of somebody else, or one that others may write to: weights could be swapped."""
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            raise UserError(f"{self._base} belongs to user {found.st_uid}: remove it, or set shm=FOLDER")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            raise UserError(
+                f"{self._base} has mode {stat.S_IMODE(found.st_mode):04o}, open to other users: chmod 700 it after "
+                "looking inside, or set shm=FOLDER"
+            )
+
     def _sweep(self) -> None:
         """Delete the folders that no living process holds locked."""
         for folder in self._base.iterdir():
+            if folder.is_symlink() or not folder.is_dir():  # not ours; opening a fifo would wait for ever
+                continue
             lock = try_lock(folder)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import ShmWeightTransfer, VllmEngine
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, SamplingSpec, WeightsLive, WeightsRef
+from tests.actor.scenario_options import Scenario, read_scenario
 
 NEVER = 0  # <pad>: never sampled as a stop
 
@@ -25,14 +24,21 @@ def request(name: str, prompt: np.ndarray, seed: int, n: int = 2, tokens: int = 
     return GenerateGroup(name, prompt, n, sampling, 0, pinned=False)
 
 
-def publish(model: torch.nn.Module, version: int, folder: Path, canary_ids: list[int]) -> WeightsRef:
-    """Publish weights with a canary computed by Hugging Face."""
+def publish(
+    model: torch.nn.Module, version: int, folder: Path, canary_ids: list[int], dtype: torch.dtype | None = None
+) -> WeightsRef:
+    """Publish weights, in `dtype` if given, with a canary computed by Hugging Face."""
     with torch.no_grad():
         logprobs = torch.log_softmax(model(torch.tensor([canary_ids])).logits[0].double(), -1)
     values = [float(logprobs[i, token]) for i, token in enumerate(canary_ids[1:])]
-    tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
+    tensors = {name: p.detach().clone().to(dtype or p.dtype) for name, p in model.named_parameters()}
     canary = weights.Canary(tuple(canary_ids), tuple(values))
-    return weights.publish(folder, version, "model", 1, lambda to: save_file(tensors, to / weights.MODEL_FILE), canary)
+
+    def write(to: Path) -> dict[str, str]:
+        save_file(tensors, to / weights.MODEL_FILE)
+        return {}
+
+    return weights.publish(folder, version, "model", 1, write, canary)
 
 
 def run_all(engine: VllmEngine, requests: list[GenerateGroup]) -> dict[str, GroupResult]:
@@ -49,7 +55,7 @@ def swaps(engine: VllmEngine, refs: list[WeightsRef], prompts: list[np.ndarray])
     gaps: list[float] = []
     results: dict[str, GroupResult] = {}
     for version, ref in enumerate(refs):
-        engine.load(ref)
+        engine.load(weights.verify(ref))
         for i, prompt in enumerate(prompts):
             engine.add(request(f"{version}/{i}", prompt, seed=100 * version + 10 * i))
         for _ in range(25):
@@ -70,7 +76,7 @@ def step(engine: VllmEngine, results: dict[str, GroupResult], gaps: list[float])
 
 def error_of(engine: VllmEngine, ref: WeightsRef) -> str:
     try:
-        engine.load(ref)
+        engine.load(weights.verify(ref))
         while not any(isinstance(result, WeightsLive) for result in engine.step()):
             pass
     except WeightsError as error:
@@ -78,9 +84,10 @@ def error_of(engine: VllmEngine, ref: WeightsRef) -> str:
     return "no error"
 
 
-def main(model_folder: Path, folder: Path) -> None:
+def main(scenario: Scenario) -> None:
+    folder, dtype = scenario.folder, getattr(torch, scenario.dtype)
     rng = np.random.default_rng(0)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(scenario.model_folder, dtype=torch.float32).eval()
     canary_ids = rng.integers(5, 90, size=64).tolist()
     shared = rng.integers(5, 90, size=140)  # longer than a cache block
     prompts = [np.concatenate([shared, rng.integers(5, 90, size=8 + i)]).astype(np.int32) for i in range(3)]
@@ -91,25 +98,8 @@ def main(model_folder: Path, folder: Path) -> None:
                 for parameter in model.parameters():
                     parameter.add_(0.1 * torch.randn_like(parameter))
         model.save_pretrained(folder / f"hf{version}")
-        refs.append(publish(model, version, folder, canary_ids))
-    spec = EngineSpec(
-        "vllm",
-        str(model_folder),
-        "cpu",
-        "float32",
-        0.5,
-        64,
-        320,
-        16,
-        1024,
-        True,
-        True,
-        0,
-        1,
-        canary_tolerance=1e-3,
-        seed=0,
-    )
-    engine = VllmEngine(spec)
+        refs.append(publish(model, version, folder, canary_ids, dtype))
+    engine = VllmEngine(scenario.spec())
     results, gaps = swaps(engine, refs[:4], prompts)
     seven = run_all(engine, [request("seven", prompts[0], seed=7)])["seven"]
     singles = run_all(engine, [request(f"single{s}", prompts[0], seed=s, n=1) for s in (7, 8)])
@@ -150,4 +140,4 @@ def main(model_folder: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(read_scenario())

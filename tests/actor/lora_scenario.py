@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +10,13 @@ import numpy as np
 import torch
 
 from cli import load_config
-from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import VllmEngine
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import GenerateGroup, GroupResult, SamplingSpec, WeightsLive
+from tests.actor.scenario_options import Scenario, read_scenario
 
 VERSIONS = 5
 
@@ -47,17 +46,16 @@ def wrong_adapter_error(engine: VllmEngine) -> str:
     return "no error"
 
 
-def main(model_folder: Path, folder: Path) -> None:
-    config = load_config(["command=policy_gradient", "preset=cpu_demo", "learner=lora", "learner.lora.rank=12"])
-    policy = load_policy(model_folder, config.learner)
+def main(scenario: Scenario) -> None:
+    folder = scenario.folder
+    words = ["command=policy_gradient", "preset=cpu_demo", "learner=lora", "learner.lora.rank=12"]
+    config = load_config([*words, f"actor.dtype={scenario.dtype}"])
+    policy = load_policy(scenario.model_folder, config.learner)
     rng = np.random.default_rng(0)
     prompts = [rng.integers(5, 90, size=140 + i).astype(np.int32) for i in range(2)]
     item: Any = SimpleNamespace(prompt_ids=prompts[0])
     publisher = Publisher(folder, policy, config, [item])
-    spec = EngineSpec(
-        "vllm", str(model_folder), "cpu", "float32", 0.5, 64, 320, 16, 1024, True, True, 12, VERSIONS, 1e-3, seed=0
-    )
-    engine = VllmEngine(spec)
+    engine = VllmEngine(scenario.spec(lora_rank=12, lora_versions=VERSIONS))
     results: dict[str, GroupResult] = {}
     live: list[float] = []
 
@@ -74,7 +72,7 @@ def main(model_folder: Path, folder: Path) -> None:
             for _, parameter in policy.named_parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
         policy.model.save_pretrained(folder / f"adapter{version}")
-        engine.load(publisher.publish(version).ref)
+        engine.load(weights.verify(publisher.publish(version).ref))
         for i, prompt in enumerate(prompts):
             sampling = SamplingSpec(0.8, 1.0, 50, 100 * version + 10 * i, (0,))
             engine.add(GenerateGroup(f"{version}/{i}", prompt, 2, sampling, 0, pinned=False))
@@ -102,7 +100,7 @@ def main(model_folder: Path, folder: Path) -> None:
         for _, parameter in policy.named_parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     publisher._canary = lambda: stale
-    engine.load(publisher.publish(VERSIONS).ref)
+    engine.load(weights.verify(publisher.publish(VERSIONS).ref))
     size = sum(file.stat().st_size for file in (folder / "v0").iterdir())
     (folder / "trace.json").write_text(
         json.dumps(
@@ -119,4 +117,4 @@ def main(model_folder: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(read_scenario())

@@ -17,17 +17,18 @@ from grpo_gsm8k.actor import vllm_engine
 from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.vllm_engine import ShmWeightTransfer, VllmEngine
 from grpo_gsm8k.errors import WeightsError
-from grpo_gsm8k.transport.protocol import GroupResult
+from grpo_gsm8k.transport import weights
+from grpo_gsm8k.transport.protocol import GroupResult, WeightsRef
 from tests.actor.engine_scenario import publish, request
 
 TOLERANCE = 1e9  # no canary raises: the probe alone must notice
 STEP = 1e-4  # change of each weight per version: what training changes
 
 
-def reload_error(engine: VllmEngine, ref: object) -> str:
+def reload_error(engine: VllmEngine, ref: WeightsRef) -> str:
     """Load under running requests, and return the error."""
     try:
-        engine.load(ref)  # type: ignore[arg-type]
+        engine.load(weights.verify(ref))
     except WeightsError as error:
         return str(error)
     return ""
@@ -39,7 +40,7 @@ def main(model_folder: Path, folder: Path, dtype: str) -> None:
     skippable = [name for name, _ in model.named_parameters()]
     version = 0
 
-    def next_version() -> object:
+    def next_version() -> WeightsRef:
         nonlocal version
         with torch.no_grad():
             for parameter in model.parameters():
@@ -52,7 +53,7 @@ def main(model_folder: Path, folder: Path, dtype: str) -> None:
         "vllm", str(model_folder), "cpu", dtype, 0.5, 64, 320, 16, 1024, True, True, 0, 1, TOLERANCE, seed=0
     )
     engine = VllmEngine(spec)
-    engine.load(next_version())  # type: ignore[arg-type]
+    engine.load(weights.verify(next_version()))
     engine.add(request("running", np.arange(5, 60, dtype=np.int32), seed=1, n=4, tokens=250))
     done: list[object] = [r for _ in range(3) for r in engine.step()]  # the canary of the first load is through
     errors: dict[str, str] = {}

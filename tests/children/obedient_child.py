@@ -1,6 +1,7 @@
 """A child for tests: does what the request says. Run as `python -m tests.children.obedient_child`."""
 
 import os
+import socket
 import sys
 import time
 from typing import Any
@@ -24,6 +25,13 @@ def handle(request: Any) -> Any:
         case "print":
             print("noise", flush=True)
             return "printed"
+        case ["connect", str(host), int(port)]:
+            socket.create_connection((host, port), timeout=5).close()
+            return "connected"
+        case "environment":
+            return sorted(os.environ)
+        case "many files":
+            return [os.open(__file__, os.O_RDONLY) for _ in range(1000)]
         case "pid":
             return os.getpid()
     return request

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from grpo_gsm8k.children.limited_child import ChildError, LimitedChild, Limits
 
 MODULE = "tests.children.obedient_child"
 LIMITS = Limits(wall_s=1.5, memory_mb=1024)
+PROBE = "import sys; from grpo_gsm8k.children.no_network import leave_network; sys.exit(not leave_network())"
 
 
 @pytest.fixture
@@ -52,6 +54,32 @@ def test_an_exception_is_reported_and_the_child_goes_on(child: LimitedChild) -> 
         child.call("raise")
     assert caught.value.kind == "error"
     assert child.call("pid") == before
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, int]]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[:2]
+
+
+def test_a_child_has_no_network_unless_it_is_allowed(child: LimitedChild, server: tuple[str, int]) -> None:
+    if subprocess.call([sys.executable, "-c", PROBE]):
+        pytest.skip("this kernel lets no process leave its network")
+    with pytest.raises(ChildError, match="unreachable"):
+        child.call(["connect", *server])
+    allowed = LimitedChild(MODULE, [], Limits(wall_s=30, memory_mb=1024, network=True))
+    assert allowed.call(["connect", *server]) == "connected"
+    allowed.close()
+
+
+def test_a_child_gets_no_keys_and_a_limited_number_of_files(
+    child: LimitedChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert "PATH" in child.call("environment")
+    assert "OPENAI_API_KEY" not in child.call("environment")
+    with pytest.raises(ChildError, match="Too many open files"):
+        child.call("many files")
 
 
 def test_a_child_that_cannot_start_gives_its_reason() -> None:

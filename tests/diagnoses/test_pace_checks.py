@@ -32,9 +32,22 @@ def test_too_few_sequences_at_once() -> None:
         ({}, {"usable_cores": 8}, "set actor.threads=7 (now 1): 6 of 8 cores are unused"),
         ({"actor__replicas": 2}, {"usable_cores": 9}, "set actor.threads=4 (now 1): 6 of 9 cores are unused"),
         ({"learner__threads": 7}, {"usable_cores": 8}, "raise actor.threads (now 1) and lower learner.threads (now 7)"),
-        ({"actor__device": "cuda:0", "learner__device": "cuda:1"}, {"gpus": ["a"] * 4}, "set actor.replicas=3 (now 1)"),
-        ({"actor__device": "cuda:0", "learner__device": "cuda:0"}, {"gpus": ["a"] * 4}, "set actor.replicas=4 (now 1)"),
+        (
+            {"actor__device": "cuda:0", "learner__device": "cuda:1"},
+            {"gpus": ["a"] * 4},
+            "set actor.replicas=3 (now 1) actor.device=cuda:0 learner.device=cuda:3: this run uses 2 of 4 GPUs",
+        ),
+        (
+            {"actor__device": "cuda:0", "learner__device": "cuda:0"},
+            {"gpus": ["a"] * 4},
+            "set actor.replicas=4 (now 1):",
+        ),
         ({"actor__device": "cuda:0", "learner__device": "cuda:1"}, {"gpus": ["a"] * 2}, "actor.enforce_eager=false"),
+        (  # CUDA_VISIBLE_DEVICES selected two of four
+            {"actor__device": "cuda:0", "learner__device": "cuda:1"},
+            {"gpus": ["a"] * 4, "usable_gpus": 2},
+            "actor.enforce_eager=false",
+        ),
     ],
 )
 def test_the_advice_fits_the_machine(settings: dict[str, Any], machine: dict[str, Any], advice: str) -> None:

@@ -108,3 +108,12 @@ def test_a_reward_function_that_fails() -> None:
     assert kinds["grading_blocks_both"].evidence.startswith("the learner waits 82 % of the time, the engine 66 %")
     assert "learner_waits_for_generation" not in kinds
     assert "accuracy_fell" not in kinds
+
+
+def test_grading_that_blocks_the_learner() -> None:
+    """Constructed: today's metrics tell waiting for grades from waiting for completions; the engine may be busy."""
+    record = changed(recorded("failing"), time__learner_idle_frac=0.1, time__actor_idle_frac=0.0)
+    slow = changed(record, time__grading_s=[u["time/step_s"] / 4 for u in record.updates])
+    assert found(slow)["grading_blocks_both"].evidence.startswith("the learner waits 25 % of the time for completions")
+    quick = changed(record, time__grading_s=[u["time/step_s"] / 10 for u in record.updates])
+    assert "grading_blocks_both" not in found(quick)

@@ -83,6 +83,16 @@ def test_gpus_are_counted(
     assert enter("true", PATH=path, ACCELERATOR="cpu", MIN_SHM_MB="0").stderr == ""
 
 
+@pytest.mark.parametrize(("driver", "refused"), [("575.57.08", True), ("580.65.06", False), ("[N/A]", False)])
+def test_an_old_driver_is_refused(tmp_path: Path, driver: str, refused: bool) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f'#!/bin/sh\n[ "$1" = --list-gpus ] && printf "GPU 0: a\\nGPU 1: a\\n" || echo "{driver}"\n')
+    tool.chmod(0o755)
+    done = enter("echo", "started", PATH=f"{tmp_path}:{os.environ['PATH']}", ACCELERATOR="cuda", MIN_SHM_MB="0")
+    assert (done.returncode, done.stdout) == ((2, "") if refused else (0, "started\n"))
+    assert ("needs 580 or newer" in done.stderr) == refused
+
+
 def health(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     values = {**os.environ, "ACCELERATOR": "cpu", "SHM": str(tmp_path), "ARTIFACTS": str(tmp_path), "MIN_FREE_MB": "1"}
     command = ["sh", str(REPO / "docker/healthcheck.sh")]

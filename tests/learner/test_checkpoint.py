@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from transformers import AutoTokenizer
 
 from grpo_gsm8k.data.difficulty import Solved
 from grpo_gsm8k.errors import CheckpointError, DiskFullError, UserError
+from grpo_gsm8k.files import checksums
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
 from grpo_gsm8k.learner.model import Policy
@@ -33,14 +35,20 @@ def save(checkpoints: Path, policy: Policy, folder: Path) -> Path:
 
 
 def test_the_state_survives_json(policy: Policy, random_model: Path, tmp_path: Path) -> None:
-    """With what the difficulty sampler adds; the plan of an earlier version has cursor and positions only."""
+    """With what the difficulty sampler adds."""
     plan = PromptPlan(7, {3: (5, 6)}, {3: (4,)}, {"a": (0.1 + 0.2, 8.0)}, {2: (Solved("b", 1, 8),)})
     models = Models(policy, None, None)
     optimizers = open_optimizers(models, small_config().learner)
     tokenizer = AutoTokenizer.from_pretrained(random_model)
     state = replace(STATE, plan=plan, accuracy={0: 0.5})
     assert checkpoint.read_state(checkpoint.save(tmp_path, state, models, optimizers, tokenizer)) == state
-    assert checkpoint._plan({"cursor": 7, "positions": {"3": [5, 6]}}) == PromptPlan(7, {3: (5, 6)})
+
+
+def test_the_plan_of_an_earlier_version_has_cursor_and_positions_only(tmp_path: Path) -> None:
+    values = {**asdict(STATE), "plan": {"cursor": 7, "positions": {"3": [5, 6]}}}
+    (tmp_path / "state.json").write_text(json.dumps(values))
+    checksums.write_manifest(tmp_path, {})
+    assert checkpoint.read_state(tmp_path).plan == PromptPlan(7, {3: (5, 6)})
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, {2, 9, 10}), (3, {2, 8, 9, 10}), ("all", {2, 6, 8, 9, 10})])

@@ -217,7 +217,7 @@ def test_the_policy_loss_is_the_derived_loss_without_the_other_terms(random_mode
         objective(scene.models, micro, scene.config, scene.config.policy_gradient.kl.coef)
         for micro in microbatches(scene.samples, scene.config, scene.models.policy.device)
     ]
-    whole, part = sum(float(o.loss.detach()) for o in outputs), sum(o.policy_loss for o in outputs)
+    whole, part = sum(float(o.loss.detach()) for o in outputs), sum(float(o.policy_loss) for o in outputs)
     pg = scene.config.policy_gradient
     off = {
         "entropy_coef": 0.0,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import get_scheduler
 
 from grpo_gsm8k.config import Schedule
 from grpo_gsm8k.errors import NonFiniteError
+from grpo_gsm8k.learner import optimizer as optimizer_module
 from grpo_gsm8k.learner.model import Policy
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
@@ -109,6 +112,31 @@ def test_state_round_trip_is_bitwise(policy: Policy) -> None:
         optimizer.step(1e-3)
         results.append([p.detach().clone() for _, p in policy.named_parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_checkpoint_of_the_plain_step_continues_with_the_fused_one_and_back(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As between CPU and GPU; torch's fused step for CPUs stands in for that of GPUs."""
+    config, weights = small_config().learner, [p.detach().clone() for _, p in policy.named_parameters()]
+
+    def steps(*fused: bool) -> list[torch.Tensor]:
+        state: dict[str, torch.Tensor] = {}
+        for (_, p), weight in zip(policy.named_parameters(), weights, strict=True):
+            p.data.copy_(weight)
+        for fuse in fused:
+            monkeypatch.setattr(optimizer_module, "_adamw", lambda *_, f=fuse: partial(torch.optim.AdamW, fused=f))
+            optimizer = Optimizer(policy.named_parameters(), config)
+            optimizer.load_state_tensors(state)
+            _set_gradients(policy, 1e-3)
+            optimizer.step(1e-3)
+            state = optimizer.state_tensors()
+        return [p.detach().clone() for _, p in policy.named_parameters()]
+
+    expected = steps(False, False, False)
+    for kinds in ((False, True, True), (True, False, False), (True, True, True)):
+        for found, wanted in zip(steps(*kinds), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_no_decay_for_vectors_and_embeddings(policy: Policy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def test_correct_models_pass(name: str, tmp_path: Path) -> None:
 
 
 def test_a_window_that_is_ignored_is_found(mistral: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    pieces = attention._pieces
-    monkeypatch.setattr(attention, "_pieces", lambda layout, window, device: pieces(layout, None, device))
+    attend = attention.attend_in_pieces
+    monkeypatch.setattr(attention, "attend_in_pieces", lambda *given: attend(*given[:5], None, *given[6:]))
     with pytest.raises(
         ModelMismatchError, match=r"log-probabilities of mistral differ .* Hugging Face.* by \d.*tolerance"
     ):
@@ -72,21 +73,29 @@ class Engine:
 
     def __init__(self, logprobs: list[np.ndarray], error: float) -> None:
         self.queued: list[GenerateGroup] = []
+        self.on_result: list[Callable[[GroupResult], None]] = []
         self._logprobs = logprobs
         self._error = error
 
-    def queue(self, request: GenerateGroup) -> None:
+    def request(self, request: GenerateGroup, on_result: Callable[[GroupResult], None]) -> None:
         self.queued.append(request)
+        self.on_result.append(on_result)
 
-    def take(self, request_id: str) -> GroupResult:
-        index = int(request_id.rpartition("/")[2])
+    def poll(self) -> None:
+        for index, on_result in enumerate(self.on_result):
+            on_result(self._result(index))
+        self.on_result = []
+
+    def wait_until(self, condition: Callable[[], bool]) -> bool:
+        self.poll()
+        return condition()
+
+    def _result(self, index: int) -> GroupResult:
         length = len(self.queued[index].prompt_ids) - 1
         scores = np.zeros(length, dtype=np.float32)
         own = self._logprobs[index]
         scores[length - len(own) :] = own + self._error
-        return GroupResult(request_id, (), PromptScores(scores, scores > 0))
-
-    take_ready = take
+        return GroupResult(self.queued[index].request_id, (), PromptScores(scores, scores > 0))
 
 
 @pytest.mark.parametrize(("error", "stops"), [(0.0, False), (5e-4, False), (0.01, True), (float("nan"), True)])
@@ -102,6 +111,8 @@ def test_the_engine_is_compared(mistral: Policy, error: float, stops: bool) -> N
     else:
         probe.poll(wait=False)
         assert not probe.pending
+        client.wait_until = lambda condition: pytest.fail("waits for answers that it has")
+        probe.poll(wait=True)  # at the end of a run
 
 
 def test_the_engine_is_compared_with_the_weights_of_its_version(mistral: Policy) -> None:

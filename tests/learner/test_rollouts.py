@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
-from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.prompt_order import PromptPlan
 from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts
 from grpo_gsm8k.learner.task import GradedCompletion, Item
@@ -31,31 +31,38 @@ class Net:
     def __init__(self, tied: set[str]) -> None:
         self.tied = tied
         self.queued: list[GenerateGroup] = []
-        self.results: dict[str, GroupResult] = {}
+        self.on_result: dict[str, Callable[[GroupResult], None]] = {}
+        self.arrived: list[GroupResult] = []
         self.stop_token_ids = (1,)
         self.started: list[str] = []  # problem ids, as their grading started
+        self.spans: list[str] = []
         self.stop_texts = ()
 
-    def queue(self, request: GenerateGroup) -> None:
+    def request(self, request: GenerateGroup, on_result: Callable[[GroupResult], None]) -> None:
         self.queued.append(request)
+        self.on_result[request.request_id] = on_result
 
     def flush(self) -> None:
         for request in self.queued:
             completion = Completion(np.array([7, 1]), np.zeros(2), "stop", (VersionSpan(0, 0, 2),))
-            self.results[request.request_id] = GroupResult(request.request_id, (completion,) * request.n)
+            self.arrived.append(GroupResult(request.request_id, (completion,) * request.n))
         self.queued = []
 
-    def take(self, request_id: str) -> GroupResult | None:
-        return self.results.get(request_id)
+    def poll(self) -> None:
+        for result in self.arrived:
+            self.on_result.pop(result.request_id)(result)
+        self.arrived = []
 
-    def take_ready(self, request_id: str) -> GroupResult | None:
-        return self.results.get(request_id)
+    def wait_until(self, condition: Callable[[], bool]) -> bool:
+        self.poll()
+        return condition()
 
     def wait_for(self, work: Future[Any]) -> Any:
         return work.result()
 
     def record_span(self, name: str, version: int) -> float:
-        return 0.0
+        self.spans.append(name)
+        return {"wait for rollouts": 1.0, "grading": 0.25}[name]
 
     def start_grading(self, item: Item, completions: Sequence[Completion]) -> Future[tuple[GradedCompletion, ...]]:
         self.started.append(item.problem.id)
@@ -109,13 +116,10 @@ def test_completions_of_later_updates_are_graded_as_they_arrive() -> None:
     r = rollouts(net, limit=0)
     r.request_until(0)
     planned = order(net)
-    r.grade_arrived()
     assert net.started == []
     net.flush()
     assert ids(r.take(0)) == planned[:4]
-    r.grade_arrived()  # while update 0 is computed
-    r.grade_arrived()
-    assert net.started == planned  # each once
+    assert net.started == planned  # those of update 1, too, while update 0 was waited for
     r.uses(0)
     assert ids(r.take(1)) == planned[4:]
     assert net.started == planned
@@ -138,6 +142,21 @@ def test_groups_without_variance_are_replaced_and_accounted_for() -> None:
     assert ids(r.take(1)) == planned[4:]
     r.uses(1)
     assert r.plan == PromptPlan(10, {})
+
+
+def test_waiting_for_completions_is_told_from_waiting_for_grades() -> None:
+    """Also where groups are replaced, so that both happen several times."""
+    net = Net(set())
+    r = rollouts(net, limit=8)
+    r.request_until(0)
+    net.tied = {order(net)[0]}
+    net.flush()
+    r.take(0)
+    assert net.spans == ["wait for rollouts", "grading"] * 2
+    assert (r.waited_s, r.grading_s) == (2.0, 0.5)
+    r.uses(0)
+    r.take(1)
+    assert (r.waited_s, r.grading_s) == (1.0, 0.25)
 
 
 def test_replacing_ends_at_the_limit() -> None:
@@ -215,7 +234,7 @@ def test_a_resumed_run_skips_the_same_prompts(done: int, limit: int) -> None:
     first = rollouts(net, limit, 0, None, *LONG)
     begun = run_updates(first, net, range(done))
     again = Net(tied)
-    plan = checkpoint._plan(json.loads(json.dumps(asdict(first.plan))))
+    plan = TypeAdapter(PromptPlan).validate_python(json.loads(json.dumps(asdict(first.plan))))
     assert begun + run_updates(rollouts(again, limit, done, plan, *LONG), again, range(done, 20)) == whole
 
 

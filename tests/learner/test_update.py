@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from grpo_gsm8k.config import Config
+from grpo_gsm8k.learner import update as update_module
 from grpo_gsm8k.learner.batching import Sample
 from grpo_gsm8k.learner.experience import prepare
 from grpo_gsm8k.learner.model import Policy, load_policy
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.schedules import Rates
-from grpo_gsm8k.learner.update import Optimizers, microbatches, update_policy
+from grpo_gsm8k.learner.update import Optimizers, Passes, microbatches, update_policy
 from grpo_gsm8k.learner.update_stats import UpdateStats
 from tests.learner.conftest import random_groups, small_config
 
@@ -148,6 +151,38 @@ def test_measuring_the_gap_does_not_change_what_is_learned(random_model: Path) -
         found.append((gap, [p.detach().clone() for _, p in policy.named_parameters()]))
     assert [gap for gap, _ in found] == [False, True]
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+def test_the_host_reads_nothing_from_the_device_between_micro_batches(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that is read within the passes would make a GPU wait for the next micro-batch to be packed."""
+    config = small_config("learner.token_budget=40", "policy_gradient=gspo")
+    samples = [s for group in random_groups(8) for s in group]
+    passes = Passes(Models(policy, None, None), samples, config, 0.0, lambda: None)
+    reads: list[str] = []
+    micro_batches = list(microbatches(samples, config, policy.device))
+    assert len(micro_batches) > 3
+    monkeypatch.setattr(update_module, "microbatches", lambda *_: iter(micro_batches))
+    with Reads(reads):
+        passes.run(UpdateStats(), config.learner.token_budget)
+        assert reads == []  # the one read at the end, `tolist`, is not an operation
+        float(micro_batches[0].advantages_N.sum())
+    assert reads == ["_local_scalar_dense"]
+
+
+class Reads(TorchDispatchMode):
+    """Counts the operations that would wait for a GPU: numbers read from tensors, and results of unknown size."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self._found = found
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "bincount", "item"}:
+            self._found.append(name)
+        return func(*args, **(kwargs or {}))
 
 
 def test_clipped_tokens_are_below_or_above(policy: Policy) -> None:

@@ -24,18 +24,24 @@ SHORT = (
     "policy_gradient.eval_limit=8",
     "policy_gradient.save_every=1",
 )
-# BROKEN functions fail as soon as there is a checkpoint of the first update, which the training waits for.
+FIRST = EPISODES + 8  # completions of the first update and the first validation
+# A function that does not fail ALWAYS fails for the completions of the second update, after those that it has counted.
 FILE = """
 import os
 import time
+import uuid
 from pathlib import Path
 
 ARTIFACTS = Path(ARTIFACTS_PATH)
 ALWAYS = ALWAYS_VALUE
 
 
-def _broken():
-    return ALWAYS or any(ARTIFACTS.glob("runs/*/checkpoints/step_1"))
+def _broken(count=1):
+    scored = ARTIFACTS / "scored"  # one file per completion, because several processes score
+    scored.mkdir(exist_ok=True)
+    for _ in range(count):
+        (scored / uuid.uuid4().hex).touch()
+    return ALWAYS or len(list(scored.iterdir())) > FIRST_VALUE
 
 def good(item):
     return len(item.text) / 100
@@ -50,7 +56,7 @@ def hangs(items):
             time.sleep(600)
         except FileExistsError:
             pass
-    elif not ALWAYS and _broken():
+    elif not ALWAYS and _broken(len(items)):
         time.sleep(600)
     return [1.0] * len(items)
 
@@ -58,12 +64,13 @@ def not_a_number(item):
     return float("nan") if _broken() else 1.0
 
 def wrong_length(items):
-    return [1.0] * (len(items) + 1 if _broken() else len(items))
+    return [1.0] * (len(items) + 1 if _broken(len(items)) else len(items))
 """
 
 
 def write_file(path: Path, artifacts: Path, always: bool) -> Path:
-    path.write_text(FILE.replace("ARTIFACTS_PATH", repr(str(artifacts))).replace("ALWAYS_VALUE", str(always)))
+    text = FILE.replace("ARTIFACTS_PATH", repr(str(artifacts))).replace("ALWAYS_VALUE", str(always))
+    path.write_text(text.replace("FIRST_VALUE", str(FIRST)))
     return path
 
 
@@ -106,7 +113,7 @@ def test_a_failing_function_stops_the_run(cli: Cli, tmp_path: Path, part: str, r
     assert events_of(run, "learner_restarted") == []
     assert steps_of(run) == [1]
     old = sha256(file)
-    file.write_text(file.read_text().replace("return ALWAYS or any", "return False and any"))
+    file.write_text(file.read_text().replace("return ALWAYS or", "return False and"))
     resume = (*arguments, "policy_gradient.resume_from=latest")
     if part == "raises":
         refused = cli.run(*resume)

@@ -38,6 +38,7 @@ TIMED = (
     "time/",
     "mem/",
     "sync/publish_s",
+    "sync/verify_s",
     "sync/load_s",
     "sync/canary_gap",
     "rollout/tokens_per_s",
@@ -327,6 +328,17 @@ def test_cores_that_do_not_exist_end_the_run_at_once(cli: Cli) -> None:
     assert done.returncode == 2
     assert "this process may use the cores" in done.stderr.strip().splitlines()[-1]
     assert events_of(cli.runs()[-1], "actor_restarted") == []
+
+
+def test_an_error_that_the_learner_finds_ends_the_waiting_actor_quietly(cli: Cli) -> None:
+    done = cli.run(*SCRIPTED, "actor.max_model_len=64", "policy_gradient.max_new_tokens=60")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: no training prompt fits into")
+    run = cli.runs()[-1]
+    assert {event["worker"] for event in events_of(run, "worker_started")} == {"learner", "actor-0"}
+    assert events_of(run, "actor_restarted") == []
+    assert (run / "logs" / "actor-0.log").read_text() == ""
+    assert not psutil.pid_exists(pid_of(run, "actor-0"))
 
 
 def test_an_error_that_a_restart_cannot_fix_is_tried_twice(cli: Cli) -> None:

@@ -33,6 +33,18 @@ QWEN_1_5B = {
     "num_attention_heads": 12,
     "num_hidden_layers": 28,
 }
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
+    "vocab_size": 128256,
+}
 H100 = Gpu("NVIDIA H100 80GB HBM3", 79.6, 79.1)
 MACHINE = Machine(
     python="3.12.4",
@@ -74,3 +86,8 @@ def shape_3b(qwen_3b: Path) -> ModelShape:
 @pytest.fixture(scope="session")
 def shape_1_5b(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
     return from_config(folder_with(QWEN_1_5B, tmp_path_factory.mktemp("qwen") / "1_5b"))
+
+
+@pytest.fixture(scope="session")
+def shape_8b(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
+    return from_config(folder_with(LLAMA_8B, tmp_path_factory.mktemp("llama") / "8b"))

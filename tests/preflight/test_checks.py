@@ -15,7 +15,7 @@ from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import EMBEDDED_TINY
 from grpo_gsm8k.preflight import gate
-from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, machine_lines, space_lines
+from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, machine_lines, precision_lines, space_lines
 from grpo_gsm8k.preflight.diagnosis import diagnose
 from grpo_gsm8k.preflight.doctor import report
 from grpo_gsm8k.preflight.machine import Gpu, Machine, probe
@@ -45,7 +45,7 @@ def test_a_tiny_shm_is_a_failure_with_the_size_to_set(shape_1_5b: ModelShape) ->
     tiny = replace(MACHINE, shm_gib=0.0625, shm_free_gib=0.0625)  # Docker's default
     found = line(space_lines(tiny, configuration(), shape_1_5b, UPDATES), "shm")
     assert found.status is Status.FAILURE
-    assert "--shm-size=13gb" in found.fix
+    assert "--shm-size=11gb" in found.fix
     gone = line(space_lines(replace(MACHINE, shm_gib=None), configuration(), shape_1_5b, UPDATES), "shm")
     assert gone.status is Status.FAILURE
     assert "shm=FOLDER" in gone.fix
@@ -83,7 +83,7 @@ def test_a_missing_key_is_a_failure_only_where_it_is_needed() -> None:
 
 def test_other_shortcomings() -> None:
     poor = replace(MACHINE, python="3.10.1", vllm=None, threads=1, hub="huggingface.co is not reachable: timed out")
-    status = {item.name: item.status for item in machine_lines(poor, configuration())}
+    status = {item.name: item.status for item in machine_lines(poor, configuration("learner.threads=4"))}
     assert (status["Python"], status["vllm"]) == (Status.FAILURE, Status.FAILURE)
     assert (status["hub"], status["CPU threads"]) == (Status.WARNING, Status.WARNING)
 
@@ -195,3 +195,21 @@ def test_probe_of_this_machine() -> None:
     gone = probe(configuration("preset=cpu_demo", "shm=/no/such/folder"), thorough=False)
     assert gone.shm_gib is None
     assert gone.hub == ""
+
+
+@pytest.mark.parametrize(
+    ("bf16", "dtype", "status"),
+    [
+        (True, "bfloat16", Status.OK),
+        (False, "bfloat16", Status.WARNING),
+        (False, "float32", Status.OK),
+    ],
+)
+def test_bfloat16_that_a_cpu_emulates_is_warned_of(bf16: bool, dtype: str, status: Status) -> None:
+    machine = replace(CPU, cpu_bf16=bf16)
+    config = configuration("preset=cpu_demo", f"learner.dtype={dtype}")
+    (line,) = precision_lines(machine, config)
+    assert line.status is status
+    assert line.text.startswith(f"actor float32, learner {dtype}; the CPU has ")
+    assert ("learner.dtype=auto" in line.fix) == (status is Status.WARNING)
+    assert precision_lines(machine, configuration()) == []  # both on GPUs

@@ -10,7 +10,7 @@ import pytest
 from grpo_gsm8k.errors import LabError, UserError, WorkerError
 from grpo_gsm8k.runtime.actor_pool import ActorPool
 from grpo_gsm8k.runtime.restarts import Restarts
-from grpo_gsm8k.transport.protocol import Bundle, Crashed, GenerateGroup, GroupResult, SamplingSpec
+from grpo_gsm8k.transport.protocol import Bundle, Crashed, GenerateGroup, GroupResult, SamplingSpec, StartEngine
 
 REQUEST = GenerateGroup("a", np.array([1], dtype=np.int32), 1, SamplingSpec(1.0, 1.0, 4, 0, (1,)), 0, pinned=False)
 
@@ -21,7 +21,7 @@ class FakeWorker:
     def __init__(self, index: int, pid: int) -> None:
         self.name, self.pid, self.exit_reason = f"actor-{index}", pid, "exit code -9"
         self.crash: Crashed | None = None
-        self.ready = False
+        self.ready = self.held = False
         self.channel = self
         self.sent: list[object] = []
         self.stuck = ""
@@ -29,6 +29,10 @@ class FakeWorker:
 
     def send(self, message: object) -> None:
         self.sent.append(message)
+
+    def release(self, message: object) -> None:
+        self.held = False
+        self.send(message)
 
     def observe(self, message: object) -> None:
         if isinstance(message, Crashed):
@@ -44,13 +48,16 @@ class FakeWorker:
 class Run:
     """A started pool and everything that it did."""
 
-    def __init__(self, limit: int = 1) -> None:
+    def __init__(self, limit: int = 1, start_engines: bool = True) -> None:
         self.workers: list[Any] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.results: list[Any] = []
         restarts = Restarts("actor", limit, lambda kind, **fields: self.events.append((kind, fields)), backoff_s=0.0)
         self.pool = ActorPool(2, self.spawn, restarts, self.results.append, lambda _: None)
         self.pool.start()
+        if not start_engines:
+            return
+        self.pool.start_engines()
         self.pool.router.from_learner(Bundle((REQUEST,)))
 
     def spawn(self, index: int) -> Any:
@@ -64,7 +71,7 @@ def test_a_dead_actor_is_replaced_and_its_requests_are_issued_again() -> None:
     run.pool.handle(dead, None)
     assert dead.killed
     assert [worker.pid for worker in run.pool.actors] == [102, 101]
-    assert run.pool.actors[0].channel.sent == [Bundle((REQUEST,))]  # type: ignore[attr-defined]
+    assert run.pool.actors[0].channel.sent == [StartEngine(), Bundle((REQUEST,))]  # type: ignore[attr-defined]
     assert run.events[2:] == [
         ("actor_restarted", {"worker": "actor-0", "reason": "exit code -9", "restart": 1}),
         ("worker_started", {"worker": "actor-0", "pid": 102}),
@@ -73,6 +80,21 @@ def test_a_dead_actor_is_replaced_and_its_requests_are_issued_again() -> None:
     assert run.results == []  # messages of a replaced actor are ignored
     run.pool.handle(run.workers[2], GroupResult("a", ()))
     assert [result.request_id for result in run.results] == ["a"]
+
+
+def test_engines_start_when_told_to_and_later_replacements_at_once() -> None:
+    run = Run(limit=2, start_engines=False)
+    run.pool.handle(run.workers[0], None)  # dies while it imports
+    waiting: list[Any] = run.pool.actors
+    assert [(worker.pid, worker.held, worker.sent) for worker in waiting] == [(102, True, []), (101, True, [])]
+    for _ in range(2):  # the second time does nothing
+        run.pool.start_engines()
+    run.pool.handle(run.workers[1], Crashed("A: a", fatal=False, user_error=False))
+    run.pool.handle(run.workers[1], None)
+    assert [(worker.pid, worker.held, worker.sent) for worker in waiting] == [
+        (102, False, [StartEngine()]),
+        (103, False, [StartEngine()]),
+    ]
 
 
 def test_a_stuck_actor_is_replaced() -> None:

@@ -82,6 +82,25 @@ def test_a_stopped_worker_is_overdue_and_can_be_killed() -> None:
     assert worker.exit_reason == "exit code -9"
 
 
+def wait_for_a_message(reader: Connection, writer: Connection) -> None:
+    channel = Channel(reader, writer, on_closed=lambda: os._exit(1))
+    while channel.receive(1.0) is None:
+        pass
+    time.sleep(LONG)  # is never ready
+
+
+def test_the_deadline_of_a_held_worker_counts_from_its_release() -> None:
+    worker = start(wait_for_a_message, queue.SimpleQueue(), Deadlines(0.5, LONG))
+    worker.held = True
+    time.sleep(0.6)
+    assert worker.overdue() == ""
+    worker.release("go on")
+    assert worker.overdue() == ""
+    time.sleep(0.6)
+    assert worker.overdue() == "not ready after 0.5 s"
+    worker.kill()
+
+
 @pytest.mark.parametrize(("busy", "overdue"), [(True, "no progress for 1 s"), (False, "")])
 def test_alive_is_not_progress(busy: bool, overdue: str) -> None:
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()

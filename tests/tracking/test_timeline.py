@@ -37,10 +37,11 @@ def test_it_is_whole_after_every_event(tmp_path: Path) -> None:
     }
     timeline.span("actor-1", Span("generate", 3, 101.0, 0.5))
     timeline.validation(3, 110.0, 4.0)
+    timeline.span("checkpoints", Span("checkpoint", 3, 110.0, 0.5))  # of the learner, beside its other spans
     timeline.mark("end", 111.0, {"status": "done"})
     events = read(path)
     names = {e["pid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
-    assert names == {1: "orchestrator", 2: "learner", 3: "validations", 5: "actor-1"}
+    assert names == {1: "orchestrator", 2: "learner", 3: "validations", 5: "actor-1", 1000: "checkpoints"}
     assert [(e["ph"], e["ts"]) for e in events if e.get("cat") == "validation"] == [("b", 106e6), ("e", 110e6)]
     timeline.close()
     timeline.close()

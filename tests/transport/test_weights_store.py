@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,11 +19,15 @@ from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import WeightsRef
 from grpo_gsm8k.transport.weights_store import WeightsStore
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CANARY = weights.Canary((1, 2), (-0.5,))
 
 
-def abcd(folder: Path) -> None:
+def abcd(folder: Path) -> dict[str, str]:
     (folder / weights.MODEL_FILE).write_bytes(b"abcd")
+    return {}
 
 
 def test_claim_and_release(tmp_path: Path) -> None:
@@ -77,16 +83,37 @@ def test_private_under_any_umask(tmp_path: Path) -> None:
         os.umask(before)
 
 
+def test_a_folder_that_others_could_write_to_is_refused(tmp_path: Path) -> None:
+    base = tmp_path / f"grpo_gsm8k.{os.getuid()}"
+    base.mkdir()
+    base.chmod(0o777)
+    os.mkfifo(base / "waits_forever_when_opened")
+    with pytest.raises(UserError, match="has mode 0777, open to other users"):
+        WeightsStore(tmp_path, Path("run")).__enter__()
+    base.chmod(0o700)
+    with WeightsStore(tmp_path, Path("run")):  # its own folder, so the odd file in it is ignored
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only a superuser can give a folder away")
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    base = tmp_path / f"grpo_gsm8k.{os.getuid()}"
+    base.mkdir(mode=0o700)
+    os.chown(base, 12345, 12345)
+    with pytest.raises(UserError, match="belongs to user 12345"):
+        WeightsStore(tmp_path, Path("run")).__enter__()
+
+
 def test_free_space_is_checked_before_writing(tmp_path: Path) -> None:
     old = weights.publish(tmp_path, 0, "model", 4, abcd, CANARY)
     with pytest.raises(WeightsError, match="enlarge /dev/shm"):
         weights.publish(tmp_path, 1, "model", 1 << 60, lambda path: pytest.fail("wrote"), CANARY)
-    assert weights.verify(old).version == 0
+    assert weights.verify(old).ref.version == 0
     assert [p.name for p in tmp_path.iterdir()] == ["v0"]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    def fail(path: Path) -> None:
+    def fail(path: Path) -> dict[str, str]:
         (path / weights.MODEL_FILE).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
@@ -106,3 +133,49 @@ def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
         weights.verify(ref)
     with pytest.raises(WeightsError):
         weights.verify(WeightsRef(2, ref.path))
+
+
+def test_the_memory_of_a_deleted_model_is_used_again(tmp_path: Path) -> None:
+    """By the next version, also that of a restarted learner; one spare is kept, and none once the run has ended."""
+
+    def model(content: bytes) -> Callable[[Path], dict[str, str]]:
+        def write(folder: Path) -> dict[str, str]:
+            file = folder / weights.MODEL_FILE
+            with file.open("r+b" if file.exists() else "wb") as out:
+                out.write(content)
+                out.truncate()
+            return {}
+
+        return write
+
+    def file_of(ref: WeightsRef) -> Path:
+        return Path(ref.path) / weights.MODEL_FILE
+
+    with WeightsStore(tmp_path, Path("run")) as store:
+        first, second = store.incarnation_folder(0), store.incarnation_folder(1)
+        old = [weights.publish(first, i, "model", 4, model(b"old" * (i + 1)), CANARY) for i in range(2)]
+        kept = file_of(old[1]).stat().st_ino
+        for ref in old:
+            weights.delete(ref)
+        assert [path.stat().st_ino for path in store.root.rglob("*") if path.is_file()] == [kept]
+        adapter = weights.publish(second, 1, "adapter", 4, abcd, CANARY)
+        assert file_of(adapter).stat().st_ino != kept
+        new = weights.publish(second, 2, "model", 4, model(b"new"), CANARY)
+        assert file_of(new).stat().st_ino == kept
+        assert file_of(new).read_bytes() == b"new"
+        assert weights.verify(new).ref == new
+        assert stat.S_IMODE(file_of(new).stat().st_mode) == 0o600
+        assert file_of(weights.publish(second, 3, "model", 4, model(b"next"), CANARY)).stat().st_ino != kept
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_spare_counts_as_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version fits into the memory of the spare when nothing else is free."""
+    with WeightsStore(tmp_path, Path("run")) as store:
+        folder = store.incarnation_folder(0)
+        weights.delete(weights.publish(folder, 0, "model", 4, abcd, CANARY))
+        usage = shutil.disk_usage(tmp_path)._replace(free=weights.MARGIN_BYTES)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        assert weights.publish(folder, 1, "model", 4, abcd, CANARY).version == 1
+        with pytest.raises(WeightsError, match="enlarge /dev/shm"):
+            weights.publish(folder, 2, "model", 4, abcd, CANARY)

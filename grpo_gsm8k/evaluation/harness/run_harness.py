@@ -27,11 +27,16 @@ LM_EVAL = "lm_eval"  # folder in the run folder
 
 
 def run_harness(
-    config: Config, tasks: TaskList, manager: Any, models: Mapping[str, Path], run: RunFolder
+    config: Config,
+    tasks: TaskList,
+    manager: Any,
+    models: Mapping[str, Path],
+    run: RunFolder,
+    kv_cache_bytes: int | None = None,
 ) -> list[Score]:
     """Run all tasks on all models, given by name; `manager` is `task_manager(tasks)`.
 
-    Tasks that an earlier session finished are not run again.
+    Tasks that an earlier session finished are not run again. `kv_cache_bytes`: see `EngineSpec`.
     """
     folder = run.path / LM_EVAL
     folder.mkdir(exist_ok=True)
@@ -40,14 +45,14 @@ def run_harness(
     for model, model_folder in models.items():
         missing = [task for task in tasks.names if not files[model, task].exists()]
         if missing:
-            with _language_model(config, model_folder, run.logs) as lm:
+            with _language_model(config, model_folder, run.logs, kv_cache_bytes) as lm:
                 for task in missing:
                     _run_task(config, model, task, lm, manager, files[model, task])
     return [Score(**line) for file in files.values() for line in read_json(file)]
 
 
 @contextlib.contextmanager
-def _language_model(config: Config, model_folder: Path, logs: Path) -> Iterator[Any]:
+def _language_model(config: Config, model_folder: Path, logs: Path, kv_cache_bytes: int | None) -> Iterator[Any]:
     from transformers import AutoTokenizer  # lazy, like lm-eval below: it takes seconds
 
     actor, given = config.actor, config.eval
@@ -72,7 +77,7 @@ def _language_model(config: Config, model_folder: Path, logs: Path) -> Iterator[
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     limits = EngineLimits(actor.max_model_len, given.lm_eval_max_gen_toks, given.max_attempts)
-    with Engines(config, model_folder, logs, given.num_shards) as engines:
+    with Engines(config, model_folder, logs, given.num_shards, kv_cache_bytes) as engines:
         yield EngineLM(
             engines, tokenizer, stop_token_ids(model_folder, tokenizer, given.lm_eval_chat), limits, config.seed
         )

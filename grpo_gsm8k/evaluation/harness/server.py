@@ -52,7 +52,7 @@ def _command(config: Config, model_folder: Path, port: int) -> list[str]:
     command += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
     if actor.enforce_eager:
         command.append("--enforce-eager")
-    if actor.device == "cpu":  # same settings as the actor's engine, see actor/vllm_engine.py
+    if actor.device == "cpu":  # same settings as the actor's engine, see actor/engine_arguments.py
         return [*command, "--no-enable-chunked-prefill", "--kv-cache-memory-bytes", str(actor.kv_cache_mb * 2**20)]
     return [*command, "--gpu-memory-utilization", str(actor.gpu_memory)]
 

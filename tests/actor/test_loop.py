@@ -1,0 +1,125 @@
+"""In which order an actor starts requests: pinned versions, and what is urgent on a CPU."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+
+from grpo_gsm8k.actor.loop import Actor
+from grpo_gsm8k.transport import weights as published
+from grpo_gsm8k.transport.protocol import (
+    Bundle,
+    GenerateGroup,
+    GroupResult,
+    LoadWeights,
+    SamplingSpec,
+    Stop,
+    WeightsLive,
+    WeightsRef,
+)
+from grpo_gsm8k.transport.weights import Canary, VerifiedWeights
+
+
+class Engine:
+    """Finishes one request of those that run in each step: the oldest of the most urgent ones."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.running: list[GenerateGroup] = []
+        self.live: list[WeightsLive] = []
+
+    def add(self, request: GenerateGroup) -> None:
+        self.log.append(f"start {request.request_id}")
+        self.running.append(request)
+
+    def load(self, verified: VerifiedWeights) -> None:
+        self.log.append(f"load {verified.ref.version}")
+        self.live.append(WeightsLive(verified.ref, 0.0, 0.0))
+
+    def step(self) -> list[object]:
+        found: list[object] = [*self.live]
+        self.live = []
+        if self.running:
+            done = min(self.running, key=lambda r: r.priority)
+            self.running.remove(done)
+            self.log.append(f"end {done.request_id}")
+            found.append(GroupResult(done.request_id, ()))
+        return found
+
+    def gpu_bytes(self) -> int:
+        return 0
+
+
+class Commands:
+    """A channel that delivers one message per turn of the loop, then stops the actor when nothing runs anymore."""
+
+    def __init__(self, engine: Engine, *messages: object) -> None:
+        self.engine = engine
+        self.messages = deque(messages)
+        self.turn = True
+
+    def send(self, message: object) -> None:
+        pass
+
+    def receive(self, timeout: float) -> object | None:
+        self.turn = not self.turn
+        if self.turn:
+            return None
+        if self.messages:
+            return self.messages.popleft()
+        return Stop() if timeout else None
+
+
+@pytest.fixture(autouse=True)
+def _no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to verify: only the order matters here."""
+    monkeypatch.setattr(published, "verify", lambda ref: VerifiedWeights(ref, "model", Canary((), ()), 0.0))
+
+
+def request(name: str, version: int, priority: int, pinned: bool = False, n: int = 8) -> GenerateGroup:
+    sampling = SamplingSpec(1.0, 1.0, 4, 0, (1,))
+    return GenerateGroup(name, np.array([5], dtype=np.int32), n, sampling, version, pinned, priority=priority)
+
+
+def weights(version: int) -> LoadWeights:
+    return LoadWeights(WeightsRef(version, ""))
+
+
+def order(few: int | None, *messages: object) -> list[str]:
+    """What the engine was told to do."""
+    engine: Any = Engine()
+    channel: Any = Commands(engine, *messages)
+    Actor(engine, channel, few=few).run()
+    log: list[str] = engine.log
+    return log
+
+
+# Version 0 generates rollouts of updates 0 and 1 (priorities 0 and 2), then its validation, while version 1 waits.
+FIRST = Bundle((weights(0), request("r0", 0, 0), request("r1", 0, 2), request("val", 0, 3, pinned=True, n=1)))
+SECOND = Bundle((weights(1), request("r2", 1, 4)))
+
+
+def test_a_cpu_serves_what_the_learner_needs_first() -> None:
+    """And the next version is loaded after the whole validation of the one before."""
+    expected = ["load 0", "start r0", "end r0", "start r1", "end r1", "start val", "end val"]
+    assert order(7, FIRST, SECOND) == [*expected, "load 1", "start r2", "end r2"]
+
+
+def test_the_next_ones_start_when_only_few_of_the_urgent_ones_are_left() -> None:
+    assert order(8, FIRST) == ["load 0", "start r0", "start r1", "end r0", "start val", "end r1", "end val"]
+
+
+def test_a_gpu_starts_all_that_its_version_allows() -> None:
+    log = order(None, FIRST, SECOND)
+    assert log[:4] == ["load 0", "start r0", "start r1", "start val"]
+    assert log[-3:] == ["load 1", "start r2", "end r2"]
+
+
+def test_urgent_requests_that_come_later_are_next() -> None:
+    """Active sampling replaces prompts of an update whose successor is running already."""
+    more = Bundle((request("more", 0, 0),))
+    log = order(0, Bundle((weights(0), request("a", 0, 2), request("b", 0, 4))), more)
+    assert log.index("start more") < log.index("start b")
