@@ -24,7 +24,7 @@ def check(setup: Setup, record: Record) -> None:
     """Record the medians of publishing, verifying, loading, and the steps until the canary is back."""
     root = SHARED_MEMORY if SHARED_MEMORY.is_dir() else setup.folder
     with tempfile.TemporaryDirectory(prefix="gpu_check.", dir=root) as folder:
-        for name, seconds in measure(setup, Path(folder)).items():
+        for name, seconds in measure(setup, Path(folder) / "weights").items():
             record(f"{name}, median of {len(seconds)}", statistics.median(seconds))
             record(f"{name}, slowest", max(seconds))
 
