@@ -134,7 +134,10 @@ def measure(learner: Learner, groups: Groups, rounds: int, start: float, peak: C
 
 
 def largest_load(groups: Groups, config: Config) -> Load:
-    """Return the sizes of the micro-batch with the most tokens, as the memory estimate takes them."""
+    """Return the sizes of the micro-batch with the most tokens, as the memory estimate takes them.
+
+    The estimate knows one prompt: of several, all completions are counted behind one of their mean length.
+    """
     import torch
 
     from grpo_gsm8k.learner.batching import pack, pack_tokens
@@ -145,7 +148,8 @@ def largest_load(groups: Groups, config: Config) -> Load:
     for indices in pack(flat, config.learner.token_budget):
         part = [flat[i] for i in indices]
         tokens = pack_tokens(part, torch.device("cpu"))
-        prompts = len(tokens.layout)
-        prompt = sum(shared.prompt for shared in tokens.layout)
-        loads.append(Load(len(tokens.input_ids_T), len(tokens.targets_N), len(part) // prompts, prompt // prompts))
+        prompts = {sample.prompt_ids.tobytes(): len(sample.prompt_ids) for sample in part}
+        sharing = len(part) if len(part) > len(prompts) else 0
+        prompt = sum(prompts.values()) // len(prompts)
+        loads.append(Load(len(tokens.input_ids_T), len(tokens.targets_N), sharing, prompt))
     return max(loads, key=lambda load: load.tokens)

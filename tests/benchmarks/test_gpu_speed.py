@@ -81,6 +81,7 @@ def test_a_baseline_is_saved_and_a_far_better_one_fails_the_gate(tmp_path: Path)
     assert "instead of" in gated.stdout
 
 
+@pytest.mark.slow
 def test_the_gate_needs_a_baseline(tmp_path: Path) -> None:
     done = run("--gate", "--baselines", str(tmp_path))
     assert done.returncode == 2

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,13 +31,11 @@ def test_the_limit_counts_the_work_of_equal_sequences() -> None:
     assert learning_work(len(prompt), size) == computed_once(groups)
 
 
-def test_both_sides_get_the_same_reward() -> None:
-    class Item:
-        text = "1 + 2 = 4"
-
-    defined: dict[str, object] = {}
-    exec(compile(REWARD, "reward.py", "exec"), defined)
-    assert defined["spread"](Item()) == spread(Item.text)  # type: ignore[operator]
+def test_both_sides_get_the_same_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reward_of_our_run.py").write_text(REWARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = importlib.import_module("reward_of_our_run")
+    assert reward.spread(SimpleNamespace(text="1 + 2 = 4")) == spread("1 + 2 = 4")
 
 
 def test_the_end_of_the_sequence_is_never_sampled(tmp_path: Path) -> None:
