@@ -7,7 +7,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from benchmarks.gpu_check.outcome import require
-from grpo_gsm8k.tracking.hardware import gpu_rows, program_output
+from grpo_gsm8k.tracking.hardware import gpu_rows
+from grpo_gsm8k.tracking.program_output import program_output
 
 if TYPE_CHECKING:
     from benchmarks.gpu_check.outcome import Record

@@ -12,7 +12,7 @@ from benchmarks.gpu_check.outcome import require
 from benchmarks.update_timing import BatchSize, Learner, random_rollouts
 from grpo_gsm8k.learner.oom import TokenBudget
 from grpo_gsm8k.preflight.parameters import from_weights
-from grpo_gsm8k.tracking.hardware import program_output
+from grpo_gsm8k.tracking.program_output import program_output
 
 if TYPE_CHECKING:
     from benchmarks.gpu_check.outcome import Record
