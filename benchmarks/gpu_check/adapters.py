@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from benchmarks.gpu_check.setup import Setup
 
 LOADS = 10
-GROWTH = 0.03  # of the actor's memory from the third to the last load; the first two fill caches
+GROWTH = 0.03  # of the actor's GPU memory from the third to the last load; the first two fill caches
 SIZES = ("data.train_size=128", "data.val_size=8", "data.test_size=4", "policy_gradient.eval_limit=4")
 # The learner multiplies by the 4-bit weights in bf16; the engine gets their merged values in its own precision.
 TOLERANCE = 0.1  # nats
@@ -23,7 +23,7 @@ SHORT = ("policy_gradient.episodes_per_update=32", "policy_gradient.eval_every=1
 
 
 def check(setup: Setup, record: Record) -> None:
-    """Fail if a run fails (the canary stops a wrong one), or if the actor's memory grows with every load."""
+    """Fail if a run fails (the canary stops a wrong one), or if the actor's GPU memory grows with the loads."""
     for name, words, updates in (
         ("qlora", QLORA, 2),
         ("lora", ("learner=lora",), LOADS),
@@ -37,4 +37,6 @@ def check(setup: Setup, record: Record) -> None:
         record(f"{name}: actor's memory at the end, GiB", held[-1])
         if updates == LOADS:
             grown = held[-1] / held[2] - 1
-            require(grown < GROWTH, f"the actor's memory grew by {grown:.1%} over {LOADS - 3} loads")
+            # On a CPU resident memory also grows with pages of the KV cache and of malloc that are used for the first time.
+            fine = grown < GROWTH or not setup.cuda
+            require(fine, f"the actor's memory grew by {grown:.1%} over {LOADS - 3} loads")
