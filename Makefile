@@ -19,7 +19,8 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak check-models tiny-model clean \
-	bench-async bench-learner bench-sft bench-eval bench-grading bench-memory bench-publish docs docs-reference \
+	gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
+	bench-publish docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -54,6 +55,9 @@ format: setup ## fix style and formatting
 typecheck: setup ## mypy in strict mode
 	@$(PY) -m mypy
 
+gpu-check: setup ## check a machine with a GPU in at most ten minutes, before the first run on it
+	@$(offline) $(PY) -W ignore -m benchmarks.gpu_check $(ARGS)
+
 bench-async: setup ## benchmark: time saved by overlapping generation and learning
 	@$(offline) $(PY) -m benchmarks.async_speed
 
@@ -64,6 +68,13 @@ bench-learner: setup ## benchmark: speed and memory of the learner, compared wit
 bench-sft: setup ## benchmark: speed of supervised fine-tuning, compared with TRL's trainer
 	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
 	@$(offline) $(PY) -W ignore -m benchmarks.sft_speed
+
+bench-gpu: setup ## benchmark: speed, utilization and memory of the learner by model; ARGS=--gate compares with the baseline
+	@$(offline) $(PY) -W ignore -m benchmarks.gpu_speed $(ARGS)
+
+bench-grpo: setup ## benchmark: whole updates beside TRL's GRPOTrainer, in turns
+	@$(PY) -c "import trl" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/bench.txt
+	@$(offline) $(PY) -W ignore -m benchmarks.grpo_speed $(ARGS)
 
 bench-eval: setup ## benchmark: duration of grading, intervals and a report
 	@$(offline) $(PY) -m benchmarks.eval_speed

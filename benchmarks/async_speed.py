@@ -65,7 +65,7 @@ def measure(artifacts: Path, max_staleness: int, epochs: int, sequences: int) ->
     steps = [r for r in records if "step" in r and WARM_UP < r["step"] <= UPDATES - max_staleness]
 
     def median(key: str) -> float:
-        return statistics.median(r[key] for r in steps if r[key] is not None)
+        return statistics.median(r[key] for r in steps if r.get(key) is not None)  # no heartbeat in a short update
 
     waited = statistics.median(r["time/step_s"] * r["time/learner_idle_frac"] for r in steps)
     idle = median("time/learner_idle_frac"), median("time/actor_idle_frac")
