@@ -60,7 +60,12 @@ def test_a_checkpoint_resumes_to_the_numbers_that_its_own_version_recorded(cli: 
     found = {(r.get("step"), r.get("val/version")): r for r in read_jsonl(run / "metrics.jsonl")}
     for expected in read_jsonl(REPO / FIXTURE / "steps_3_and_4.jsonl"):
         record = found[(expected.get("step"), expected.get("val/version"))]
-        assert {name: record[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+        shares = {name for name in expected if name.endswith("clip_frac")}  # of few tokens, each at a threshold or not
+        assert {name: record[name] for name in expected.keys() - shares} == pytest.approx(
+            {name: expected[name] for name in expected.keys() - shares}, rel=1e-4
+        )
+        for name in shares:  # one of 424 tokens: padding in the attention changes the last bits
+            assert record[name] == pytest.approx(expected[name], abs=1.01 / 424)
     assert sorted(ledger.read(run / "ledger.jsonl").steps) == [1, 2, 3, 4]
 
 

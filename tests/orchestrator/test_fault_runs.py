@@ -41,7 +41,12 @@ def damage(file: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
 def test_a_closed_terminal_ends_the_run_after_a_checkpoint(cli: Cli, number: signal.Signals) -> None:
-    process = cli.start(*SCRIPTED)
+    process = subprocess.Popen(  # with the default handler, even if the tests themselves run under nohup
+        ["env", "--default-signal=HUP", *cli.arguments(*SCRIPTED)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     run = run_of(cli, process)
     wait_for(process, lambda: 1 in steps_of(run))
     workers = psutil.Process(process.pid).children()
