@@ -47,6 +47,7 @@ class LearnerMemory:
     critic: float
     weight_copies: float
     activations: float
+    ends: float  # part of the activations that is freed before the first block's backward pass
     logits: float
     backward: float
     optimizer_step: float
@@ -65,7 +66,7 @@ class LearnerMemory:
         After a resume, a policy of each version whose validation was cut off is loaded, before there are gradients.
         """
         head = self.activations + self.weight_copies + self.logits
-        block = self.activations + self.weight_copies + self.backward
+        block = self.activations - self.ends + self.weight_copies + self.backward
         return self.lasting + max(head, block, self.optimizer_step, self.resumed_policy - self.gradients)
 
 
@@ -105,6 +106,7 @@ def learner_memory(
         critic=weights + F32 * trained + state if twice else 0.0,
         weight_copies=_weight_copies(shape, learner, width) * (2 if twice else 1),
         activations=activations(shape, learner, load) * (2 if twice else 1),
+        ends=_ends(shape, learner, load) * (2 if twice else 1),
         logits=_logits(shape, learner, load, width),
         backward=_backward(shape, learner, load, width),
         optimizer_step=_optimizer_step(shape, learner, trained),
@@ -115,13 +117,21 @@ def learner_memory(
 
 def activations(shape: ModelShape, learner: LearnerConfig, load: Load) -> float:
     """Return what the forward pass of one micro-batch saves for the backward pass."""
-    width = 2 if learner.dtype == "bfloat16" else F32
-    stream = width if learner.lora.enabled else F32  # the residual stream has the precision of the embeddings
-    # The final norm's input and normalized values; hidden states of the predicted tokens in the head's precision.
-    ends = load.tokens * shape.hidden * (F32 + stream) + load.predicted * shape.hidden * width
+    ends = _ends(shape, learner, load)
     if learner.gradient_checkpointing:
-        return shape.layers * load.tokens * shape.hidden * stream + ends
+        return shape.layers * load.tokens * shape.hidden * _stream(learner) + ends
     return shape.layers * block_activations(shape, learner, load) + ends
+
+
+def _stream(learner: LearnerConfig) -> int:
+    """Return the bytes of a value of the residual stream, which has the precision of the embeddings."""
+    return 2 if learner.dtype == "bfloat16" and learner.lora.enabled else F32
+
+
+def _ends(shape: ModelShape, learner: LearnerConfig, load: Load) -> float:
+    """Return the final norm's input and normalized values, and the predicted tokens' hidden states for the head."""
+    width = 2 if learner.dtype == "bfloat16" else F32
+    return load.tokens * shape.hidden * (F32 + _stream(learner)) + load.predicted * shape.hidden * width
 
 
 def block_activations(shape: ModelShape, learner: LearnerConfig, load: Load) -> float:
