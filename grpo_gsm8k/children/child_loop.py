@@ -34,10 +34,10 @@ def serve(prepare: Callable[[], Callable[[Any], Any]]) -> None:
     die_with(setup["parent"])
     limit = setup["memory_mb"] << 20
     # Data, not address space: libraries reserve far more address space than they use.
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+    _limit(resource.RLIMIT_DATA, limit)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _limit(resource.RLIMIT_FSIZE, FILE_BYTES)
     handler, reply = _attempt(lambda _: prepare(), None)
     _write(answers, {"value": None} if handler else reply)
     if handler is None:
@@ -45,6 +45,13 @@ def serve(prepare: Callable[[], Callable[[Any], Any]]) -> None:
     while line := requests.readline():
         value, reply = _attempt(handler, json.loads(line))
         _write(answers, reply or {"value": value})
+
+
+def _limit(kind: int, value: int) -> None:
+    """Set a limit, or keep the machine's own if that is lower: only root may raise it."""
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
 
 
 def _attempt(work: Callable[[Any], Any], argument: Any) -> tuple[Any, dict[str, Any]]:

@@ -16,7 +16,8 @@ Handler = Callable[[int, FrameType | None], None]
 def catch_signals(handler: Handler) -> dict[signal.Signals, Any]:
     """Have `handler` called for the signals of STOPPING; returns their handlers before.
 
-    SIGHUP stays ignored under nohup. After it, output to the closed terminal goes nowhere, because writing to it fails.
+    SIGHUP stays ignored under nohup; the others are caught even where a shell has them ignored, as for a job in the
+    background. After a SIGHUP, output to the closed terminal goes nowhere, because writing to it fails.
     """
     terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
@@ -28,8 +29,8 @@ def catch_signals(handler: Handler) -> dict[signal.Signals, Any]:
             os.close(nowhere)
         handler(number, frame)
 
-    wanted = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, on_signal) for number in wanted}
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return {number: signal.signal(number, on_signal) for number in STOPPING if number != signal.SIGHUP or not nohup}
 
 
 def restore_signals(before: dict[signal.Signals, Any]) -> None:

@@ -41,8 +41,8 @@ def damage(file: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
 def test_a_closed_terminal_ends_the_run_after_a_checkpoint(cli: Cli, number: signal.Signals) -> None:
-    process = subprocess.Popen(  # with the default handler, even if the tests themselves run under nohup
-        ["env", "--default-signal=HUP", *cli.arguments(*SCRIPTED)],
+    process = subprocess.Popen(  # HUP as if the tests did not run under nohup, QUIT as for a job in the background
+        ["env", "--default-signal=HUP", "--ignore-signal=QUIT", *cli.arguments(*SCRIPTED)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
