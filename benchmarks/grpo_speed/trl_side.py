@@ -53,11 +53,11 @@ def main() -> int:
 
 
 def train(model: Path, prompts: list[list[int]], size: Size, updates: int, threads: int) -> list[Update]:
-    """Run GRPOTrainer with our settings: same loss, rewards and sampling, float32, no checkpointing of activations."""
+    """Run GRPOTrainer on our prompts with our reward, and check that its completions are as long as ours."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOTrainer
 
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -87,40 +87,46 @@ def train(model: Path, prompts: list[list[int]], size: Size, updates: int, threa
         return [spread(text) for text in completions]
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = GRPOConfig(
-            output_dir=folder,
-            max_steps=updates,
-            per_device_train_batch_size=size.micro,
-            gradient_accumulation_steps=size.completions // size.micro,
-            num_generations=size.group,
-            max_completion_length=size.tokens,
-            generation_kwargs={"min_new_tokens": size.tokens},
-            temperature=1.0,
-            loss_type="grpo",
-            beta=0.0,
-            epsilon=0.2,
-            learning_rate=1e-6,
-            lr_scheduler_type="constant",
-            adam_beta2=0.95,
-            bf16=False,
-            use_cpu=True,
-            gradient_checkpointing=False,
-            shuffle_dataset=False,
-            save_strategy="no",
-            logging_steps=1,
-            report_to=[],
-            disable_tqdm=True,
-        )
         trainer = TimedTrainer(
             model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
             reward_funcs=reward,
-            args=settings,
+            args=settings_of(folder, size, updates),
             train_dataset=Dataset.from_list([{"prompt": text} for text in texts]),
             processing_class=tokenizer,
             callbacks=[Clock()],
         )
         trainer.train()
     return updates_of(clock)
+
+
+def settings_of(folder: str, size: Size, updates: int) -> Any:
+    """Return TRL's settings: the same as ours, and no checkpointing of activations."""
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=folder,
+        max_steps=updates,
+        per_device_train_batch_size=size.micro,
+        gradient_accumulation_steps=size.completions // size.micro,
+        num_generations=size.group,
+        max_completion_length=size.tokens,
+        generation_kwargs={"min_new_tokens": size.tokens},
+        temperature=1.0,
+        loss_type="grpo",
+        beta=0.0,
+        epsilon=0.2,
+        learning_rate=1e-6,
+        lr_scheduler_type="constant",
+        adam_beta2=0.95,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        shuffle_dataset=False,
+        save_strategy="no",
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+    )
 
 
 def updates_of(clock: list[tuple[str, float]]) -> list[Update]:
