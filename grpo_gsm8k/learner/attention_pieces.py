@@ -12,11 +12,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from grpo_gsm8k.learner.attention_rows import gathered
+from grpo_gsm8k.learner.attention_rows import Block, Copies, copied, own_rows
 from grpo_gsm8k.learner.device import to_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from grpo_gsm8k.learner.layout import Layout, Segment
 
@@ -36,15 +36,11 @@ class Piece(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """All pieces of a micro-batch, and the rows of T that their padded queries and keys are copied from.
-
-    `output_T[t]` is the place of row t among the padded queries.
-    """
+    """All pieces of a micro-batch, and the copies of its T rows that are their padded queries and keys."""
 
     pieces: tuple[Piece, ...]
-    queries: torch.Tensor  # int64 [sum of B R]
-    keys: torch.Tensor  # int64 [sum of B K]
-    output_T: torch.Tensor  # int64
+    queries: Copies  # sum of B R
+    keys: Copies  # sum of B K
 
 
 def attend_in_pieces(
@@ -58,9 +54,10 @@ def attend_in_pieces(
 ) -> torch.Tensor:
     """Compute attention; shapes as in `packed_sdpa`."""
     plan = layout.built(("pieces", window), lambda: build_pieces(layout.segments, window, query.device))
-    queries = gathered(query, plan.queries).split([p.segments * p.rows for p in plan.pieces])
-    keys = gathered(key, plan.keys).split([p.segments * p.keys for p in plan.pieces])
-    values = gathered(value, plan.keys).split([p.segments * p.keys for p in plan.pieces])
+    query, key, value = (rows[0].transpose(0, 1) for rows in (query, key, value))  # [T, heads, d]
+    queries = copied(query, plan.queries).split([p.segments * p.rows for p in plan.pieces])
+    keys = copied(key, plan.keys).split([p.segments * p.keys for p in plan.pieces])
+    values = copied(value, plan.keys).split([p.segments * p.keys for p in plan.pieces])
     outputs = []
     for piece, q, k, v in zip(plan.pieces, queries, keys, values, strict=True):
         q, k, v = (
@@ -72,32 +69,45 @@ def attend_in_pieces(
         else:
             out = soft_capped(q, k, v, piece.mask_RK, scaling, softcap)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs).index_select(0, plan.output_T)[None]
+    return own_rows(torch.cat(outputs), plan.queries)[None]
 
 
-def build_pieces(segments: Iterable[Segment], window: int | None, device: torch.device) -> Pieces:
+def build_pieces(segments: Sequence[Segment], window: int | None, device: torch.device) -> Pieces:
     """Join the segments into pieces; pure in its arguments."""
-    pieces, queries, keys = [], [], []
-    for group in _joined(segments):
-        context, rows = group[0].context, max(segment.length for segment in group)
-        own = np.arange(rows)
-        starts = np.array([segment.start for segment in group])[:, None]
-        # Padding repeats the segment's first row, so that every index exists.
-        padded = starts + np.where(own < np.array([[segment.length] for segment in group]), own, 0)
-        shared = np.broadcast_to(group[0].context_start + np.arange(context), (len(group), context))
-        queries.append(padded.ravel())
-        keys.append(np.concatenate([shared, padded], axis=1).ravel())
-        plain = not context and (window is None or rows <= window)
-        mask_RK = None if plain else causal_mask(rows, context, window, device)
-        pieces.append((Piece(len(group), rows, context + rows, mask_RK), group))
-    output_T = np.empty(sum(s.length for _, group in pieces for s in group), dtype=np.int64)
+    groups = _joined(segments)
+    pieces = tuple(_piece(group, window, device) for group in groups)
+    return Pieces(pieces, _copies(groups, device, with_context=False), _copies(groups, device, with_context=True))
+
+
+def _piece(group: list[Segment], window: int | None, device: torch.device) -> Piece:
+    context, rows = group[0].context, group[0].length
+    plain = not context and (window is None or rows <= window)
+    return Piece(len(group), rows, context + rows, None if plain else causal_mask(rows, context, window, device))
+
+
+def _copies(groups: list[list[Segment]], device: torch.device, with_context: bool) -> Copies:
+    """Return the groups' rows, each segment filled up to its group's longest; keys have their context before them."""
+    total = sum(segment.length for group in groups for segment in group)
+    rows, fillers, shared = [], [], dict[int, list[Block]]()
+    own_T = np.empty(total, dtype=np.int64)
     offset = 0
-    for piece, group in pieces:
+    for group in groups:
+        first, longest = group[0].context_start, group[0].length
+        context = group[0].context if with_context else 0
+        if context:
+            shared.setdefault(first, []).append(Block(offset, len(group), context + longest, context))
         for segment in group:
-            output_T[segment.start : segment.start + segment.length] = offset + np.arange(segment.length)
-            offset += piece.rows
-    index = (np.concatenate(queries), np.concatenate(keys), output_T)
-    return Pieces(tuple(piece for piece, _ in pieces), *(to_device(torch.from_numpy(part), device) for part in index))
+            own = np.arange(longest)
+            # A filler repeats the segment's first row, so that every index exists.
+            rows += [first + np.arange(context), segment.start + np.where(own < segment.length, own, 0)]
+            offset += context
+            own_T[segment.start : segment.start + segment.length] = offset + own[: segment.length]
+            fillers.append(offset + own[segment.length :])
+            offset += longest
+    rows_C = np.concatenate(rows)
+    identical = len(rows_C) == total and bool((rows_C == np.arange(total)).all())
+    index = (to_device(torch.from_numpy(part), device) for part in (rows_C, own_T, np.concatenate(fillers)))
+    return Copies(*index, shared, identical)
 
 
 def causal_mask(rows: int, context: int, window: int | None, device: torch.device) -> torch.Tensor:
@@ -140,7 +150,7 @@ def _sdpa(
     )
 
 
-def _joined(segments: Iterable[Segment]) -> list[list[Segment]]:
+def _joined(segments: Sequence[Segment]) -> list[list[Segment]]:
     """Group segments of the same context, the longest first, as long as padding adds few query-key pairs."""
     by_context: dict[tuple[int, int], list[Segment]] = {}
     for segment in segments:

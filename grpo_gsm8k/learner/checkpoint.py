@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.update import Optimizers
 
 STATE_VERSION = 2
+OPTIMIZER = "optimizer.safetensors"
 CRITIC = "critic.safetensors"
+CRITIC_OPTIMIZER = "critic_optimizer.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Snapshot:
     model: Any  # Hugging Face's, or peft's
     weights: dict[str, torch.Tensor]  # of the model, by the names of its state
     files: dict[str, dict[str, torch.Tensor]]
+    live: frozenset[str] = frozenset()  # files whose tensors training changes, as it does the weights
 
     @property
     def nbytes(self) -> int:
@@ -83,34 +86,37 @@ class Snapshot:
 
     @property
     def live_nbytes(self) -> int:
-        """Size of the tensors that training changes, which `copied` copies: policy and critic."""
-        return _nbytes(self.weights) + _nbytes(self.files.get(CRITIC, {}))
+        """Size of the tensors that training changes, which `copied` copies."""
+        return _nbytes(self.weights) + sum(_nbytes(self.files[name]) for name in self.live)
 
 
 def take(state: TrainerState, models: Models, optimizers: Optimizers) -> Snapshot:
-    """Return a snapshot whose weights are the live ones. Raises CheckpointError for weights that are not finite."""
+    """Return a snapshot of the live tensors, as far as they can be written as they are.
+
+    Raises CheckpointError for weights that are not finite.
+    """
     policy = models.policy
     bad = [name for name, p in policy.named_parameters() if not bool(torch.isfinite(p).all())]
     if models.critic is not None:
         bad += [f"critic: {name}" for name, p in models.critic.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
         raise CheckpointError(f"step {state.step} is not saved: {bad[0]} has values that are not finite")
-    files = {"optimizer.safetensors": optimizers.policy.state_tensors(), "rng.safetensors": _random_state()}
+    files = {OPTIMIZER: optimizers.policy.state_tensors(), "rng.safetensors": _random_state()}
+    live = {OPTIMIZER} if optimizers.policy.lends_state else set()
     if models.critic is not None and optimizers.critic is not None:
         files[CRITIC] = {name: p.detach() for name, p in models.critic.named_parameters()}
-        files["critic_optimizer.safetensors"] = optimizers.critic.state_tensors()
+        files[CRITIC_OPTIMIZER] = optimizers.critic.state_tensors()
+        live |= {CRITIC, CRITIC_OPTIMIZER} if optimizers.critic.lends_state else {CRITIC}
     # An adapter's folder holds its own weights alone, the trainable ones.
     weights = dict(policy.named_parameters()) if policy.is_adapter else policy.model.state_dict()
     weights = {name: tensor.detach() for name, tensor in weights.items()}
-    return Snapshot(state.step, json.dumps(asdict(state), indent=1), policy.model, weights, files)
+    return Snapshot(state.step, json.dumps(asdict(state), indent=1), policy.model, weights, files, frozenset(live))
 
 
 def copied(snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot with copies in host memory in place of the live weights, so that training may go on."""
-    files = snapshot.files
-    if CRITIC in files:  # the other files are copies already
-        files = files | {CRITIC: _copies(files[CRITIC])}
-    return replace(snapshot, weights=_copies(snapshot.weights), files=files)
+    """Return the snapshot with copies in host memory in place of the live tensors, so that training may go on."""
+    files = snapshot.files | {name: _copies(snapshot.files[name]) for name in snapshot.live}
+    return replace(snapshot, weights=_copies(snapshot.weights), files=files, live=frozenset())
 
 
 def _copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -190,12 +196,12 @@ def read_state(folder: Path) -> TrainerState:
 
 def restore(folder: Path, models: Models, optimizers: Optimizers) -> None:
     """Load critic, optimizers and random state of a verified checkpoint; the policy is loaded with its model."""
-    optimizers.policy.load_state_tensors(load_file(folder / "optimizer.safetensors"))
+    optimizers.policy.load_state_tensors(load_file(folder / OPTIMIZER))
     if models.critic is not None and optimizers.critic is not None:
         if not (folder / CRITIC).exists():
             raise CheckpointError(f"{folder} has no critic: resume with policy_gradient.critic.kind=none")
         models.critic.load_tensors(load_file(folder / CRITIC))
-        optimizers.critic.load_state_tensors(load_file(folder / "critic_optimizer.safetensors"))
+        optimizers.critic.load_state_tensors(load_file(folder / CRITIC_OPTIMIZER))
     rng = load_file(folder / "rng.safetensors")
     torch.set_rng_state(rng["cpu"])
     if "cuda" in rng and torch.cuda.is_initialized():

@@ -81,12 +81,19 @@ class Optimizer:
             p.copy_(host, non_blocking=True)
             host.grad = None
 
+    @property
+    def lends_state(self) -> bool:
+        """Whether `state_tensors` returns the state itself, which the next step changes: 32 bits in host memory."""
+        return self._config.optimizer == "adamw" and all(p.device.type == "cpu" for _, p in self._stepped)
+
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Return the state as flat tensors: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`; in 8 bits `/state1`, ..."""
+        """Return the state as flat tensors: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`; in 8 bits `/state1`, ...
+
+        8-bit states are copied, because they share their quantization table, which safetensors refuses; states on a
+        device are copied to the host, because the device may not have room for them twice.
+        """
         return {
-            # Copied, because 8-bit states share their quantization table, which safetensors refuses. On the host,
-            # because the device may not have room for the state twice.
-            f"{name}/{key}": torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+            f"{name}/{key}": torch.as_tensor(value).detach().to("cpu", copy=not self.lends_state).contiguous()
             for name, p in self._stepped
             for key, value in self._adamw.state.get(p, {}).items()
         }

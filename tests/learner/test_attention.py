@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from grpo_gsm8k.learner import attention, attention_pieces, attention_varlen
 from grpo_gsm8k.learner.attention_choice import AttentionKind, attention_kind
-from grpo_gsm8k.learner.attention_rows import gathered
+from grpo_gsm8k.learner.attention_rows import copied, gathered, own_rows
 from grpo_gsm8k.learner.batching import pack_tokens
 from grpo_gsm8k.learner.layout import shared_prompt
 from tests.conftest import REPO
@@ -125,6 +125,28 @@ def test_the_gradient_of_a_row_copied_often_is_not_rounded_at_each_sum() -> None
     gathered(row, torch.zeros(1000, dtype=torch.int64)).sum().backward()
     assert row.grad is not None
     assert row.grad.item() == 1000  # a sum in bf16 stays at 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_copies_and_their_gradients_equal_plain_indexing(dtype: torch.dtype) -> None:
+    """Completions of several lengths, two calls with the same context; float64 tells a wrong row from rounding."""
+    segments = [*shared_prompt(0, 5, [3, 120, 118, 2]), *shared_prompt(248, 7, [6]), *shared_prompt(261, 4, [9, 9])]
+    plan = attention_pieces.build_pieces(segments, None, CPU)
+    assert any(len(blocks) == 2 for blocks in plan.keys.shared.values())
+    total = sum(segment.length for segment in segments)
+    for copies in (plan.keys, plan.queries):
+        rows = torch.randn(total, 2, 3, dtype=dtype, requires_grad=True)
+        weights = torch.randn(len(copies.rows_C), 2, 3, dtype=dtype)
+        weights[copies.fillers] = 0
+        made = copied(rows, copies)
+        assert torch.equal(made, rows[copies.rows_C])
+        (found,) = torch.autograd.grad((made * weights).sum(), rows)
+        wanted = torch.zeros(total, 2, 3, dtype=torch.float64).index_add_(0, copies.rows_C, weights.double())
+        torch.testing.assert_close(found.double(), wanted, rtol=2**-8 if dtype == torch.bfloat16 else 1e-12, atol=0)
+        assert torch.equal(own_rows(made, copies), rows)
+    (found,) = torch.autograd.grad((own_rows(made, plan.queries) * rows.detach()).sum(), made)
+    wanted = torch.zeros_like(made).index_copy_(0, plan.queries.own_T, rows.detach())
+    assert torch.equal(found, wanted)
 
 
 def test_rows_do_not_see_other_sequences(policy: Any) -> None:

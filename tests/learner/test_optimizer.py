@@ -102,7 +102,7 @@ def test_state_round_trip_is_bitwise(policy: Policy) -> None:
     _set_gradients(policy, 1e-3)
     first.step(1e-3)
     second = Optimizer(policy.named_parameters(), config)
-    second.load_state_tensors(first.state_tensors())
+    second.load_state_tensors({name: t.clone() for name, t in first.state_tensors().items()})
     weights = [p.detach().clone() for _, p in policy.named_parameters()]
     results = []
     for optimizer in (first, second):
