@@ -19,6 +19,11 @@ def lost(tormented: Tormented) -> list[str]:
     run, updates = tormented.run, tormented.task.updates
     if tormented.code != 0 or run is None:
         return [f"ended with exit code {tormented.code}: {tormented.last_words}"]
+    return lost_in(run, updates)
+
+
+def lost_in(run: Path, updates: int) -> list[str]:
+    """Return what a training run that ended with exit code 0 lacks, or has too much, or has left behind."""
     problems = []
     if json.loads((run / "summary.json").read_text())["status"] != "done":
         problems.append("the summary does not say done")
