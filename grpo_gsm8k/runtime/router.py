@@ -37,6 +37,11 @@ class Router:
         self._live: list[WeightsRef | None] = [None] * actors
 
     @property
+    def published(self) -> tuple[WeightsRef, ...]:
+        """Weights that are not deleted yet, oldest first, those of earlier learners included."""
+        return tuple(self._published)
+
+    @property
     def outstanding(self) -> int:
         """Number of requests without a result."""
         return len(self._outstanding)
