@@ -88,7 +88,7 @@ bench-memory: setup ## benchmark: the doctor's memory estimate, compared with th
 bench-publish: setup ## benchmark: seconds from trained weights to weights in the engine
 	@$(offline) $(PY) -m benchmarks.publish_speed $(ARGS)
 
-soak: setup ## kill random processes of runs and check that nothing is lost: KILLS=50 ENGINE=scripted|vllm
+soak: setup ## kill random processes of training, fine-tuning, evaluation: nothing lost? KILLS=50 ENGINE=scripted|vllm
 	@$(offline) $(PY) -m tests.soak --kills $(or $(KILLS),50) --engine $(or $(ENGINE),scripted) $(ARGS)
 
 under-fire: setup ## train the demo with faults inside its processes, compare its accuracy with undisturbed runs
