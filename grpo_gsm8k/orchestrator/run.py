@@ -202,7 +202,10 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
         ),
         actors=config.actor.replicas,
     )
-    limits = RestartLimits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
+    synchronous = config.command == "policy_gradient" and config.policy_gradient.max_staleness == 0
+    limits = RestartLimits(
+        config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s, repeat_bundles=synchronous
+    )
     suite = RegressionSuite(config, run, plan.model_folder, tracker, plan.caches.suite)
     phases = StartPhases(tracker, learning_waits=config.command == "policy_gradient")
     status = "failed"

@@ -55,11 +55,15 @@ BACKOFF_SECONDS = 0.5  # the GPU memory of a dead process is released late; doub
 
 @dataclass(frozen=True, slots=True)
 class RestartLimits:
-    """How often each kind of worker may be replaced, and the grace period of a stop, in seconds."""
+    """How often each kind of worker may be replaced, and the grace period of a stop, in seconds.
+
+    `repeat_bundles`: whether a new actor repeats finished requests, too, see `Router`.
+    """
 
     actor_restarts: int
     learner_restarts: int
     stop_grace_s: float
+    repeat_bundles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class Supervisor:
             Restarts("actor", limits.actor_restarts, tracker.worker_event, BACKOFF_SECONDS),
             self._to_learner,
             weights.delete,
+            limits.repeat_bundles,
         )
         self._spawn_learner = spawners.learner
         self._learner: Worker | None = None

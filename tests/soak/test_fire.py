@@ -15,7 +15,6 @@ SYNCHRONOUS = (
     "command=policy_gradient",
     "preset=cpu_demo",
     "wandb.mode=off",
-    "actor.engine=scripted",
     f"policy_gradient.updates={UPDATES}",
     "policy_gradient.episodes_per_update=64",
     "policy_gradient.eval_every=3",
@@ -27,11 +26,13 @@ SYNCHRONOUS = (
 
 
 @pytest.mark.slow
-def test_a_synchronous_run_under_fire_is_bitwise_the_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["scripted", "vllm"])
+def test_a_synchronous_run_under_fire_is_bitwise_the_undisturbed_one(tmp_path: Path, engine: str) -> None:
+    words = (*SYNCHRONOUS, f"actor.engine={engine}")
     whole = Cli(tmp_path / "whole")
-    done = whole.run(*SYNCHRONOUS)
+    done = whole.run(*words)
     assert done.returncode == 0, done.stderr
-    fired = run_under_fire(Cli(tmp_path / "fired"), SYNCHRONOUS, seed=21, rate=0.06)
+    fired = run_under_fire(Cli(tmp_path / "fired"), words, seed=21, rate=0.06)
     assert fired.code == 0, fired.last_words
     assert fired.unproven == []
     assert "kill" in fired.kinds
