@@ -59,7 +59,7 @@ SFT = Task(
     ),
     "sft",
     _CHECKPOINT,
-    updates=66,
+    updates=64,
     before=(("command=preprocess", *_SFT_DATA),),
 )
 EVAL = Task(
