@@ -18,8 +18,8 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak check-models tiny-model clean \
-	gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
+.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak under-fire check-models tiny-model \
+	clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
 	bench-publish docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
@@ -88,8 +88,11 @@ bench-memory: setup ## benchmark: the doctor's memory estimate, compared with th
 bench-publish: setup ## benchmark: seconds from trained weights to weights in the engine
 	@$(offline) $(PY) -m benchmarks.publish_speed $(ARGS)
 
-soak: setup ## kill random processes of runs and check that nothing is lost: KILLS=50 ENGINE=scripted|vllm
+soak: setup ## kill random processes of training, fine-tuning, evaluation: nothing lost? KILLS=50 ENGINE=scripted|vllm
 	@$(offline) $(PY) -m tests.soak --kills $(or $(KILLS),50) --engine $(or $(ENGINE),scripted) $(ARGS)
+
+under-fire: setup ## train the demo with faults inside its processes, compare its accuracy with undisturbed runs
+	@$(offline) $(PY) -m tests.soak.under_fire $(ARGS)
 
 golden: setup ## record the golden loss curves again
 	@$(offline) $(PY) -m tests.learner.golden

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tasks")
     write_tasks(folder)
     return folder
+
+
+IDLE_START_S = 0.06  # of the process below, with nothing beside it on two cores of 2026
+
+
+def patience(seconds: float) -> float:
+    """Return what takes at most `seconds` on an idle machine, longer by as much as a process starts more slowly now."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-I", "-c", "import json, logging"], check=True)
+    return round(seconds * max(1.0, (time.monotonic() - started) / IDLE_START_S), 1)
 
 
 class Cli:

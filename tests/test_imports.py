@@ -17,12 +17,12 @@ PACKAGE = REPO / "grpo_gsm8k"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up: a room may import those before it. A file in the package's root is a room, too.
 ROOMS = (
-    *("errors", "files", "children", "grading", "config_keys", "config", "algorithms", "transport", "models", "data"),
-    *("tiny", "terminal", "diagnoses", "tracking", "actor", "learner", "runtime", "start_model"),
+    *("errors", "faults", "files", "children", "grading", "config_keys", "config", "algorithms", "transport", "models"),
+    *("data", "tiny", "terminal", "diagnoses", "tracking", "actor", "learner", "runtime", "start_model"),
     *("traces", "preflight", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
     *("orchestrator", "commands", "command_line"),
 )
-ROOT_MODULES = {"__init__", "config_keys", "errors", "models", "start_model"}
+ROOT_MODULES = {"__init__", "config_keys", "errors", "faults", "models", "start_model"}
 
 
 def imported(path: Path, types_too: bool = True) -> set[str]:

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.actor.verifier import Verifier
+from grpo_gsm8k.faults import hook
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     Failed,
@@ -131,7 +132,9 @@ class Actor:
             return self._verifier.is_busy
         self._end_span()
         started = time.monotonic()
+        hook("swap.verified", verified.folder.name)
         self._engine.load(verified)
+        hook("swap.loaded", verified.folder.name)
         self._channel.send(Span.since("load", verified.ref.version, started))
         self._canary_pending = True
         self._version = verified.ref.version
@@ -175,6 +178,7 @@ class Actor:
                 self._running.pop(result.request_id, None)
             self._channel.send(result)
         self._steps += 1
+        hook("engine.step")
         if not self._running:
             self._end_span()
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import dotenv
 
+from grpo_gsm8k import faults
 from grpo_gsm8k.command_line.arguments import Arguments, parse_arguments
 from grpo_gsm8k.command_line.command_table import COMMANDS
 from grpo_gsm8k.command_line.loading import load_config
@@ -105,6 +106,8 @@ def _run(given: Arguments) -> int:
 
 def run_words(words: Sequence[str]) -> int:
     """Check the configuration, then import and run its command; `pipeline` also passes the words on to its stages."""
+    if faults.requested():
+        print(f"note: {faults.VARIABLE} is set: workers are killed, stopped and delayed on purpose", file=sys.stderr)
     config = load_config(words)
     check_folders(config)
     command = COMMANDS[config.command]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import DiskFullError, UserError
+from grpo_gsm8k.faults import hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def file_written_aside(target: Path) -> Iterator[Path]:
     try:
         with disk_full_named(target):
             yield aside
-            os.replace(aside, target)
+            rename(aside, target)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -74,7 +75,7 @@ def write_atomically(path: Path, data: bytes | str, mode: int | None = None) -> 
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(aside, path)
+            rename(aside, path)
     finally:
         aside.unlink(missing_ok=True)
     _fsync(path.parent)
@@ -129,8 +130,8 @@ def replace_folder(tmp: Path, final: Path, durable: bool) -> None:
             _fsync(Path(parent))
     old = _sibling(final, "old")
     if os.path.lexists(final):
-        os.rename(final, old)
-    os.rename(tmp, final)
+        rename(final, old)
+    rename(tmp, final)
     if durable:
         _fsync(final.parent)
     for left in final.parent.glob(f".{final.name}.????????.old"):
@@ -138,6 +139,13 @@ def replace_folder(tmp: Path, final: Path, durable: bool) -> None:
             left.unlink()
         else:
             shutil.rmtree(left)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or folder; a file replaces one of that name."""
+    hook("rename.before", target.name)
+    os.replace(source, target)
+    hook("rename.after", target.name)
 
 
 def refuse_link(target: Path) -> None:

@@ -24,8 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from grpo_gsm8k.errors import CheckpointError, IntegrityError
+from grpo_gsm8k.faults import hook
 from grpo_gsm8k.files import checksums
-from grpo_gsm8k.files.aside import refuse_link, written_aside
+from grpo_gsm8k.files.aside import refuse_link, rename, written_aside
 from grpo_gsm8k.files.parsing import first_problem, json_value
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS, PromptPlan
 from grpo_gsm8k.tracking.run_folder import step_folders
@@ -153,10 +154,12 @@ def write(
         with written_aside(final, durable=True, sole_writer=True) as aside:
             snapshot.model.save_pretrained(aside / "model", state_dict=snapshot.weights)
             tokenizer.save_pretrained(aside / "model")
+            hook("save.model", final.name)
             for name, tensors in snapshot.files.items():
                 save_file(tensors, aside / name)
             (aside / "state.json").write_text(snapshot.state)
             checksums.write_manifest(aside, {"step": snapshot.step})
+            hook("save.complete", final.name)
             before_it_appears()
     except (OSError, SafetensorError) as error:
         free = shutil.disk_usage(checkpoints).free
@@ -265,7 +268,7 @@ def _move_into(folder: Path, path: Path) -> None:
     folder.mkdir(exist_ok=True)
     target = folder / path.name
     shutil.rmtree(target, ignore_errors=True)
-    path.rename(target)
+    rename(path, target)
 
 
 def _random_state() -> dict[str, torch.Tensor]:

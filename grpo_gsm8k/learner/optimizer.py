@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from grpo_gsm8k.errors import CheckpointError, NonFiniteError
+from grpo_gsm8k.faults import hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,9 @@ class Optimizer:
         if finite:
             for group in self._adamw.param_groups:
                 group["lr"] = lr
+            hook("optimizer.before")
             self._apply()
+            hook("optimizer.after")
         for _, p in self._named:
             p.grad = None
         self.nonfinite_in_a_row = 0 if finite else self.nonfinite_in_a_row + 1

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.preflight.cost import Estimate
     from grpo_gsm8k.runtime.process import Deliver, Worker
     from grpo_gsm8k.tracking.run_folder import RunFolder
+    from grpo_gsm8k.transport.protocol import WeightsRef
 
 
 def run_training(config: Config) -> int:
@@ -162,15 +163,20 @@ class WorkerPlan:
         spec = engine_spec(self.config, self.model_folder, rank, versions, kv_cache_bytes=self.caches.actor)
         return spawn_actor(self.config, spec, self.run.logs, index, deliver)
 
-    def spawn_learner(self, incarnation: int, wandb_run_id: str | None, deliver: Deliver) -> Worker:
-        """Start a learner; every learner but the first continues from the newest valid checkpoint."""
+    def spawn_learner(
+        self, incarnation: int, in_use: Sequence[WeightsRef], wandb_run_id: str | None, deliver: Deliver
+    ) -> Worker:
+        """Start a learner; every learner but the first continues from the newest valid checkpoint.
+
+        `in_use`: weights of the learners before it that actors may still load.
+        """
         spec = LearnerSpec(
             config=self.config,
             model_folder=self.model_folder,
             critic_folder=self.critic_folder,
             data=self.data,
             run_folder=self.run.path,
-            weights_root=self.store.incarnation_folder(incarnation),
+            weights_root=self.store.incarnation_folder(incarnation, in_use),
             incarnation=incarnation,
             resume_step=self.resume_step if incarnation == 0 else None,
             wandb_run_id=wandb_run_id,
@@ -191,10 +197,15 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
     ledger = Ledger(run.ledger_jsonl)
     spawners = Spawners(
         actor=plan.spawn_actor,
-        learner=lambda incarnation, deliver: plan.spawn_learner(incarnation, writers.wandb_run_id, deliver),
+        learner=lambda incarnation, in_use, deliver: plan.spawn_learner(
+            incarnation, in_use, writers.wandb_run_id, deliver
+        ),
         actors=config.actor.replicas,
     )
-    limits = RestartLimits(config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s)
+    synchronous = config.command == "policy_gradient" and config.policy_gradient.max_staleness == 0
+    limits = RestartLimits(
+        config.actor.max_restarts, config.learner.max_restarts, config.stop_grace_s, repeat_bundles=synchronous
+    )
     suite = RegressionSuite(config, run, plan.model_folder, tracker, plan.caches.suite)
     phases = StartPhases(tracker, learning_waits=config.command == "policy_gradient")
     status = "failed"

@@ -37,7 +37,7 @@ from grpo_gsm8k.transport.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from grpo_gsm8k.orchestrator.budget import RunBudget
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.runtime.process import Deliver, Worker
     from grpo_gsm8k.tracking.ledger import Ledger
     from grpo_gsm8k.tracking.tracker import Tracker
+    from grpo_gsm8k.transport.protocol import WeightsRef
 
 PAUSE_SECONDS = 5.0  # a turn of the loop takes at most a second, so this process was stopped, or its machine
 EXIT_SECONDS = 10.0  # for all workers of a finished run to exit before they are killed
@@ -54,11 +55,15 @@ BACKOFF_SECONDS = 0.5  # the GPU memory of a dead process is released late; doub
 
 @dataclass(frozen=True, slots=True)
 class RestartLimits:
-    """How often each kind of worker may be replaced, and the grace period of a stop, in seconds."""
+    """How often each kind of worker may be replaced, and the grace period of a stop, in seconds.
+
+    `repeat_bundles`: whether a new actor repeats finished requests, too, see `Router`.
+    """
 
     actor_restarts: int
     learner_restarts: int
     stop_grace_s: float
+    repeat_bundles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Spawners:
-    """How to start each worker: `actor` takes its index, `learner` its incarnation."""
+    """How to start each worker: `actor` takes its index, `learner` its incarnation and the weights still in use."""
 
     actor: Callable[[int, Deliver], Worker]
-    learner: Callable[[int, Deliver], Worker]
+    learner: Callable[[int, Sequence[WeightsRef], Deliver], Worker]
     actors: int
 
 
@@ -107,6 +112,7 @@ class Supervisor:
             Restarts("actor", limits.actor_restarts, tracker.worker_event, BACKOFF_SECONDS),
             self._to_learner,
             weights.delete,
+            limits.repeat_bundles,
         )
         self._spawn_learner = spawners.learner
         self._learner: Worker | None = None
@@ -223,7 +229,8 @@ class Supervisor:
     def _start_learner(self) -> None:
         self._updated = False
         self._phases.learner_started()
-        self._learner = self._spawn_learner(self._learner_restarts.count, self._events.deliver)
+        in_use = self._pool.router.published
+        self._learner = self._spawn_learner(self._learner_restarts.count, in_use, self._events.deliver)
         self._learner_restarts.note_start(self._learner)
 
     def _replace_overdue(self) -> None:

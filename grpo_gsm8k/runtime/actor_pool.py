@@ -36,9 +36,10 @@ class ActorPool:
         restarts: Restarts,
         to_learner: Callable[[object], None],
         delete: Callable[[WeightsRef], None],
+        repeat_bundles: bool = False,
     ) -> None:
-        """Start nothing yet. `spawn` takes an index; for `to_learner` and `delete` see `Router`."""
-        self.router = Router(size, self._send, to_learner, delete)
+        """Start nothing yet. `spawn` takes an index; for the last three arguments see `Router`."""
+        self.router = Router(size, self._send, to_learner, delete, repeat_bundles)
         self.actors: list[Worker] = []
         self._size = size
         self._spawn = spawn

@@ -24,17 +24,29 @@ class Router:
         to_actor: Callable[[int, object], None],
         to_learner: Callable[[object], None],
         delete: Callable[[WeightsRef], None],
+        repeat_bundles: bool = False,
     ) -> None:
-        """`delete` is called for weights that no actor may load anymore."""
+        """`delete` is called for weights that no actor may load anymore.
+
+        With `repeat_bundles` a new actor also repeats the finished requests of the bundles that its predecessor left
+        unfinished: its batches, and with them the last bits of its numbers, are then those of an undisturbed actor.
+        """
         self._to_actor = to_actor
         self._to_learner = to_learner
         self._delete = delete
+        self._repeat_bundles = repeat_bundles
+        self._bundles: list[list[list[GenerateGroup]]] = [[] for _ in range(actors)]  # by actor, unfinished ones
         self._outstanding: dict[str, GenerateGroup] = {}
         self._actor_of: dict[str, int] = {}
         self._load = [0] * actors  # outstanding completions of each actor
         self._published: list[WeightsRef] = []  # not deleted yet, oldest first
         self._current: list[WeightsRef] = []  # those of the running learner
         self._live: list[WeightsRef | None] = [None] * actors
+
+    @property
+    def published(self) -> tuple[WeightsRef, ...]:
+        """Weights that are not deleted yet, oldest first, those of earlier learners included."""
+        return tuple(self._published)
 
     @property
     def outstanding(self) -> int:
@@ -54,6 +66,8 @@ class Router:
                 shares[self._assign(message)].append(message)
         for index, share in enumerate(shares):
             if share:
+                self._bundles[index] = self._unfinished_bundles(index)
+                self._bundles[index].append([m for m in share if not isinstance(m, LoadWeights)])
                 self._to_actor(index, Bundle(tuple(share)))
 
     def from_actor(self, index: int, message: GroupResult | Failed | WeightsLive) -> None:
@@ -70,7 +84,10 @@ class Router:
     def actor_restarted(self, index: int) -> None:
         """Send a new actor the newest weights, older ones for pinned requests, and its predecessor's requests."""
         self._live[index] = None
-        requests = [request for i, request in self._outstanding.items() if self._actor_of[i] == index]
+        if self._repeat_bundles:
+            requests = [request for bundle in self._unfinished_bundles(index) for request in bundle]
+        else:
+            requests = [request for i, request in self._outstanding.items() if self._actor_of[i] == index]
         pinned = {request.min_version for request in requests if request.pinned}
         loads = [LoadWeights(r) for r in self._current if r.version in pinned or r == self._current[-1]]
         if loads or requests:
@@ -80,10 +97,14 @@ class Router:
         """Drop the old learner's requests; its weights stay until every actor has loaded newer ones."""
         self._outstanding.clear()
         self._actor_of.clear()
+        self._bundles = [[] for _ in self._live]
         self._load = [0] * len(self._live)
         self._current.clear()
         for index in range(len(self._live)):
             self._to_actor(index, Reset())
+
+    def _unfinished_bundles(self, index: int) -> list[list[GenerateGroup]]:
+        return [bundle for bundle in self._bundles[index] if any(r.request_id in self._outstanding for r in bundle)]
 
     def _assign(self, request: GenerateGroup) -> int:
         index = self._load.index(min(self._load))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np  # noqa: F401 - before the channel opens: its thread unpickles arrays while this one imports
 
+from grpo_gsm8k import faults
 from grpo_gsm8k.children.parent_death import die_with
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import refuse_link
@@ -83,7 +84,7 @@ def learner_main(reader: Reader, writer: Writer, setup: WorkerSetup, spec: Learn
 
 def _run(reader: Reader, writer: Writer, setup: WorkerSetup, work: Callable[[Channel], None]) -> None:
     _apply(setup)
-    channel = Channel(reader, writer, on_closed=_exit_without_parent)
+    channel = Channel(reader, faults.halving(writer), on_closed=_exit_without_parent)
     try:
         _pin(setup.cores)
         work(channel)
@@ -99,7 +100,7 @@ def _run(reader: Reader, writer: Writer, setup: WorkerSetup, work: Callable[[Cha
 
 
 def _apply(setup: WorkerSetup) -> None:
-    """Die with the parent, leave signals to it, write to the log, never through a link, and import no `UNUSED`."""
+    """Die with the parent, leave signals to it, write to the log, never through a link, import no `UNUSED`."""
     die_with(setup.parent)
     for name in UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: an import raises ModuleNotFoundError
@@ -110,6 +111,7 @@ def _apply(setup: WorkerSetup) -> None:
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     os.close(log)
+    faults.arm(setup.log.stem, setup.log.with_name(faults.LOG))
 
 
 def _pin(cores: tuple[int, ...]) -> None:

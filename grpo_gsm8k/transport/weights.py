@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from grpo_gsm8k.errors import DiskFullError, IntegrityError, WeightsError
 from grpo_gsm8k.files import checksums
-from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.files.aside import rename, written_aside
 from grpo_gsm8k.files.parsing import first_problem
 from grpo_gsm8k.transport.protocol import WeightsRef
 
@@ -81,7 +81,7 @@ def publish(
         with written_aside(final, private=True, sole_writer=True) as aside:
             if kind == "model":
                 with contextlib.suppress(FileNotFoundError):
-                    os.replace(_spare(root), aside / MODEL_FILE)  # from now on no one else can reach it
+                    rename(_spare(root), aside / MODEL_FILE)  # from now on no one else can reach it
             digests = write(aside)
             extra = {"version": version, "kind": kind, "canary": canary_fields}
             checksums.write_manifest(aside, extra, known=digests)

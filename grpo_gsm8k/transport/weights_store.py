@@ -23,7 +23,9 @@ from grpo_gsm8k.files.aside import make_private_folder
 from grpo_gsm8k.files.locks import try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from grpo_gsm8k.transport.protocol import WeightsRef
 
 
 class WeightsStore:
@@ -56,8 +58,16 @@ class WeightsStore:
             if not any(self._base.iterdir()):
                 self._base.rmdir()
 
-    def incarnation_folder(self, incarnation: int) -> Path:
-        """Create and return the folder in which learner number `incarnation` publishes."""
+    def incarnation_folder(self, incarnation: int, known: Sequence[WeightsRef] = ()) -> Path:
+        """Create and return the folder in which learner number `incarnation` publishes.
+
+        The learners before it are dead. Of what they published, only the `known` versions stay, which actors may still
+        load; a learner that is killed while it publishes leaves a version that nobody has heard of.
+        """
+        kept = {Path(ref.path) for ref in known}
+        for path in self.root.glob("i*/*"):
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
         folder = self.root / f"i{incarnation}"
         make_private_folder(folder)
         return folder

@@ -17,6 +17,7 @@ from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.grading.rewards import RewardInput
 from grpo_gsm8k.grading.user_rewards import GroupValues, OnError, RewardLimits, UserRewards
 from grpo_gsm8k.tracking.redaction import without_secrets
+from tests.conftest import patience
 
 FILE = """
 import os, random, sys, threading, time
@@ -148,13 +149,15 @@ def test_a_failure_stops_with_part_item_and_reason(opened: Open, part: str, mess
 
 
 def test_a_hanging_function_is_ended(opened: Open) -> None:
-    with pytest.raises(UserError, match=r"hangs_on_b failed for item p-1, completion 2 of 2: no answer within 2 s"):
-        opened(timeout_s=2.0).score(["good", "hangs_on_b"], inputs("a", "b"))
+    limit = patience(2)
+    message = f"hangs_on_b failed for item p-1, completion 2 of 2: no answer within {limit:g} s"
+    with pytest.raises(UserError, match=message):
+        opened(timeout_s=limit).score(["good", "hangs_on_b"], inputs("a", "b"))
 
 
 def test_failures_that_count_as_zero(opened: Open) -> None:
     reports: list[tuple[str, str]] = []
-    rewards = opened("zero", timeout_s=3.0, report=lambda part, reason: reports.append((part, reason)))
+    rewards = opened("zero", timeout_s=patience(3), report=lambda part, reason: reports.append((part, reason)))
     parts = ["good", "raises_on_b", "hangs_on_b", "group"]
     expected = GroupValues(
         {"good": [1.0, 1.0], "raises_on_b": [1.0, 0.0], "hangs_on_b": [0.0, 0.0], "group": [2.0, 2.0]},

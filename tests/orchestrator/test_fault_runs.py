@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from grpo_gsm8k.transport.weights_store import WeightsStore
-from tests.conftest import Cli
+from tests.conftest import Cli, patience
 from tests.orchestrator.test_runs import (
     SCRIPTED,
     SMALL,
@@ -74,11 +74,12 @@ def test_under_nohup_a_closed_terminal_is_ignored(cli: Cli) -> None:
 
 
 def test_a_paused_orchestrator_replaces_nobody(cli: Cli) -> None:
-    process = cli.start(*SCRIPTED, "actor.progress_timeout_s=5", "learner.progress_timeout_s=5")
+    deadline = patience(5)
+    process = cli.start(*SCRIPTED, f"actor.progress_timeout_s={deadline}", f"learner.progress_timeout_s={deadline}")
     run = run_of(cli, process)
     wait_for(process, lambda: 1 in steps_of(run))
     process.send_signal(signal.SIGSTOP)
-    time.sleep(8)  # longer than the deadlines
+    time.sleep(deadline + 3)  # longer than the deadlines
     process.send_signal(signal.SIGCONT)
     finish(process)
     (paused,) = events_of(run, "paused")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import Cli, read_jsonl
+from tests.conftest import Cli, patience, read_jsonl
 from tests.orchestrator.test_runs import SCRIPTED, events_of, metrics_of, steps_of
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def recorded(run: Path) -> str:
     ("part", "reason"),
     [
         ("raises", r"completion 1 of 8: mine\.py line \d+: ZeroDivisionError: division by zero"),
-        ("hangs", r"all 8 completions: no answer within 2 s \(policy_gradient\.rewards_timeout_s\)"),
+        ("hangs", r"all 8 completions: no answer within [\d.]+ s \(policy_gradient\.rewards_timeout_s\)"),
         ("not_a_number", r"completion 1 of 8: returned nan, which is not finite"),
         ("wrong_length", r"all 8 completions: returned 9 values for 8 completions"),
     ],
@@ -102,7 +102,7 @@ def recorded(run: Path) -> str:
 def test_a_failing_function_stops_the_run(cli: Cli, tmp_path: Path, part: str, reason: str) -> None:
     """The message names part and item, the learner is not restarted, and the run continues from its checkpoint."""
     file = write_file(tmp_path / "mine.py", cli.artifacts, always=False)
-    arguments = (*SHORT, *with_parts(file, good=1, **{part: 1}), "policy_gradient.rewards_timeout_s=2")
+    arguments = (*SHORT, *with_parts(file, good=1, **{part: 1}), f"policy_gradient.rewards_timeout_s={patience(2)}")
     done = cli.run(*arguments)
     (run,) = cli.runs()
     assert done.returncode == 2, done.stderr
@@ -134,7 +134,7 @@ def test_failures_that_count_as_zero(cli: Cli, tmp_path: Path) -> None:
     file = write_file(tmp_path / "mine.py", cli.artifacts, always=True)
     bad = ("raises", "hangs", "not_a_number", "wrong_length")
     weights = {"good": 1.0, **dict.fromkeys(bad, 1.0)}
-    limits = ("policy_gradient.rewards_timeout_s=3", "policy_gradient.rewards_on_error=zero")
+    limits = (f"policy_gradient.rewards_timeout_s={patience(3)}", "policy_gradient.rewards_on_error=zero")
     done = cli.run(*SHORT, *with_parts(file, **weights), *limits, "policy_gradient.updates=2")
     assert done.returncode == 0, done.stderr
     (run,) = cli.runs()

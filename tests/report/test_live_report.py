@@ -42,7 +42,7 @@ class Process(NamedTuple):
 
     def get(self, path: str = "") -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=DEADLINE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -96,7 +96,7 @@ def test_it_follows_an_unfinished_run_and_ends_by_ctrl_c(live: Process, tmp_path
     (folder / "rollouts" / "step_4.parquet").unlink()
     assert {*folder.rglob("*")} == {*files, folder / "rollouts"}  # the server writes nothing
     live.process.send_signal(signal.SIGINT)
-    assert live.process.wait(20) == 0
+    assert live.process.wait(DEADLINE_S) == 0
     assert live.process.communicate()[0] == "\nended\n"
 
 
@@ -154,7 +154,7 @@ def test_only_the_page_and_what_it_links_to_are_served(tmp_path: Path) -> None:
 
 
 def ask(server: LiveServer, path: str, host: str = "127.0.0.1:1", method: str = "GET") -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=DEADLINE_S)
     connection.putrequest(method, path.replace("\0", "%00"), skip_host=True)
     connection.putheader("Host", host)
     connection.endheaders()

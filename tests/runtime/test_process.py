@@ -19,7 +19,7 @@ import pytest
 from grpo_gsm8k.runtime.process import Deadlines, Worker, spawn
 from grpo_gsm8k.transport.channel import Channel
 from grpo_gsm8k.transport.protocol import Heartbeat, Ready
-from tests.conftest import REPO
+from tests.conftest import REPO, patience
 
 LONG = 60.0
 
@@ -71,13 +71,14 @@ def test_death_in_mid_message_blocks_no_reader() -> None:
 
 def test_a_stopped_worker_is_overdue_and_can_be_killed() -> None:
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-    worker = start(echo, inbox, Deadlines(LONG, 0.3))
+    deadline = patience(0.3)
+    worker = start(echo, inbox, Deadlines(LONG, deadline))
     worker.observe(inbox.get(timeout=LONG))
     assert worker.ready
     assert worker.overdue() == ""
     os.kill(worker.pid, signal.SIGSTOP)
-    time.sleep(0.4)
-    assert worker.overdue() == "silent for 0.3 s"
+    time.sleep(deadline + 0.1)
+    assert worker.overdue() == f"silent for {deadline:g} s"
     worker.kill()
     assert worker.exit_reason == "exit code -9"
 
@@ -90,26 +91,28 @@ def wait_for_a_message(reader: Connection, writer: Connection) -> None:
 
 
 def test_the_deadline_of_a_held_worker_counts_from_its_release() -> None:
-    worker = start(wait_for_a_message, queue.SimpleQueue(), Deadlines(0.5, LONG))
+    deadline = patience(0.5)
+    worker = start(wait_for_a_message, queue.SimpleQueue(), Deadlines(deadline, LONG))
     worker.held = True
-    time.sleep(0.6)
+    time.sleep(deadline + 0.1)
     assert worker.overdue() == ""
     worker.release("go on")
     assert worker.overdue() == ""
-    time.sleep(0.6)
-    assert worker.overdue() == "not ready after 0.5 s"
+    time.sleep(deadline + 0.1)
+    assert worker.overdue() == f"not ready after {deadline:g} s"
     worker.kill()
 
 
-@pytest.mark.parametrize(("busy", "overdue"), [(True, "no progress for 1 s"), (False, "")])
+@pytest.mark.parametrize(("busy", "overdue"), [(True, "no progress for {:g} s"), (False, "")])
 def test_alive_is_not_progress(busy: bool, overdue: str) -> None:
+    deadline = patience(1.0)
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-    worker = start(echo, inbox, Deadlines(LONG, 1.0))
+    worker = start(echo, inbox, Deadlines(LONG, deadline))
     worker.observe(inbox.get(timeout=LONG))
     for _ in range(6):
         worker.observe(Heartbeat(progress=7, busy=busy, busy_s=0.0, clock=0.0))
-        time.sleep(0.25)
-    assert worker.overdue() == overdue
+        time.sleep(deadline / 4)
+    assert worker.overdue() == overdue.format(deadline)
     worker.kill()
 
 

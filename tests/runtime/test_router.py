@@ -28,12 +28,16 @@ def ref(version: int, incarnation: int = 0) -> WeightsRef:
 class Net:
     """A router with records of everything that it sent or deleted."""
 
-    def __init__(self, actors: int = 1) -> None:
+    def __init__(self, actors: int = 1, repeat_bundles: bool = False) -> None:
         self.to_actor: list[tuple[int, object]] = []
         self.to_learner: list[object] = []
         self.deleted: list[WeightsRef] = []
         self.router = Router(
-            actors, lambda i, m: self.to_actor.append((i, m)), self.to_learner.append, self.deleted.append
+            actors,
+            lambda i, m: self.to_actor.append((i, m)),
+            self.to_learner.append,
+            self.deleted.append,
+            repeat_bundles,
         )
 
     def publish(self, r: WeightsRef, *requests: GenerateGroup) -> None:
@@ -65,6 +69,32 @@ def test_a_new_actor_gets_weights_and_outstanding_work_only() -> None:
     assert isinstance(bundle, Bundle)
     assert [m.ref.version for m in bundle.messages if isinstance(m, LoadWeights)] == [0, 1]  # 0 is pinned
     assert [m.request_id for m in bundle.messages if isinstance(m, GenerateGroup)] == ["val", "b", "c"]
+
+
+def test_a_new_actor_repeats_unfinished_bundles_in_synchronous_runs() -> None:
+    """The requests of a bundle share their batches, so the new actor's batches are those of its predecessor."""
+    net = Net(repeat_bundles=True)
+    net.publish(ref(0), request("a"), request("b"))
+    net.live(ref(0))
+    for name in ("a", "b"):
+        net.router.from_actor(0, GroupResult(name, ()))
+    net.publish(ref(1), request("c", 1), request("d", 1), request("val", 1, pinned=True))
+    net.publish(ref(2), request("e", 2))
+    for name in ("c", "d"):
+        net.router.from_actor(0, GroupResult(name, ()))
+    net.to_actor.clear()
+    net.router.actor_restarted(0)
+    ((_, bundle),) = net.to_actor
+    assert isinstance(bundle, Bundle)
+    assert [m.ref.version for m in bundle.messages if isinstance(m, LoadWeights)] == [1, 2]
+    assert [m.request_id for m in bundle.messages if isinstance(m, GenerateGroup)] == ["c", "d", "val", "e"]
+    for name in ("c", "val"):
+        net.router.from_actor(0, GroupResult(name, ()))
+    assert [m.request_id for m in net.to_learner if isinstance(m, GroupResult)] == ["a", "b", "c", "d", "val"]
+    net.router.learner_restarted()
+    net.to_actor.clear()
+    net.router.actor_restarted(0)
+    assert net.to_actor == []  # the old learner's requests are void
 
 
 def test_weights_are_deleted_only_when_nothing_may_load_them() -> None:

@@ -1,13 +1,15 @@
 """Kill and stop random processes of runs at random times, and check that nothing is lost: `make soak KILLS=50`.
 
-Each run is a small training run; whenever its orchestrator was killed, it is resumed.
-One JSON line per run: what was done to it, what was checked, memory and descriptors. Exit code 1 if something was lost.
+Policy gradient, fine-tuning and evaluation in turn, each first once undisturbed; whenever a run's first process was
+killed, the run is resumed. One JSON line per run: what was done to it, what was checked, memory and descriptors. Exit
+code 1 if something was lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 import tempfile
@@ -16,7 +18,10 @@ from pathlib import Path
 
 from tests.conftest import Cli
 from tests.soak.checks import lost
-from tests.soak.tormented import TASKS, torment
+from tests.soak.tasks import TASKS, Task
+from tests.soak.tormented import Tormented, torment
+
+MOST_PER_RUN = 9  # so that a soak of fifty goes through each command twice
 
 
 def main() -> int:
@@ -29,13 +34,17 @@ def main() -> int:
     given = parser.parse_args()
     rng = random.Random(given.seed)
     started, kills, failures, number = time.monotonic(), 0, 0, 0
+    share = min(MOST_PER_RUN, math.ceil(given.kills / len(TASKS)))
+    whole: dict[Task, Tormented] = {}  # the undisturbed runs
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         while kills < given.kills and time.monotonic() - started < given.seconds:
             task = TASKS[number % len(TASKS)]
+            if task not in whole:
+                whole[task] = torment(Cli(folder / f"whole_{task.name}"), task, given.engine, rng, at_most=0)
             cli = Cli(folder / f"run_{number}")
-            tormented = torment(cli, task, given.engine, rng, at_most=given.kills - kills)
-            problems = lost(tormented)
+            tormented = torment(cli, task, given.engine, rng, at_most=min(share, given.kills - kills))
+            problems = lost(tormented, whole[task])
             kills += len(tormented.faults)
             failures += bool(problems)
             number += 1

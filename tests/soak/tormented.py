@@ -14,40 +14,11 @@ from typing import Any
 import psutil
 
 from tests.conftest import Cli
+from tests.soak.tasks import Task
 
 FAULTS = (signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)
 LONGEST_RUN_S = 900.0
 ATTEMPTS = 40  # starts of one run
-
-
-@dataclass(frozen=True)
-class Task:
-    """A command that is run to its end; `section` is that of its resume_from."""
-
-    name: str
-    words: tuple[str, ...]
-    section: str
-    updates: int
-
-
-_LIMITS = ("actor.max_restarts=100", "learner.max_restarts=100", "actor.progress_timeout_s=5")
-TASKS = (
-    Task(
-        "policy_gradient",
-        (
-            "command=policy_gradient",
-            "policy_gradient.updates=20",
-            "policy_gradient.episodes_per_update=64",
-            "policy_gradient.eval_every=5",
-            "policy_gradient.eval_limit=32",
-            "policy_gradient.save_every=2",
-            "learner.progress_timeout_s=10",
-            *_LIMITS,
-        ),
-        "policy_gradient",
-        20,
-    ),
-)
 
 
 @dataclass
@@ -55,14 +26,25 @@ class Tormented:
     """What was done to a run, and how it ended."""
 
     task: Task
+    engine: str
     cli: Cli
     faults: list[str] = field(default_factory=list)
     starts: int = 0
-    code: int | None = None
-    last_words: str = ""
+    codes: list[int] = field(default_factory=list)  # of all starts
+    errors: list[str] = field(default_factory=list)  # the last lines of starts that ended with one
     most_rss_mb: float = 0.0
     most_descriptors: int = 0
     seconds: float = 0.0
+
+    @property
+    def code(self) -> int | None:
+        """Exit code of the last start."""
+        return self.codes[-1] if self.codes else None
+
+    @property
+    def last_words(self) -> str:
+        """The reason of the last error."""
+        return self.errors[-1] if self.errors else ""
 
     @property
     def run(self) -> Path | None:
@@ -75,7 +57,7 @@ class Tormented:
         return {
             "faults": self.faults,
             "starts": self.starts,
-            "code": self.code,
+            "codes": self.codes,
             "seconds": round(self.seconds, 1),
             "most_rss_mb": round(self.most_rss_mb),
             "most_descriptors": self.most_descriptors,
@@ -84,27 +66,34 @@ class Tormented:
 
 def torment(cli: Cli, task: Task, engine: str, rng: random.Random, at_most: int) -> Tormented:
     """Run a task to its end, with at most `at_most` faults; it is resumed whenever its orchestrator was killed."""
-    made = Tormented(task, cli)
+    made = Tormented(task, engine, cli)
     started = time.monotonic()
-    words = [*task.words, "preset=cpu_demo", "wandb.mode=off", f"actor.engine={engine}"]
+    words = [*task.words, f"actor.engine={engine}"]
+    for command in task.before:
+        cli.run(*command)
     while made.starts < ATTEMPTS and time.monotonic() - started < LONGEST_RUN_S:
-        resume = [f"{task.section}.resume_from={made.run}"] if _has_checkpoint(made.run) else []
+        resume = [f"{task.section}.resume_from={made.run}"] if _resumable(made.run, task) else []
         made.starts += 1
         process = cli.start(*words, *resume)
         while process.poll() is None:
-            _wait(process, rng.uniform(0.5, 8.0), made)
+            if time.monotonic() - started > LONGEST_RUN_S:
+                process.kill()
+                made.errors.append(f"not done after {LONGEST_RUN_S:g} s")
+            _wait(process, rng.uniform(0.5, task.longest_pause_s), made)
             if process.poll() is None and len(made.faults) < at_most and rng.random() < 0.8:
                 _strike(process, rng, made)
-        made.last_words = "\n".join((process.communicate()[1] or "").splitlines()[-1:])
-        made.code = process.returncode
-        if made.code == 0:
+        errors = process.communicate()[1]
+        made.codes.append(process.returncode)
+        if process.returncode == 0:
             break
+        if process.returncode > 0:
+            made.errors += errors.splitlines()[-1:]
     made.seconds = time.monotonic() - started
     return made
 
 
-def _has_checkpoint(run: Path | None) -> bool:
-    return run is not None and any(run.glob("checkpoints/step_*/manifest.json"))
+def _resumable(run: Path | None, task: Task) -> bool:
+    return run is not None and any(run.glob(task.resumable))
 
 
 def _wait(process: subprocess.Popen[str], seconds: float, made: Tormented) -> None:
@@ -123,7 +112,7 @@ def _wait(process: subprocess.Popen[str], seconds: float, made: Tormented) -> No
 def _strike(process: subprocess.Popen[str], rng: random.Random, made: Tormented) -> None:
     """Kill or stop one process of the run; a stopped orchestrator is continued after 8 s, longer than its deadlines."""
     family = _family(process)
-    if not family:
+    if not family or (len(family) == 1 and rng.random() < 0.7):  # most faults wait until there are workers
         return
     name = rng.choice(sorted(family))
     number = rng.choice(FAULTS)

@@ -20,7 +20,7 @@ from grpo_gsm8k.tracking.run_folder import RunFolder
 from grpo_gsm8k.tracking.tracker import Tracker
 from grpo_gsm8k.tracking.wandb_writer import check_wandb, wandb_run_id
 from grpo_gsm8k.tracking.writers import open_writers
-from tests.conftest import REPO
+from tests.conftest import REPO, patience
 from tests.tracking.test_tracker import Recorder, events, lines
 from tests.tracking.wandb_log import items, wandb_records
 
@@ -107,7 +107,7 @@ if mode == "kill":
     time.sleep(600)
 if mode == "error":
     time.sleep(8)
-tracker.close("done", 3.0 if mode == "hang" else 20.0)
+tracker.close("done", 3.0 if mode == "hang" else 120.0)
 print("closed", time.monotonic() - begun, opened.wandb_run_id, flush=True)
 """
 
@@ -124,7 +124,7 @@ def in_session(mode: str, run: RunFolder, first: int = 0, last: int = 3) -> list
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -209,8 +209,8 @@ def test_offline_files_hold_tables_histograms_and_best_values(run: RunFolder) ->
 def test_hanging_wandb_blocks_neither_steps_nor_the_end(run: RunFolder) -> None:
     began = time.monotonic()
     out = in_session("hang", run)
-    assert time.monotonic() - began < 45  # 3 s for W&B instead of its own 60, plus the interpreter's start and exit
-    assert float(next(line for line in out if line.startswith("stepped")).split()[1]) < 20
+    assert time.monotonic() - began < patience(45)  # 3 s for W&B, not its own 60, and start and exit
+    assert float(next(line for line in out if line.startswith("stepped")).split()[1]) < patience(20)
     assert len(lines(run.metrics_jsonl)) == 4
     assert "did not finish within 3 s" in events(run, "wandb_problem")[0]["problem"]
     assert events(run, "wandb_dropped")[0]["records"] == 4

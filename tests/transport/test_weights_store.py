@@ -57,6 +57,34 @@ def test_the_folder_of_a_killed_run_is_swept_at_the_next_start(tmp_path: Path) -
         assert list(tmp_path.glob("*/*")) == [store.root]
 
 
+def test_what_a_killed_learner_was_publishing_is_deleted_when_the_next_one_starts(tmp_path: Path) -> None:
+    """Killed while it writes, or before anybody has heard of the new version: nobody else would delete it."""
+
+    def killed(folder: Path, version: int, written: bool) -> None:
+        def write(aside: Path) -> dict[str, str]:
+            abcd(aside)
+            if not written:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return {}
+
+        child = os.fork()
+        if child == 0:
+            weights.publish(folder, version, "model", 4, write, CANARY)
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+    with WeightsStore(tmp_path, Path("run")) as store:
+        first = store.incarnation_folder(0)
+        known = weights.publish(first, 0, "model", 4, abcd, CANARY)
+        killed(first, 1, written=False)
+        killed(first, 2, written=True)
+        assert len(list(first.iterdir())) == 3  # the faults left something
+        second = store.incarnation_folder(1, [known])
+        assert list(first.iterdir()) == [Path(known.path)]
+        assert list(second.iterdir()) == []
+        assert weights.verify(known).ref == known
+
+
 def test_runs_that_start_and_end_at_the_same_time(tmp_path: Path) -> None:
     """The last run to end removes the common folder, possibly while another run starts."""
 
