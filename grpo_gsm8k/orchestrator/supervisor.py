@@ -33,6 +33,7 @@ from grpo_gsm8k.transport.protocol import (
     Stop,
     ValidationDone,
     ValidationStarted,
+    WeightsDamaged,
     WeightsLive,
 )
 
@@ -107,6 +108,7 @@ class Supervisor:
             Restarts("actor", limits.actor_restarts, tracker.worker_event, BACKOFF_SECONDS),
             self._to_learner,
             weights.delete,
+            weights.discard,
         )
         self._spawn_learner = spawners.learner
         self._learner: Worker | None = None
@@ -155,6 +157,8 @@ class Supervisor:
                 self._tracker.span(worker.name, message)
             elif isinstance(message, GroupResult | Failed | WeightsLive):
                 self._idle.start(self._pool.actors)
+            elif isinstance(message, WeightsDamaged):
+                self._tracker.damaged_weights(worker.name, message.ref.version, message.reason)
             self._pool.handle(worker, message)
             if isinstance(message, Ready | WeightsLive):
                 ready = all(actor.ready for actor in self._pool.actors)

@@ -15,6 +15,7 @@ from grpo_gsm8k.transport.protocol import (
     Ready,
     Span,
     StartEngine,
+    WeightsDamaged,
     WeightsLive,
 )
 
@@ -36,9 +37,10 @@ class ActorPool:
         restarts: Restarts,
         to_learner: Callable[[object], None],
         delete: Callable[[WeightsRef], None],
+        discard: Callable[[WeightsRef], None],
     ) -> None:
-        """Start nothing yet. `spawn` takes an index; for `to_learner` and `delete` see `Router`."""
-        self.router = Router(size, self._send, to_learner, delete)
+        """Start nothing yet. `spawn` takes an index; for `to_learner`, `delete` and `discard` see `Router`."""
+        self.router = Router(size, self._send, to_learner, delete, discard)
         self.actors: list[Worker] = []
         self._size = size
         self._spawn = spawn
@@ -69,7 +71,7 @@ class ActorPool:
         match message:
             case None:
                 self._replace(worker, "")
-            case GroupResult() | Failed() | WeightsLive():
+            case GroupResult() | Failed() | WeightsLive() | WeightsDamaged():
                 self.router.from_actor(self.actors.index(worker), message)
             case Ready() | Heartbeat() | Crashed() | Span():  # `observe` has noted them; the caller records spans
                 pass
