@@ -187,7 +187,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         validation=validation,
         publisher=Publisher(spec.weights_root, models.policy, config, items),
         earlier=EarlierWeights(spec, items),
-        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client, config.training.keep_last),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,

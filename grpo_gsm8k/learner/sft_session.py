@@ -159,7 +159,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         validation=validation,
         publisher=Publisher(spec.weights_root, policy, config, items),
         earlier=EarlierWeights(spec, items),
-        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client, config.training.keep_last),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,

@@ -18,6 +18,7 @@ from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     CheckpointSaved,
+    CheckpointsDeleted,
     Crashed,
     Failed,
     Finished,
@@ -184,6 +185,9 @@ class Supervisor:
             case CheckpointSaved(step, path):
                 self._tracker.event("checkpoint", step=step, path=path)
                 self._suite.saved(step, Path(path))
+            case CheckpointsDeleted(steps, reason):
+                self._tracker.event("checkpoints_deleted", steps=steps, reason=reason)
+                self._tracker.note(f"checkpoints {', '.join(map(str, steps))} were deleted to make room: {reason}")
             case OutOfMemory(tokens, reason):
                 self._tracker.out_of_memory(tokens, reason)
             case RewardFailed(part, reason):

@@ -240,6 +240,14 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointsDeleted:
+    """Checkpoints of these steps were deleted because the disk was full: `reason`."""
+
+    steps: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutOfMemory:
     """The learner ran out of memory and repeats the step with micro-batches of `token_budget` tokens."""
 
@@ -305,6 +313,7 @@ LearnerReport = (
     | ValidationStarted
     | ValidationDone
     | CheckpointSaved
+    | CheckpointsDeleted
     | OutOfMemory
     | RewardFailed
     | Resumed

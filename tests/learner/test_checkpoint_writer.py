@@ -110,7 +110,8 @@ def reports() -> Reports:
 
 @pytest.fixture
 def writer(tmp_path: Path, random_model: Path, reports: Any) -> Iterator[CheckpointWriter]:
-    with closing(CheckpointWriter(tmp_path / "run", AutoTokenizer.from_pretrained(random_model), reports)) as writer:
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    with closing(CheckpointWriter(tmp_path / "run", tokenizer, reports, keep_last=2)) as writer:
         yield writer
 
 

@@ -32,7 +32,8 @@ from tests.orchestrator.test_runs import (
 )
 
 pytestmark = pytest.mark.slow
-TURN_SECONDS = 3.0  # how long workers stay stopped before the next try
+SETTLE_SECONDS = 2.0  # the actors complete all requests within a tenth of it
+TURN_SECONDS = 20.0  # for an update and a publication on a busy machine, before the next try
 
 
 def versions_in(run: Path) -> set[Path]:
@@ -61,22 +62,28 @@ def go_on(*pids: int) -> None:
 
 
 def damage_next(process: subprocess.Popen[str], run: Path, actors: list[int], newer: int = 0) -> Path:
-    """Damage the next version before the actors load it, and after `newer` others followed it; they stay stopped."""
+    """Damage the next version before the actors load it, and after `newer` others followed it; they stay stopped.
+
+    The learner is stopped first, so that the actors complete all that it has asked for: then it goes on without them.
+    """
+    learner = pid_of(run, "learner")
     damaged: list[Path] = []
 
     def caught() -> bool:
+        pause(learner)
+        time.sleep(SETTLE_SECONDS)
         pause(*actors)
         before, until = versions_in(run), time.monotonic() + TURN_SECONDS
-        while time.monotonic() < until:
+        go_on(learner)
+        while not damaged and time.monotonic() < until:
             found = sorted(versions_in(run) - before)
             if len(found) > newer:
                 damage(found[0])
                 damaged.append(found[0])
-                return True
             time.sleep(0.01)
-        go_on(*actors)
-        time.sleep(0.1)
-        return False
+        if not damaged:
+            go_on(*actors)
+        return bool(damaged)
 
     wait_for(process, caught)
     return damaged[0]
