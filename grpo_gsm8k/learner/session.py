@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
 from grpo_gsm8k.learner.gpu_peak import gpu_peak_metrics
-from grpo_gsm8k.transport.protocol import Finished, LoadWeights, Span
+from grpo_gsm8k.transport.protocol import Finished, LoadWeights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ class Session:
 
         If training has gone on, a pinned version comes from its checkpoint, and others are superseded by a newer one.
         """
-        version, attempt, started = again.version, again.attempt, time.monotonic()
+        version, attempt = again.version, again.attempt
         if attempt <= self._attempts.get(version, 0):
             return
         if version == self._version:
@@ -97,7 +97,6 @@ class Session:
             return
         self._attempts[version] = attempt
         self._published_again += 1
-        self.client.report(Span.since("publish again", version, started, row="publish again"))
         self.client.queue(LoadWeights(ref))
         self.client.flush()
 
