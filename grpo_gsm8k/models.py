@@ -162,7 +162,8 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
             folder = huggingface_hub.snapshot_download(
                 hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]
             )
-    except (OSError, ValueError) as error:
+    # The client lets errors of the connection through as they are; they are not OSErrors.
+    except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path={hub_id} is neither reachable on the hub nor cached ({reason}): check the network, the id "

@@ -49,7 +49,8 @@ def download(config: DataConfig) -> Path:
             snapshot = huggingface_hub.snapshot_download(
                 config.hub_id, repo_type="dataset", revision=config.revision, ignore_patterns=["*.py", "*.zip"]
             )
-    except (OSError, ValueError) as error:
+    # The client lets errors of the connection through as they are; they are not OSErrors.
+    except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
         raise UserError(
             f"data.hub_id={config.hub_id} at {config.revision[:12]} is neither reachable nor cached "
             f"({_first_line(error)}): check the network and the id; {_NO_HUB}"

@@ -98,9 +98,10 @@ def published_again(run: Path) -> float:
 
 
 def test_a_synchronous_run_is_bitwise_that_without_the_damage(cli: Cli) -> None:
-    assert cli.run(*SYNC, "name=whole").returncode == 0
+    words = (*SYNC, "policy_gradient.updates=3")
+    assert cli.run(*words, "name=whole").returncode == 0
     (whole,) = cli.runs()
-    process = cli.start(*SYNC, "name=damaged")
+    process = cli.start(*words, "name=damaged")
     wait_for(process, lambda: len(cli.runs()) == 2 and 1 in steps_of(cli.runs()[-1]))
     run = cli.runs()[-1]
     actor = pid_of(run, "actor-0")
@@ -110,8 +111,8 @@ def test_a_synchronous_run_is_bitwise_that_without_the_damage(cli: Cli) -> None:
     assert refused(run) == [int(version.name.removeprefix("v"))]
     assert published_again(run) == 1
     assert events_of(run, "actor_restarted") == events_of(run, "learner_restarted") == []
-    assert_nothing_lost(run)
-    assert_equal_runs(whole, run)
+    assert_nothing_lost(run, updates=3)
+    assert_equal_runs(whole, run, updates=3)
 
 
 @pytest.mark.parametrize("words", [("learner=lora",), ("actor.replicas=2",)], ids=["adapter", "replicas"])
