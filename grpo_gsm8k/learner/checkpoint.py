@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.update import Optimizers
 
 STATE_VERSION = 2
-FOLDERS_BYTES = 2**20  # of a checkpoint beyond its tensors: tokenizer, counters, blocks that are partly used
 CRITIC = "critic.safetensors"
 
 
@@ -245,19 +244,25 @@ def make_room(checkpoints: Path, snapshot: Snapshot) -> tuple[int, ...]:
     """
     state = _STATE.validate_json(snapshot.state)
     folders = dict(step_folders(checkpoints))
-    needed = snapshot.nbytes + FOLDERS_BYTES
+    sizes = {step: _disk_usage(folder) for step, folder in folders.items()}
+    needed = max(snapshot.nbytes, *sizes.values(), 0)  # tensors, tokenizer, counters, blocks that are partly used
     chosen: list[int] = []
     freed = shutil.disk_usage(checkpoints).free
     for step in _expendable(list(folders), 1, state.accuracy, state.pending_validations):
         if chosen and freed >= needed:  # one in any case: a quota does not show in the free bytes
             break
         chosen.append(step)
-        freed += sum(path.stat().st_blocks * 512 for path in folders[step].rglob("*") if path.is_file())
+        freed += sizes[step]
     if freed < needed:
         return ()
     for step in chosen:
         shutil.rmtree(folders[step])
     return tuple(chosen)
+
+
+def _disk_usage(folder: Path) -> int:
+    """Return the bytes that a folder's files take on the disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())  # st_blocks: always of 512
 
 
 def _expendable(
