@@ -97,8 +97,9 @@ def published_again(run: Path) -> float:
     return sum(float(str(r.get("sync/published_again", 0))) for r in read_jsonl(run / "metrics.jsonl"))
 
 
-def test_a_synchronous_run_is_bitwise_that_without_the_damage(cli: Cli) -> None:
-    words = (*SYNC, "policy_gradient.updates=3")
+@pytest.mark.parametrize("engine", ["scripted", "vllm"])
+def test_a_synchronous_run_is_bitwise_that_without_the_damage(cli: Cli, engine: str) -> None:
+    words = (*SYNC, "policy_gradient.updates=3", f"actor.engine={engine}")
     assert cli.run(*words, "name=whole").returncode == 0
     (whole,) = cli.runs()
     process = cli.start(*words, "name=damaged")
