@@ -200,6 +200,8 @@ def start_and_fill(disk: Path, *words: str) -> tuple[Cli, Path, subprocess.Popen
 def test_a_full_disk_deletes_the_oldest_checkpoint_that_is_not_the_best(disk: Path) -> None:
     """The best one is that of update 3: the others were not validated."""
     _, run, process = start_and_fill(disk, "policy_gradient.keep_last=3")
+    wait_for(process, lambda: bool(events_of(run, "checkpoints_deleted")))
+    (disk / "filler").unlink()  # the report needs room, too
     out = finish(process)
     deleted = [step for event in events_of(run, "checkpoints_deleted") for step in event["steps"]]
     assert deleted
