@@ -173,6 +173,7 @@ def test_damage_that_repeats_ends_the_run_after_two_replacements(cli: Cli) -> No
     actor, learner = pid_of(run, "actor-0"), pid_of(run, "learner")
     version = damage_next(process, run, [actor])
     for attempt in (1, 2):
+        time.sleep(SETTLE_SECONDS)  # a folder has its name before the learner sends the message about it
         pause(learner)
         go_on(actor)
         wait_for(process, lambda count=attempt: len(refused(run)) == count)  # type: ignore[misc]
