@@ -18,8 +18,8 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak under-fire check-models tiny-model \
-	clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
+.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak under-fire audit check-models \
+	tiny-model clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
 	bench-publish docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
@@ -51,6 +51,9 @@ lint: setup ## check style and formatting
 format: setup ## fix style and formatting
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+audit: ## look up the pinned versions in the list of known vulnerabilities (needs a network)
+	@set -e; for list in requirements/*.txt; do pipx run pip-audit==2.9.0 --no-deps --disable-pip -r "$$list"; done
 
 typecheck: setup ## mypy in strict mode
 	@$(PY) -m mypy

@@ -154,7 +154,8 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 
 def _from_hub(hub_id: str, revision: str | None) -> Path:
-    import huggingface_hub  # lazy: local models do not need it
+    import httpx2  # lazy, both: local models do not need them
+    import huggingface_hub
 
     try:
         # "*/*" excludes subfolders: other formats (onnx, original) and intermediate checkpoints.
@@ -162,7 +163,8 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
             folder = huggingface_hub.snapshot_download(
                 hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]
             )
-    except (OSError, ValueError) as error:
+    # The client lets errors of the connection through as they are; they are not OSErrors.
+    except (OSError, ValueError, httpx2.HTTPError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path={hub_id} is neither reachable on the hub nor cached ({reason}): check the network, the id "

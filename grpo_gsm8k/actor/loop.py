@@ -5,8 +5,8 @@ New weights are verified in a thread while the engine goes on with its running r
 
 from __future__ import annotations
 
+import bisect
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.actor.verifier import Verifier
@@ -21,6 +21,7 @@ from grpo_gsm8k.transport.protocol import (
     Reset,
     Span,
     Stop,
+    WeightsDamaged,
     WeightsLive,
     WeightsRef,
 )
@@ -47,7 +48,8 @@ class Actor:
         self._few = few
         self._version = own_version
         self._canary_pending = False  # weights were loaded, the engine has not yet returned WeightsLive
-        self._loads: deque[WeightsRef] = deque()  # published, not yet loaded, oldest first
+        self._loads: list[WeightsRef] = []  # published, not yet loaded, by version
+        self._damaged: set[int] = set()  # versions that were refused, and may be published again
         self._verifier = Verifier()  # of the version to load next
         self._waiting: dict[str, GenerateGroup] = {}  # until their weight version is live
         self._running: dict[str, GenerateGroup] = {}
@@ -72,7 +74,7 @@ class Actor:
 
     def _take_commands(self) -> None:
         """Handle all commands that have arrived; wait up to IDLE_WAIT_SECONDS when there is nothing else to do."""
-        busy = self._running or self._loads or self._canary_pending
+        busy = self._running or self._canary_pending or (self._loads and not self._needs_damaged())
         if self._verifier.is_busy:
             if not busy:
                 self._verifier.wait(IDLE_WAIT_SECONDS)
@@ -90,7 +92,8 @@ class Actor:
             case GenerateGroup():
                 self._waiting[message.request_id] = message
             case LoadWeights(ref):
-                self._loads.append(ref)
+                self._damaged.discard(ref.version)
+                bisect.insort(self._loads, ref, key=lambda published: published.version)
             case Reset():
                 self._reset()
             case Stop():
@@ -105,6 +108,7 @@ class Actor:
         self._waiting.clear()
         self._running.clear()
         self._loads.clear()
+        self._damaged.clear()
         self._verifier.drop()
         self._version = -1
 
@@ -121,13 +125,17 @@ class Actor:
         """Verify the newest published weights, or the oldest that a pinned request still needs, then load them.
 
         Returns whether a verification is running. Running requests then go on, but no new ones start: they are to begin
-        with the new weights. Raises WeightsError for damaged weights.
+        with the new weights. Damaged weights are reported, and the engine keeps the version that it has.
         """
-        if self._must_keep_version():
+        if self._must_keep_version() or self._needs_damaged():
             return False
-        if not self._verifier.is_busy and self._loads:
-            self._verifier.start(self._next_load())
+        if not self._verifier.is_busy and (ref := self._next_load()) is not None:
+            self._verifier.start(ref)
         verified = self._verifier.take()
+        if isinstance(verified, WeightsDamaged):
+            self._damaged.add(verified.ref.version)
+            self._channel.send(verified)
+            return False
         if verified is None:
             return self._verifier.is_busy
         self._end_span()
@@ -140,11 +148,17 @@ class Actor:
         self._version = verified.ref.version
         return False
 
-    def _next_load(self) -> WeightsRef:
+    def _needs_damaged(self) -> bool:
+        """Whether a pinned request needs a damaged version: no later one is loaded before it is published again."""
+        return any(r.pinned and r.min_version in self._damaged for r in self._waiting.values())
+
+    def _next_load(self) -> WeightsRef | None:
+        """Return the oldest version that a pinned request needs, else the newest; None if that is live already."""
         pinned = [r.min_version for r in self._waiting.values() if r.pinned]
+        self._loads = [ref for ref in self._loads if ref.version > self._version or ref.version in pinned]
         while len(self._loads) > 1 and self._loads[0].version not in pinned:
-            self._loads.popleft()  # superseded before any request needed it
-        return self._loads.popleft()
+            del self._loads[0]  # superseded before any request needed it
+        return self._loads.pop(0) if self._loads else None
 
     def _admit(self) -> None:
         """Start the waiting requests whose weight version is live, the most urgent first."""

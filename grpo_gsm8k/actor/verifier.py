@@ -5,7 +5,9 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
+from grpo_gsm8k.transport.protocol import WeightsDamaged
 
 if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import WeightsRef
@@ -17,7 +19,7 @@ class Verifier:
     def __init__(self) -> None:
         """The thread starts with the first version."""
         self._thread = ThreadPoolExecutor(1, "verify")
-        self._result: Future[weights.VerifiedWeights] | None = None
+        self._result: Future[weights.VerifiedWeights | WeightsDamaged] | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -27,15 +29,15 @@ class Verifier:
     def start(self, ref: WeightsRef) -> None:
         """Begin to verify `ref`, instead of the version that was started before."""
         self.drop()
-        self._result = self._thread.submit(weights.verify, ref)
+        self._result = self._thread.submit(_verify, ref)
 
     def wait(self, seconds: float) -> None:
         """Return when the result is there, or after `seconds`."""
         if self._result is not None:
             wait([self._result], seconds)
 
-    def take(self) -> weights.VerifiedWeights | None:
-        """Return the verified weights once, None before they are verified. Raises WeightsError for damaged ones."""
+    def take(self) -> weights.VerifiedWeights | WeightsDamaged | None:
+        """Return the verified weights, or that they are damaged, once; None before that is known."""
         if self._result is None or not self._result.done():
             return None
         result, self._result = self._result, None
@@ -46,3 +48,10 @@ class Verifier:
         if self._result is not None:
             self._result.cancel()
             self._result = None
+
+
+def _verify(ref: WeightsRef) -> weights.VerifiedWeights | WeightsDamaged:
+    try:
+        return weights.verify(ref)
+    except WeightsError as error:
+        return WeightsDamaged(ref, str(error))

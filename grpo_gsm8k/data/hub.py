@@ -42,14 +42,16 @@ def download(config: DataConfig) -> Path:
         raise UserError(f"data.revision={config.revision} is not a fixed commit: give the full hash (40 hex digits)")
     if not _HUB_ID.fullmatch(config.hub_id):
         raise UserError(f"data.hub_id={config.hub_id} is not a hub id: give OWNER/NAME")
-    import huggingface_hub  # lazy: local sources need no hub client
+    import httpx2  # lazy, both: local sources need no hub client
+    import huggingface_hub
 
     try:
         with callers_umask():
             snapshot = huggingface_hub.snapshot_download(
                 config.hub_id, repo_type="dataset", revision=config.revision, ignore_patterns=["*.py", "*.zip"]
             )
-    except (OSError, ValueError) as error:
+    # The client lets errors of the connection through as they are; they are not OSErrors.
+    except (OSError, ValueError, httpx2.HTTPError) as error:
         raise UserError(
             f"data.hub_id={config.hub_id} at {config.revision[:12]} is neither reachable nor cached "
             f"({_first_line(error)}): check the network and the id; {_NO_HUB}"

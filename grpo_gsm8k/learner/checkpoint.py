@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from grpo_gsm8k.errors import CheckpointError, IntegrityError
+from grpo_gsm8k.errors import CheckpointError, DiskFullError, IntegrityError
 from grpo_gsm8k.faults import hook
 from grpo_gsm8k.files import checksums
 from grpo_gsm8k.files.aside import refuse_link, rename, written_aside
@@ -32,7 +32,7 @@ from grpo_gsm8k.learner.prompt_order import NO_PROMPTS, PromptPlan
 from grpo_gsm8k.tracking.run_folder import step_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from grpo_gsm8k.learner.objective import Models
     from grpo_gsm8k.learner.update import Optimizers
@@ -141,7 +141,9 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
 def write(
     checkpoints: Path, snapshot: Snapshot, tokenizer: Any, before_it_appears: Callable[[], None] = lambda: None
 ) -> Path:
-    """Write `step_<N>`; it appears whole or not at all, and is on the disk then. Raises CheckpointError.
+    """Write `step_<N>`; it appears whole or not at all, and is on the disk then.
+
+    Raises DiskFullError if it does not fit, CheckpointError for another reason.
 
     `before_it_appears` is called when only the rename is left: it waits until the update is recorded, because a run
     continues from its newest checkpoint, whose records must exist.
@@ -168,15 +170,15 @@ def write(
 
 
 def save(checkpoints: Path, state: TrainerState, models: Models, optimizers: Optimizers, tokenizer: Any) -> Path:
-    """Write a checkpoint at once, without copies of the weights. Raises CheckpointError."""
+    """Write a checkpoint at once, without copies of the weights. Raises what `write` does."""
     return write(checkpoints, take(state, models, optimizers), tokenizer)
 
 
 def _check_space(final: Path, snapshot: Snapshot) -> None:
-    """Raise CheckpointError if the disk is too full: a process that maps a file of a full tmpfs is killed instead."""
+    """Raise DiskFullError if the disk is too full: a process that maps a file of a full tmpfs is killed instead."""
     needed, disk = snapshot.nbytes, shutil.disk_usage(final.parent)
     if disk.total and disk.free < needed:  # some network file systems report sizes of zero
-        raise CheckpointError(
+        raise DiskFullError(
             f"{final} needs {needed} bytes and {disk.free} are free: make room, or set artifacts=FOLDER on another disk"
         )
 
@@ -240,12 +242,45 @@ def prune(
     if keep_last == "all":
         return
     folders = dict(step_folders(checkpoints))
-    validated = [step for step in folders if step in accuracy]
-    best = max(validated, key=lambda step: (accuracy[step], -step), default=None)
-    keep = {*sorted(folders)[-keep_last:], *pending, best}
-    for step, path in folders.items():
-        if step not in keep:
-            shutil.rmtree(path)
+    for step in _expendable(list(folders), keep_last, accuracy, pending):
+        shutil.rmtree(folders[step])
+
+
+def make_room(checkpoints: Path, snapshot: Snapshot) -> tuple[int, ...]:
+    """Delete old checkpoints, the oldest first, until `snapshot` fits; returns their steps.
+
+    The newest one, the best, and those still being validated stay. Nothing is deleted if that would not make room.
+    """
+    state = _STATE.validate_json(snapshot.state)
+    folders = dict(step_folders(checkpoints))
+    sizes = {step: _disk_usage(folder) for step, folder in folders.items()}
+    needed = max(snapshot.nbytes, *sizes.values(), 0)  # tensors, tokenizer, counters, blocks that are partly used
+    chosen: list[int] = []
+    freed = shutil.disk_usage(checkpoints).free
+    for step in _expendable(list(folders), 1, state.accuracy, state.pending_validations):
+        if chosen and freed >= needed:  # one in any case: a quota does not show in the free bytes
+            break
+        chosen.append(step)
+        freed += sizes[step]
+    if freed < needed:
+        return ()
+    for step in chosen:
+        shutil.rmtree(folders[step])
+    return tuple(chosen)
+
+
+def _disk_usage(folder: Path) -> int:
+    """Return the bytes that a folder's files take on the disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())  # st_blocks: always of 512
+
+
+def _expendable(
+    steps: Sequence[int], keep_last: int, accuracy: dict[int, float], pending: tuple[int, ...]
+) -> list[int]:
+    """Return all steps but the last `keep_last`, the most accurate one and the pending ones, the oldest first."""
+    best = max((step for step in steps if step in accuracy), key=lambda step: (accuracy[step], -step), default=None)
+    kept = {*sorted(steps)[-keep_last:], *pending, best}
+    return [step for step in sorted(steps) if step not in kept]
 
 
 def set_aside_later(checkpoints: Path, step: int) -> None:

@@ -6,14 +6,15 @@ import resource
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
+from grpo_gsm8k.errors import DiskFullError
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.client import POLL_SECONDS
 from grpo_gsm8k.tracking.hardware import free_memory_bytes
-from grpo_gsm8k.transport.protocol import CheckpointSaved, Span
+from grpo_gsm8k.transport.protocol import CheckpointSaved, CheckpointsDeleted, Span
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 class CheckpointWriter:
     """Writes one checkpoint at a time, from a snapshot; reports it when it is complete and on the disk.
 
-    An error of the thread is raised in the learner, by the next call of `save`, `finished` or `wait`.
+    An error of the thread is raised in the learner, by the next call of `save`, `finished` or `wait`. When the disk is
+    full, old checkpoints make room for the new one unless all are to be kept.
     """
 
-    def __init__(self, checkpoints: Path, tokenizer: Any, client: Client) -> None:
+    def __init__(self, checkpoints: Path, tokenizer: Any, client: Client, keep_last: int | Literal["all"]) -> None:
         """`tokenizer` is saved along with the model."""
         self._checkpoints = checkpoints
+        self._keep_last = keep_last
         self._tokenizer = tokenizer
         self._client = client
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -83,10 +86,28 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot) -> None:
         started = time.monotonic()
-        recorded = partial(self._client.wait_until_recorded, snapshot.step)
-        path = checkpoint.write(self._checkpoints, snapshot, self._tokenizer, recorded)
+        try:
+            path = self._write_once(snapshot)
+        except DiskFullError as error:
+            if not self._make_room(snapshot, str(error)):
+                raise
+            path = self._write_once(snapshot)
         self._client.report(CheckpointSaved(snapshot.step, str(path)))
         self._client.report(Span.since("checkpoint", snapshot.step, started, row="checkpoints"))
+
+    def _write_once(self, snapshot: Snapshot) -> Path:
+        recorded = partial(self._client.wait_until_recorded, snapshot.step)
+        return checkpoint.write(self._checkpoints, snapshot, self._tokenizer, recorded)
+
+    def _make_room(self, snapshot: Snapshot, reason: str) -> bool:
+        """Delete old checkpoints so that the snapshot fits, and report them; returns whether any were deleted."""
+        if self._keep_last == "all":
+            return False
+        deleted = checkpoint.make_room(self._checkpoints, snapshot)
+        if deleted:
+            self._client.report(CheckpointsDeleted(deleted, reason))
+            print(f"checkpoints {deleted} were deleted to make room for {snapshot.step}: {reason}", flush=True)
+        return bool(deleted)
 
 
 def has_room(copy: float) -> bool:

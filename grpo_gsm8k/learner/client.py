@@ -14,6 +14,7 @@ from grpo_gsm8k.transport.protocol import (
     GroupResult,
     Heartbeat,
     LoadWeights,
+    PublishAgain,
     Recorded,
     Resumed,
     Span,
@@ -41,6 +42,8 @@ class Client:
         self.incarnation = incarnation
         self.stop_requested = False
         self.live: WeightsLive | None = None
+        self.on_damaged: Callable[[PublishAgain], None] = _ignore
+        self._damaged: list[PublishAgain] = []  # not answered yet
         self._recorded = 0  # the last update that the orchestrator has recorded
         self._recorded_more = threading.Condition()
         self._channel = channel
@@ -102,10 +105,15 @@ class Client:
             self._handle(message)
 
     def wait_until(self, condition: Callable[[], bool]) -> bool:
-        """Handle messages until `condition` holds; False if the run has to stop first."""
+        """Handle messages until `condition` holds; False if the run has to stop first.
+
+        Called between updates only: the weights are those of a version, so damaged ones are answered.
+        """
         self._waiting = True
         self.poll()
         while not (held := condition()) and not self.stop_requested:
+            self.answer_damaged()
+            self._waiting = True  # the answer may have waited for other work
             self._handle(self._channel.receive(0.1))
         self._waiting = False
         return held
@@ -122,6 +130,11 @@ class Client:
             return work.result()
         finally:
             self._waiting = False
+
+    def answer_damaged(self) -> None:
+        """Call `on_damaged` for the damaged weights reported since the last call."""
+        while self._damaged:
+            self.on_damaged(self._damaged.pop(0))
 
     def wait_until_live(self) -> None:
         """Wait until the engine runs published weights, or for a stop request."""
@@ -142,6 +155,8 @@ class Client:
                 self.live = message
             case Failed(request_id, error):
                 raise LabError(f"the engine refused request {request_id}: {error}")
+            case PublishAgain():
+                self._damaged.append(message)
             case Recorded(step):
                 self._note_recorded(step)
             case Stop():
@@ -153,3 +168,7 @@ class Client:
         while True:
             time.sleep(BEAT_SECONDS)
             self._channel.send(Heartbeat(self._progress, not self._waiting, 0.0, time.monotonic()))
+
+
+def _ignore(_: PublishAgain) -> None:
+    """Before a session exists, nothing is published."""

@@ -12,6 +12,7 @@ from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
 from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
+from grpo_gsm8k.learner.earlier_weights import EarlierWeights
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS
 from grpo_gsm8k.learner.publisher import Publisher
@@ -58,6 +59,7 @@ class PolicyGradientSession(Session):
         """Send the weights and all requests that they allow as one bundle, so that batches do not depend on timing."""
         self.queue_weights(version)
         self.queue_requests(version)
+        self.client.answer_damaged()
 
     def queue_requests(self, version: int) -> None:
         """Send what is queued, with all requests that weights `version` allow."""
@@ -184,7 +186,8 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         rollouts=Rollouts(client, task, items, too_long, config, start, plan),
         validation=validation,
         publisher=Publisher(spec.weights_root, models.policy, config, items),
-        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
+        earlier=EarlierWeights(spec, items),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client, config.training.keep_last),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,
@@ -192,5 +195,5 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         token_budget=setup.open_token_budget(config, client),
         engine_probe=setup.probe(models.policy, items, config, client),
     )
-    setup.resubmit_validations(session, items, spec)
+    session.resubmit_validations()
     return session

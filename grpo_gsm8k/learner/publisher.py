@@ -49,13 +49,16 @@ class Publisher:
         room = min(CANARY_TOKENS, sum(len(item.prompt_ids) for item in items))
         self._canary_ids = np.concatenate([item.prompt_ids for item in items[:CANARY_TOKENS]])[:room]
 
-    def publish(self, version: int) -> Published:
-        """Write the current weights as `version`. Raises WeightsError when they do not fit or are not finite."""
+    def publish(self, version: int, attempt: int = 0) -> Published:
+        """Write the current weights as `version`. Raises WeightsError when they do not fit or are not finite.
+
+        `attempt` counts the replacements of damaged files of this version.
+        """
         started = time.monotonic()
         canary = self._canary()
         if self._adapter_alone:
             size = sum(p.nbytes for _, p in self._policy.named_parameters())
-            ref = weights.publish(self._root, version, "adapter", size, self._write_adapter, canary)
+            ref = weights.publish(self._root, version, "adapter", size, self._write_adapter, canary, attempt)
         else:
             tensors = self._host.copy(self._policy.merged_tensors())
             size = sum(tensor.nbytes for tensor in tensors.values())
@@ -63,7 +66,7 @@ class Publisher:
             def write(folder: Path) -> dict[str, str]:
                 return {weights.MODEL_FILE: write_tensors(folder / weights.MODEL_FILE, tensors)}
 
-            ref = weights.publish(self._root, version, "model", size, write, canary)
+            ref = weights.publish(self._root, version, "model", size, write, canary, attempt)
         return Published(ref, time.monotonic() - started)
 
     def _write_adapter(self, folder: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
     from grpo_gsm8k.learner.client import Client
+    from grpo_gsm8k.learner.earlier_weights import EarlierWeights
     from grpo_gsm8k.learner.objective import Models
     from grpo_gsm8k.learner.oom import TokenBudget
     from grpo_gsm8k.learner.parity_probe import EngineProbe
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.task import Task
     from grpo_gsm8k.learner.update import Optimizers
     from grpo_gsm8k.learner.validation import Validation
+    from grpo_gsm8k.transport.protocol import PublishAgain
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,6 +42,7 @@ class Session:
     task: Task
     validation: Validation
     publisher: Publisher
+    earlier: EarlierWeights
     writer: CheckpointWriter
     run_folder: Path
     wandb_run_id: str | None
@@ -50,6 +53,14 @@ class Session:
     _published: Published | None = field(default=None, init=False)  # since the last update was reported
     _update_started: float = field(default=0.0, init=False)
     _saving_s: float = field(default=0.0, init=False)  # since the last update was reported
+    _version: int = field(default=0, init=False)  # of the live weights, between two updates
+    _attempts: dict[int, int] = field(default_factory=dict, init=False)  # by version, how often it was published again
+    _published_again: int = field(default=0, init=False)  # since the last update was reported
+
+    def __post_init__(self) -> None:
+        """Answer reports of damaged weights from now on."""
+        self._version = self.start
+        self.client.on_damaged = self._publish_again
 
     @property
     def stop_requested(self) -> bool:
@@ -63,9 +74,38 @@ class Session:
 
     def queue_weights(self, version: int) -> None:
         """Publish the weights, and queue them for the engine."""
+        self._version = version
         self._published = self.publisher.publish(version)
         self.client.record_span("publish", version)
         self.client.queue(LoadWeights(self._published.ref))
+
+    def _publish_again(self, again: PublishAgain) -> None:
+        """Replace damaged weights, bit by bit the same: the live ones if they are of that version.
+
+        If training has gone on, a pinned version comes from its checkpoint, and others are superseded by a newer one.
+        """
+        version, attempt = again.version, again.attempt
+        if attempt <= self._attempts.get(version, 0):
+            return
+        if version == self._version:
+            ref = self.publisher.publish(version, attempt).ref
+        elif again.pinned:
+            self.writer.wait()  # its checkpoint may be the one that is being written
+            ref = self.earlier.publish(version, attempt)
+        else:
+            print(f"weights version {version} is damaged: version {self._version} takes its place", flush=True)
+            return
+        self._attempts[version] = attempt
+        self._published_again += 1
+        self.client.queue(LoadWeights(ref))
+        self.client.flush()
+
+    def resubmit_validations(self) -> None:
+        """Queue the unfinished validations of versions before `start` again."""
+        for version in self.unvalidated:
+            if version < self.start and self.earlier.exist(version):
+                self.client.queue(LoadWeights(self.earlier.publish(version)))
+                self.validation.submit(version)
 
     def queue_validation(self, version: int) -> None:
         """Queue the validation of `version` if it is due."""
@@ -86,6 +126,8 @@ class Session:
         if self._published is not None:
             metrics["sync/publish_s"] = self._published.seconds
             self._published = None
+        if self._published_again:
+            metrics["sync/published_again"], self._published_again = float(self._published_again), 0
         if self.client.live is not None:
             metrics["sync/load_s"] = self.client.live.seconds
             metrics["sync/verify_s"] = self.client.live.verify_seconds

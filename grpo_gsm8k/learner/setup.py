@@ -18,14 +18,13 @@ from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.oom import TokenBudget
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.parity_probe import EngineProbe, probe_learner
-from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.task import GRADING_THREADS
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.models import vocabulary_size
 from grpo_gsm8k.tracking.gpu_list import VISIBLE
 from grpo_gsm8k.tracking.hardware import usable_cores
 from grpo_gsm8k.tracking.redaction import without_secrets
-from grpo_gsm8k.transport.protocol import LoadWeights, OutOfMemory, RewardFailed
+from grpo_gsm8k.transport.protocol import OutOfMemory, RewardFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.checkpoint import TrainerState
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.model import Policy
-    from grpo_gsm8k.learner.session import Session
     from grpo_gsm8k.learner.spec import LearnerSpec
     from grpo_gsm8k.learner.task import Item
     from grpo_gsm8k.learner.validation import Validation
@@ -189,23 +187,3 @@ def probe(policy: Policy, items: Sequence[Item], config: Config, client: Client)
     batch = probe_learner(policy, items, config)
     adapter = config.learner.lora.enabled and config.actor.lora == "adapter"
     return None if adapter or config.actor.engine == "scripted" else EngineProbe(policy, batch, client, config)
-
-
-def resubmit_validations(session: Session, items: Sequence[Item], spec: LearnerSpec) -> None:
-    """Queue the unfinished validations of earlier versions again, with the weights of their own checkpoints.
-
-    Version 0 has no checkpoint: it is the start model.
-    """
-    config = session.config
-    for version in session.unvalidated:
-        folder = checkpoint.step_folder(session.run_folder / "checkpoints", version) if version else None
-        if version < session.start and (folder is None or folder.is_dir()):
-            if folder is not None:
-                checkpoint.read_state(folder)  # verifies it
-            # On the CPU: the learner's device may not have room for a second model.
-            on_cpu = config.learner.model_copy(update={"device": "cpu", "compile": False})
-            policy = open_policy(on_cpu, spec.model_folder, folder)
-            publisher = Publisher(spec.weights_root, policy, config, items)
-            session.client.queue(LoadWeights(publisher.publish(version).ref))
-            session.validation.submit(version)
-            del policy, publisher  # before the next one is loaded: a GPU has no room for both

@@ -15,6 +15,7 @@ from grpo_gsm8k.data.schedule import plan_updates, update_size
 from grpo_gsm8k.learner import setup
 from grpo_gsm8k.learner.batching import TokenSequence, token_sequence
 from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
+from grpo_gsm8k.learner.earlier_weights import EarlierWeights
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
@@ -66,12 +67,13 @@ class SftSession(Session):
 
     def publish(self, step: int) -> None:
         """Publish the weights if their validation is due; waits while too many validations are in progress."""
-        self._waited_s = 0.0
+        self._version, self._waited_s = step, 0.0
         if self.validation.due(step):
             self.validation.wait(at_most=MAX_PENDING_VALIDATIONS - 1)
             self._waited_s = self.validation.waited_s
             self._send(step)
         self.validation.drain()
+        self.client.answer_damaged()
         if self.engine_probe is not None:
             self.engine_probe.poll(wait=False)
 
@@ -156,7 +158,8 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         task=task,
         validation=validation,
         publisher=Publisher(spec.weights_root, policy, config, items),
-        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client),
+        earlier=EarlierWeights(spec, items),
+        writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client, config.training.keep_last),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
         start=start,
@@ -166,5 +169,5 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         examples=examples,
         plan=plan,
     )
-    setup.resubmit_validations(session, items, spec)
+    session.resubmit_validations()
     return session

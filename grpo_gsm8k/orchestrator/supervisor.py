@@ -18,6 +18,7 @@ from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     CheckpointSaved,
+    CheckpointsDeleted,
     Crashed,
     Failed,
     Finished,
@@ -33,6 +34,7 @@ from grpo_gsm8k.transport.protocol import (
     Stop,
     ValidationDone,
     ValidationStarted,
+    WeightsDamaged,
     WeightsLive,
 )
 
@@ -112,6 +114,7 @@ class Supervisor:
             Restarts("actor", limits.actor_restarts, tracker.worker_event, BACKOFF_SECONDS),
             self._to_learner,
             weights.delete,
+            weights.discard,
             limits.repeat_bundles,
         )
         self._spawn_learner = spawners.learner
@@ -161,6 +164,8 @@ class Supervisor:
                 self._tracker.span(worker.name, message)
             elif isinstance(message, GroupResult | Failed | WeightsLive):
                 self._idle.start(self._pool.actors)
+            elif isinstance(message, WeightsDamaged):
+                self._tracker.damaged_weights(worker.name, message.ref.version, message.reason)
             self._pool.handle(worker, message)
             if isinstance(message, Ready | WeightsLive):
                 ready = all(actor.ready for actor in self._pool.actors)
@@ -186,6 +191,9 @@ class Supervisor:
             case CheckpointSaved(step, path):
                 self._tracker.event("checkpoint", step=step, path=path)
                 self._suite.saved(step, Path(path))
+            case CheckpointsDeleted(steps, reason):
+                self._tracker.event("checkpoints_deleted", steps=steps, reason=reason)
+                self._tracker.note(f"checkpoints {', '.join(map(str, steps))} were deleted to make room: {reason}")
             case OutOfMemory(tokens, reason):
                 self._tracker.out_of_memory(tokens, reason)
             case RewardFailed(part, reason):

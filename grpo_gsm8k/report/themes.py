@@ -105,6 +105,7 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
             *("sync/publish_s", "sync/verify_s", "sync/load_s"),
             labels=("publish", "verify", "load (pause)"),
         ),
+        _panel("Damaged weights published again", "sync/published_again"),
     ),
     "Speed": (
         _panel("Seconds per update", "time/step_s"),

@@ -15,6 +15,7 @@ from grpo_gsm8k.transport.protocol import (
     Ready,
     Span,
     StartEngine,
+    WeightsDamaged,
     WeightsLive,
 )
 
@@ -36,10 +37,11 @@ class ActorPool:
         restarts: Restarts,
         to_learner: Callable[[object], None],
         delete: Callable[[WeightsRef], None],
+        discard: Callable[[WeightsRef], None],
         repeat_bundles: bool = False,
     ) -> None:
-        """Start nothing yet. `spawn` takes an index; for the last three arguments see `Router`."""
-        self.router = Router(size, self._send, to_learner, delete, repeat_bundles)
+        """Start nothing yet. `spawn` takes an index; for the arguments from `to_learner` on see `Router`."""
+        self.router = Router(size, self._send, to_learner, delete, discard, repeat_bundles)
         self.actors: list[Worker] = []
         self._size = size
         self._spawn = spawn
@@ -70,7 +72,7 @@ class ActorPool:
         match message:
             case None:
                 self._replace(worker, "")
-            case GroupResult() | Failed() | WeightsLive():
+            case GroupResult() | Failed() | WeightsLive() | WeightsDamaged():
                 self.router.from_actor(self.actors.index(worker), message)
             case Ready() | Heartbeat() | Crashed() | Span():  # `observe` has noted them; the caller records spans
                 pass

@@ -37,7 +37,8 @@ class Engines:
             lambda index: spawn_actor(config, spec, logs, index, self._events.deliver),
             Restarts("actor", config.actor.max_restarts, _record_nothing, backoff_s=0.0),
             self._add_result,
-            lambda _: None,
+            delete=lambda _: None,  # nothing is published
+            discard=lambda _: None,
         )
 
     def __enter__(self) -> Self:

@@ -7,12 +7,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.transport.protocol import Bundle, Failed, GenerateGroup, GroupResult, LoadWeights, Reset, WeightsLive
+from grpo_gsm8k.errors import WeightsError
+from grpo_gsm8k.transport.protocol import (
+    Bundle,
+    Failed,
+    GenerateGroup,
+    GroupResult,
+    LoadWeights,
+    PublishAgain,
+    Reset,
+    WeightsDamaged,
+    WeightsLive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from grpo_gsm8k.transport.protocol import WeightsRef
+
+MAX_PUBLISHED_AGAIN = 2  # per version: damage that repeats has a cause that publishing does not cure
 
 
 class Router:
@@ -24,9 +37,10 @@ class Router:
         to_actor: Callable[[int, object], None],
         to_learner: Callable[[object], None],
         delete: Callable[[WeightsRef], None],
+        discard: Callable[[WeightsRef], None],
         repeat_bundles: bool = False,
     ) -> None:
-        """`delete` is called for weights that no actor may load anymore.
+        """`delete` is called for weights that no actor may load anymore, `discard` for those that all found damaged.
 
         With `repeat_bundles` a new actor also repeats the finished requests of the bundles that its predecessor left
         unfinished: its batches, and with them the last bits of its numbers, are then those of an undisturbed actor.
@@ -34,6 +48,7 @@ class Router:
         self._to_actor = to_actor
         self._to_learner = to_learner
         self._delete = delete
+        self._discard = discard
         self._repeat_bundles = repeat_bundles
         self._bundles: list[list[list[GenerateGroup]]] = [[] for _ in range(actors)]  # by actor, unfinished ones
         self._outstanding: dict[str, GenerateGroup] = {}
@@ -42,6 +57,9 @@ class Router:
         self._published: list[WeightsRef] = []  # not deleted yet, oldest first
         self._current: list[WeightsRef] = []  # those of the running learner
         self._live: list[WeightsRef | None] = [None] * actors
+        self._damaged: dict[WeightsRef, set[int]] = {}  # of `_current`: the actors that cannot load them
+        # For which of them the learner was asked, and whether for a pinned request.
+        self._asked: dict[WeightsRef, bool] = {}
 
     @property
     def published(self) -> tuple[WeightsRef, ...]:
@@ -54,14 +72,15 @@ class Router:
         return len(self._outstanding)
 
     def from_learner(self, bundle: Bundle) -> None:
-        """Send weights to every actor and each request to the least loaded one, as one bundle per actor."""
+        """Send weights to every actor and each request to the least loaded one, as one bundle per actor.
+
+        A version that was published before replaces a damaged one: it goes to those that found it damaged.
+        """
         shares: list[list[GenerateGroup | LoadWeights]] = [[] for _ in self._live]
         for message in bundle.messages:
             if isinstance(message, LoadWeights):
-                self._published.append(message.ref)
-                self._current.append(message.ref)
-                for share in shares:
-                    share.append(message)
+                for index in self._add_weights(message.ref):
+                    shares[index].append(message)
             else:
                 shares[self._assign(message)].append(message)
         for index, share in enumerate(shares):
@@ -70,9 +89,14 @@ class Router:
                 self._bundles[index].append([m for m in share if not isinstance(m, LoadWeights)])
                 self._to_actor(index, Bundle(tuple(share)))
 
-    def from_actor(self, index: int, message: GroupResult | Failed | WeightsLive) -> None:
-        """Forward the result of an outstanding request, exactly once; note which weights are live."""
-        if isinstance(message, WeightsLive):
+    def from_actor(self, index: int, message: GroupResult | Failed | WeightsLive | WeightsDamaged) -> None:
+        """Forward the result of an outstanding request, exactly once; note which weights are live or damaged.
+
+        Raises WeightsError for a version that is damaged once more after it was published again twice.
+        """
+        if isinstance(message, WeightsDamaged):
+            self._note_damaged(index, message.ref, message.reason)
+        elif isinstance(message, WeightsLive):
             self._live[index] = message.ref
             if message.ref in self._current:
                 self._to_learner(message)
@@ -89,9 +113,13 @@ class Router:
         else:
             requests = [request for i, request in self._outstanding.items() if self._actor_of[i] == index]
         pinned = {request.min_version for request in requests if request.pinned}
-        loads = [LoadWeights(r) for r in self._current if r.version in pinned or r == self._current[-1]]
+        wanted = [r for r in self._current if r.version in pinned or r == self._current[-1]]
+        loads = [LoadWeights(r) for r in wanted if r not in self._damaged]
         if loads or requests:
             self._to_actor(index, Bundle((*loads, *requests)))
+        for ref in wanted:
+            if ref in self._damaged and ref == self._newest(ref.version):
+                self._note_damaged(index, ref, f"weights version {ref.version}: damaged")
 
     def learner_restarted(self) -> None:
         """Drop the old learner's requests; its weights stay until every actor has loaded newer ones."""
@@ -100,11 +128,56 @@ class Router:
         self._bundles = [[] for _ in self._live]
         self._load = [0] * len(self._live)
         self._current.clear()
+        self._damaged.clear()
+        self._asked.clear()
         for index in range(len(self._live)):
             self._to_actor(index, Reset())
 
     def _unfinished_bundles(self, index: int) -> list[list[GenerateGroup]]:
         return [bundle for bundle in self._bundles[index] if any(r.request_id in self._outstanding for r in bundle)]
+
+    def _add_weights(self, ref: WeightsRef) -> list[int]:
+        """Take note of published weights; returns the actors that are to load them."""
+        replaced = self._newest(ref.version)
+        if replaced is None:
+            self._published.append(ref)
+            self._current.append(ref)
+            return list(range(len(self._live)))
+        for refs in (self._published, self._current):
+            refs.insert(refs.index(replaced) + 1, ref)
+        return sorted(self._damaged[replaced])
+
+    def _newest(self, version: int) -> WeightsRef | None:
+        """Return the last publication of a version by the running learner."""
+        return next((ref for ref in reversed(self._current) if ref.version == version), None)
+
+    def _note_damaged(self, index: int, ref: WeightsRef, reason: str) -> None:
+        """Send an actor the replacement of weights that it found damaged, or ask the learner for one if it needs one.
+
+        It needs none if a newer version follows that will do.
+        """
+        if ref not in self._current:
+            return  # of a learner that was replaced
+        lacking = self._damaged.setdefault(ref, set())
+        lacking.add(index)
+        if len(lacking) == len(self._live):
+            self._discard(ref)  # before the replacement is written, which may need the space
+        newest = self._newest(ref.version)
+        if newest is not None and newest != ref:
+            self._to_actor(index, Bundle((LoadWeights(newest),)))
+            return
+        pinned = any(self._is_pinned(i, ref.version) for i in lacking)
+        if (pinned and not self._asked.get(ref)) or (ref == self._current[-1] and ref not in self._asked):
+            self._asked[ref] = pinned
+            attempt = sum(other.version == ref.version for other in self._current)
+            if attempt > MAX_PUBLISHED_AGAIN:
+                raise WeightsError(f"{reason}; it was published {attempt} times and damaged each time")
+            self._to_learner(PublishAgain(ref.version, attempt, pinned))
+
+    def _is_pinned(self, index: int, version: int) -> bool:
+        """Whether an actor has an outstanding request for exactly this version."""
+        mine = (request for i, request in self._outstanding.items() if self._actor_of[i] == index)
+        return any(request.pinned and request.min_version == version for request in mine)
 
     def _assign(self, request: GenerateGroup) -> int:
         index = self._load.index(min(self._load))

@@ -56,6 +56,7 @@ METRICS: Final[dict[str, str]] = {
     "rollout/staleness_max": "largest staleness of a completion's first token, policy updates",
     "rollout/grading_failed": "completions counted as wrong because grading them reached its limit of time or memory",
     "sync/publish_s": "time to publish the weights, seconds",
+    "sync/published_again": "damaged weights that were published once more during this update",
     "sync/verify_s": "time to verify the checksums of the last weights while the engine went on generating, seconds",
     "sync/load_s": "pause of the engine during its last swap of weights, without the canary, seconds",
     "sync/logprob_gap_mean": "mean |engine - learner| log-probability of on-policy tokens, nats",

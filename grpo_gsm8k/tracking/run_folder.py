@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files import checksums
+from grpo_gsm8k.files.lease import leased, machine_id
 from grpo_gsm8k.files.locks import try_lock
 from grpo_gsm8k.files.parsing import yaml_value
 
@@ -199,12 +201,13 @@ def command_of(run: RunFolder) -> str | None:
 
 @contextmanager
 def locked(run: RunFolder) -> Iterator[None]:
-    """Hold the lock on a run folder. Raises UserError if another process holds it."""
+    """Hold lock and lease on a run folder. Raises UserError if another process holds it, here or on another machine."""
     lock = try_lock(run.path)
     if lock is None:
         raise UserError(f"{run.path} is in use by another process: wait for it, or stop it")
     try:
-        yield
+        with leased(run.path, machine_id(), tell=lambda line: print(line, file=sys.stderr, flush=True)):
+            yield
     finally:
         os.close(lock)
 

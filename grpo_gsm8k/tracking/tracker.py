@@ -145,6 +145,11 @@ class Tracker:
         self.event("out_of_memory", token_budget=token_budget, reason=reason)
         self._console.note(f"out of memory: repeating the update with learner.token_budget={token_budget}")
 
+    def damaged_weights(self, worker: str, version: int, reason: str) -> None:
+        """Record that an actor refused published weights, and show it."""
+        self.event("weights_damaged", worker=worker, version=version, reason=reason)
+        self._console.note(f"{worker} refused damaged weights: {redact(reason)}; the learner replaces them")
+
     def event(self, kind: str, **fields: object) -> None:
         """Append `time` (Unix seconds), `kind` and the fields, without secrets, to events.jsonl and the timeline."""
         # The field `key` of an event is the name of a setting, which is not a secret.

@@ -122,6 +122,26 @@ class WeightsLive:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsDamaged:
+    """An actor refused published weights before it touched its engine, which goes on with the version it has."""
+
+    ref: WeightsRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAgain:
+    """Published weights are damaged: the learner is to publish `version` once more.
+
+    `attempt` counts from 1. Only that version will do if it is `pinned`, otherwise a newer one will do, too.
+    """
+
+    version: int
+    attempt: int
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """A new learner has started: drop all requests and weight versions."""
 
@@ -220,6 +240,14 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointsDeleted:
+    """Checkpoints of these steps were deleted because the disk was full: `reason`."""
+
+    steps: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutOfMemory:
     """The learner ran out of memory and repeats the step with micro-batches of `token_budget` tokens."""
 
@@ -278,13 +306,14 @@ class Stop:
 
 
 ActorCommand = StartEngine | GenerateGroup | LoadWeights | Reset | Bundle | Stop
-ActorReport = GroupResult | Failed | WeightsLive | Ready | Heartbeat | Span | Crashed
+ActorReport = GroupResult | Failed | WeightsLive | WeightsDamaged | Ready | Heartbeat | Span | Crashed
 LearnerReport = (
     Bundle
     | StepDone
     | ValidationStarted
     | ValidationDone
     | CheckpointSaved
+    | CheckpointsDeleted
     | OutOfMemory
     | RewardFailed
     | Resumed
@@ -294,4 +323,4 @@ LearnerReport = (
     | Span
     | Crashed
 )
-LearnerCommand = GroupResult | Failed | WeightsLive | Recorded | Stop
+LearnerCommand = GroupResult | Failed | WeightsLive | PublishAgain | Recorded | Stop

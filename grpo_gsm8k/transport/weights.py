@@ -59,9 +59,15 @@ class VerifiedWeights:
 
 
 def publish(
-    root: Path, version: int, kind: Kind, size: int, write: Callable[[Path], Mapping[str, str]], canary: Canary
+    root: Path,
+    version: int,
+    kind: Kind,
+    size: int,
+    write: Callable[[Path], Mapping[str, str]],
+    canary: Canary,
+    attempt: int = 0,
 ) -> WeightsRef:
-    """Create `<root>/v<version>` of about `size` bytes.
+    """Create `<root>/v<version>` of about `size` bytes, or `v<version>.<attempt>` in place of a damaged one.
 
     `write` writes the files into the folder that it is given, which may contain an old model file to be overwritten. It
     returns the digests that it already knows, by file name; files without one are read again to compute theirs.
@@ -75,7 +81,7 @@ def publish(
             f"{root} has {free >> 20} MiB free, weights version {version} needs {(size + MARGIN_BYTES) >> 20} MiB: "
             "enlarge /dev/shm (docker run --shm-size) or free it"
         )
-    final = root / f"v{version}"
+    final = root / (f"v{version}.{attempt}" if attempt else f"v{version}")
     canary_fields = {"token_ids": canary.token_ids, "logprobs": canary.logprobs}
     try:
         with written_aside(final, private=True, sole_writer=True) as aside:
@@ -102,6 +108,11 @@ def delete(ref: WeightsRef) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def discard(ref: WeightsRef) -> None:
+    """Delete a damaged version, and give its memory back: the same memory may damage the next version, too."""
+    shutil.rmtree(ref.path, ignore_errors=True)
+
+
 def _spare(root: Path) -> Path:
     """Return the path of the spare: beside the folders of all learners of a run, which have it in common."""
     return root.parent / "spare"
@@ -117,7 +128,7 @@ def verify(ref: WeightsRef) -> VerifiedWeights:
     folder = Path(ref.path)
     try:
         manifest = checksums.verify(folder)
-    except IntegrityError as error:
+    except (IntegrityError, OSError) as error:
         raise WeightsError(f"weights version {ref.version}: {error}") from error
     if manifest.get("version") != ref.version:
         raise WeightsError(f"{folder} holds version {manifest.get('version')} instead of version {ref.version}")

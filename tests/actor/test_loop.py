@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from grpo_gsm8k.actor.loop import Actor
+from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights as published
 from grpo_gsm8k.transport.protocol import (
     Bundle,
@@ -17,10 +18,13 @@ from grpo_gsm8k.transport.protocol import (
     LoadWeights,
     SamplingSpec,
     Stop,
+    WeightsDamaged,
     WeightsLive,
     WeightsRef,
 )
 from grpo_gsm8k.transport.weights import Canary, VerifiedWeights
+
+DAMAGED = "damaged"
 
 
 class Engine:
@@ -60,9 +64,10 @@ class Commands:
         self.engine = engine
         self.messages = deque(messages)
         self.turn = True
+        self.sent: list[object] = []
 
     def send(self, message: object) -> None:
-        pass
+        self.sent.append(message)
 
     def receive(self, timeout: float) -> object | None:
         self.turn = not self.turn
@@ -76,7 +81,13 @@ class Commands:
 @pytest.fixture(autouse=True)
 def _no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to verify: only the order matters here."""
-    monkeypatch.setattr(published, "verify", lambda ref: VerifiedWeights(ref, "model", Canary((), ()), 0.0))
+
+    def verify(ref: WeightsRef) -> VerifiedWeights:
+        if ref.path == DAMAGED:
+            raise WeightsError("damaged")
+        return VerifiedWeights(ref, "model", Canary((), ()), 0.0)
+
+    monkeypatch.setattr(published, "verify", verify)
 
 
 def request(name: str, version: int, priority: int, pinned: bool = False, n: int = 8) -> GenerateGroup:
@@ -84,8 +95,8 @@ def request(name: str, version: int, priority: int, pinned: bool = False, n: int
     return GenerateGroup(name, np.array([5], dtype=np.int32), n, sampling, version, pinned, priority=priority)
 
 
-def weights(version: int) -> LoadWeights:
-    return LoadWeights(WeightsRef(version, ""))
+def weights(version: int, path: str = "") -> LoadWeights:
+    return LoadWeights(WeightsRef(version, path))
 
 
 def order(few: int | None, *messages: object) -> list[str]:
@@ -123,3 +134,46 @@ def test_urgent_requests_that_come_later_are_next() -> None:
     more = Bundle((request("more", 0, 0),))
     log = order(0, Bundle((weights(0), request("a", 0, 2), request("b", 0, 4))), more)
     assert log.index("start more") < log.index("start b")
+
+
+class Learner(Commands):
+    """Publishes damaged weights again, after a request for the version before them."""
+
+    def send(self, message: object) -> None:
+        super().send(message)
+        if isinstance(message, WeightsDamaged):
+            version = message.ref.version
+            self.messages += [Bundle((request("late", max(0, version - 1), 9),)), Bundle((weights(version),))]
+
+
+def order_with_damage(*messages: object) -> tuple[list[str], list[object]]:
+    """What the engine was told to do, and what was reported as damaged."""
+    engine: Any = Engine()
+    channel: Any = Learner(engine, *messages)
+    Actor(engine, channel).run()
+    return engine.log, [message for message in channel.sent if isinstance(message, WeightsDamaged)]
+
+
+def test_damaged_weights_are_reported_and_the_old_ones_go_on() -> None:
+    first = Bundle((weights(0), request("r0", 0, 0)))
+    log, reports = order_with_damage(first, Bundle((weights(1, DAMAGED), request("r1", 1, 4))))
+    assert reports == [WeightsDamaged(WeightsRef(1, DAMAGED), "damaged")]
+    assert log == [
+        *("load 0", "start r0", "end r0"),
+        *("start late", "end late"),
+        *("load 1", "start r1", "end r1"),
+    ]
+
+
+def test_a_later_version_waits_for_the_replacement_of_one_that_a_request_is_pinned_to() -> None:
+    log, reports = order_with_damage(Bundle((weights(0, DAMAGED), request("val", 0, 3, pinned=True))), SECOND)
+    assert len(reports) == 1
+    assert log[0] == "load 0"
+    assert log.index("end val") < log.index("load 1") < log.index("start r2")
+
+
+def test_a_version_older_than_the_live_one_is_loaded_for_a_pinned_request_only() -> None:
+    late = Bundle((weights(0),))
+    assert order(None, SECOND, late, Bundle((request("r3", 1, 6),))) == [
+        *("load 1", "start r2", "end r2", "start r3", "end r3"),
+    ]

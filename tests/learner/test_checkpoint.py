@@ -74,7 +74,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_named_with_its_bytes(policy: Policy, random_model: Path, small_disk: Path) -> None:
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-    with pytest.raises(CheckpointError, match=rf"step_3 needs \d{{5,}} bytes and {free} are free"):
+    with pytest.raises(DiskFullError, match=rf"step_3 needs \d{{5,}} bytes and {free} are free"):
         save(small_disk, policy, random_model)
     assert list(small_disk.iterdir()) == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -23,7 +25,7 @@ from grpo_gsm8k.learner.model import load_policy
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.setup import open_optimizers
 from grpo_gsm8k.learner.update import Optimizers
-from grpo_gsm8k.transport.protocol import CheckpointSaved, Span
+from grpo_gsm8k.transport.protocol import CheckpointSaved, CheckpointsDeleted, Span
 from tests.learner.conftest import small_config
 
 STATE = TrainerState(step=3, pending_validations=(), accuracy={}, wandb_run_id=None, seed=0)
@@ -110,7 +112,8 @@ def reports() -> Reports:
 
 @pytest.fixture
 def writer(tmp_path: Path, random_model: Path, reports: Any) -> Iterator[CheckpointWriter]:
-    with closing(CheckpointWriter(tmp_path / "run", AutoTokenizer.from_pretrained(random_model), reports)) as writer:
+    tokenizer = AutoTokenizer.from_pretrained(random_model)
+    with closing(CheckpointWriter(tmp_path / "run", tokenizer, reports, keep_last=2)) as writer:
         yield writer
 
 
@@ -201,6 +204,75 @@ def test_a_write_that_failed_is_raised_in_the_learner_and_leaves_nothing(
             take()
     assert reports.sent == []
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system at the writer's folder, which the test can fill."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path, left: int) -> None:
+    (disk / "filler").unlink(missing_ok=True)
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - left))
+
+
+def steps_in(folder: Path) -> set[int]:
+    return {int(path.name[5:]) for path in folder.glob("step_*")}
+
+
+@pytest.mark.parametrize("in_the_middle", [False, True])
+def test_on_a_full_disk_old_checkpoints_make_room(
+    build: Callable[..., Parts],
+    disk: Path,
+    writer: CheckpointWriter,
+    reports: Reports,
+    monkeypatch: pytest.MonkeyPatch,
+    in_the_middle: bool,
+) -> None:
+    """Found before the write, or in the middle of it. The best, the newest and one being validated stay."""
+    models, optimizers = build()
+    state = replace(STATE, accuracy={1: 0.5, 3: 0.25}, pending_validations=(4,))
+    for step in (1, 2, 3, 4, 5):
+        writer.save(replace(state, step=step), models, optimizers, training_goes_on=False)
+    writer.wait()
+    size = sum(path.stat().st_blocks * 512 for path in (disk / "step_5").rglob("*") if path.is_file())
+    if in_the_middle:
+        monkeypatch.setattr(checkpoint, "_check_space", lambda *_: None)
+    for step, lost in ((6, 2), (7, 3), (8, 5)):
+        fill(disk, left=size // 2)
+        writer.save(replace(state, step=step), models, optimizers, training_goes_on=False)
+        writer.wait()
+        deleted = [message for message in reports.sent if isinstance(message, CheckpointsDeleted)][-1]
+        assert deleted.steps == (lost,)
+        assert str(disk / f"step_{step}") in deleted.reason
+        assert checkpoint.read_state(disk / f"step_{step}").step == step
+    assert steps_in(disk) == {1, 4, 6, 7, 8}
+
+
+def test_nothing_is_deleted_where_that_would_not_make_room_or_all_are_kept(
+    build: Callable[..., Parts], disk: Path, writer: CheckpointWriter, random_model: Path, reports: Any
+) -> None:
+    models, optimizers = build()
+    for step in (1, 2, 3):
+        writer.save(replace(STATE, step=step, accuracy={1: 0.5}), models, optimizers, training_goes_on=False)
+    writer.wait()
+    fill(disk, left=4096)
+    (disk / "step_2/optimizer.safetensors").unlink()  # it no longer frees enough
+    fill(disk, left=4096)
+    for keep in (2, "all"):
+        tokenizer = AutoTokenizer.from_pretrained(random_model)
+        with closing(CheckpointWriter(disk, tokenizer, reports, keep_last=keep)) as another:  # type: ignore[arg-type]
+            another.save(replace(STATE, step=4, accuracy={1: 0.5}), models, optimizers, training_goes_on=False)
+            with pytest.raises(DiskFullError, match=r"step_4 needs \d+ bytes and 4096 are free: make room"):
+                another.wait()
+    assert steps_in(disk) == {1, 2, 3}
 
 
 def concurrent_done(writer: CheckpointWriter) -> None:

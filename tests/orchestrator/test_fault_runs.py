@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,6 +17,7 @@ import pytest
 
 from grpo_gsm8k.transport.weights_store import WeightsStore
 from tests.conftest import Cli, patience
+from tests.files.test_lease import owner
 from tests.orchestrator.test_runs import (
     SCRIPTED,
     SMALL,
@@ -21,6 +25,7 @@ from tests.orchestrator.test_runs import (
     assert_nothing_lost,
     events_of,
     finish,
+    pid_of,
     run_of,
     steps_of,
     wait_for,
@@ -164,3 +169,94 @@ def test_a_signal_during_the_last_validation(cli: Cli) -> None:
     assert status_of(run) == "done"
     assert (run / "validation/step_2.parquet").exists()
     assert_nothing_lost(run, updates=2)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which the test can fill."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def start_and_fill(disk: Path, *words: str) -> tuple[Cli, Path, subprocess.Popen[str]]:
+    """Start a run that saves after each update; after the third checkpoint its disk has room for half of one."""
+    cli = Cli(disk / "artifacts")
+    process = cli.start(*SCRIPTED, "policy_gradient.save_every=1", *words)
+    run = run_of(cli, process)
+    newest = run / "checkpoints/step_3"
+    wait_for(process, newest.is_dir)
+    learner = pid_of(run, "learner")
+    os.kill(learner, signal.SIGSTOP)
+    size = sum(path.stat().st_blocks * 512 for path in newest.rglob("*"))
+    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - size // 2))
+    os.kill(learner, signal.SIGCONT)
+    return cli, run, process
+
+
+def test_a_full_disk_deletes_the_oldest_checkpoint_that_is_not_the_best(disk: Path) -> None:
+    """The best one is that of update 3: the others were not validated."""
+    _, run, process = start_and_fill(disk, "policy_gradient.keep_last=3")
+    wait_for(process, lambda: bool(events_of(run, "checkpoints_deleted")))
+    (disk / "filler").unlink()  # the report needs room, too
+    out = finish(process)
+    deleted = [step for event in events_of(run, "checkpoints_deleted") for step in event["steps"]]
+    assert deleted
+    assert deleted == sorted(deleted)
+    assert deleted[0] in (1, 2)
+    assert 3 not in deleted
+    assert re.search(rf"checkpoints {deleted[0]}\b.* were deleted to make room: ", out)
+    assert "were deleted to make room for" in (run / "logs/learner.log").read_text()
+    assert (run / f"checkpoints/step_{UPDATES}/manifest.json").exists()
+    assert_nothing_lost(run)
+
+
+def test_a_full_disk_stops_a_run_that_keeps_every_checkpoint(disk: Path) -> None:
+    cli, run, process = start_and_fill(disk, "policy_gradient.keep_last=all")
+    last = finish(process, 1).strip().splitlines()[-1]
+    assert re.fullmatch(rf"error: {run}/checkpoints/step_\d .*\d+ bytes .*", last), last
+    assert events_of(run, "checkpoints_deleted") == events_of(run, "learner_restarted") == []
+    assert list((run / "checkpoints").glob(".*")) == []
+    (disk / "filler").unlink()
+    words = ("policy_gradient.save_every=1", "policy_gradient.keep_last=all")
+    assert cli.run(*SCRIPTED, *words, f"policy_gradient.resume_from={run}").returncode == 0
+    assert_nothing_lost(run)
+
+
+def test_a_second_writer_with_another_shm_folder_is_refused(cli: Cli, tmp_path: Path) -> None:
+    process = cli.start(*SCRIPTED)
+    run = run_of(cli, process)
+    wait_for(process, lambda: bool(events_of(run, "checkpoint")))
+    (tmp_path / "shm").mkdir()
+    second = cli.run(*SCRIPTED, f"policy_gradient.resume_from={run}", f"shm={tmp_path / 'shm'}")
+    assert process.poll() is None  # the first one was still writing
+    assert second.returncode == 2
+    assert second.stderr.strip().splitlines()[-1] == (
+        f"error: {run} is in use by another process: wait for it, or stop it"
+    )
+    finish(process)
+    assert_nothing_lost(run)
+
+
+def test_a_writer_on_another_machine_is_refused_and_a_dead_one_succeeded(cli: Cli) -> None:
+    """The other machine does not see this one's locks: its process holds the lease alone."""
+    assert cli.run(*SCRIPTED, "policy_gradient.updates=3").returncode == 0
+    (run,) = cli.runs()
+    before = (run / "metrics.jsonl").read_bytes()
+    words = (*SCRIPTED, f"policy_gradient.resume_from={run}")
+    with owner(run, "elsewhere") as other:
+        refused = cli.run(*words)
+        assert other.poll() is None
+        assert refused.returncode == 2
+        assert f"(process {other.pid}): wait for it, or stop it there" in refused.stderr.splitlines()[-1]
+        assert (run / "metrics.jsonl").read_bytes() == before
+        other.kill()
+        other.wait()
+        done = cli.run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "watching for" in done.stderr
+    assert_nothing_lost(run)

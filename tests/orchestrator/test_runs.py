@@ -41,6 +41,7 @@ TIMED = (
     "sync/verify_s",
     "sync/load_s",
     "sync/canary_gap",
+    "sync/published_again",
     "rollout/tokens_per_s",
     "train/tokens_per_s",
     "val/seconds",
@@ -48,7 +49,7 @@ TIMED = (
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
-    """Return the records of metrics.jsonl without timings, steps first, then validations."""
+    """Return the records of metrics.jsonl without timings and faults survived, steps first, then validations."""
     records = [{k: v for k, v in r.items() if not k.startswith(TIMED)} for r in read_jsonl(run / "metrics.jsonl")]
     return sorted(records, key=lambda r: ("step" not in r, r.get("step", r.get("val/version"))))
 

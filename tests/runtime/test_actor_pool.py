@@ -53,7 +53,7 @@ class Run:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.results: list[Any] = []
         restarts = Restarts("actor", limit, lambda kind, **fields: self.events.append((kind, fields)), backoff_s=0.0)
-        self.pool = ActorPool(2, self.spawn, restarts, self.results.append, lambda _: None)
+        self.pool = ActorPool(2, self.spawn, restarts, self.results.append, lambda _: None, lambda _: None)
         self.pool.start()
         if not start_engines:
             return

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.runtime.router import Router
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     GenerateGroup,
     GroupResult,
     LoadWeights,
+    PublishAgain,
     Reset,
     SamplingSpec,
+    WeightsDamaged,
     WeightsLive,
     WeightsRef,
 )
@@ -21,8 +25,8 @@ def request(name: str, version: int = 0, pinned: bool = False, n: int = 1) -> Ge
     return GenerateGroup(name, np.array([1], dtype=np.int32), n, SamplingSpec(1.0, 1.0, 4, 0, (1,)), version, pinned)
 
 
-def ref(version: int, incarnation: int = 0) -> WeightsRef:
-    return WeightsRef(version, f"/shm/i{incarnation}/v{version}")
+def ref(version: int, incarnation: int = 0, attempt: int = 0) -> WeightsRef:
+    return WeightsRef(version, f"/shm/i{incarnation}/v{version}.{attempt}")
 
 
 class Net:
@@ -32,11 +36,13 @@ class Net:
         self.to_actor: list[tuple[int, object]] = []
         self.to_learner: list[object] = []
         self.deleted: list[WeightsRef] = []
+        self.discarded: list[WeightsRef] = []
         self.router = Router(
             actors,
             lambda i, m: self.to_actor.append((i, m)),
             self.to_learner.append,
             self.deleted.append,
+            self.discarded.append,
             repeat_bundles,
         )
 
@@ -45,6 +51,20 @@ class Net:
 
     def live(self, r: WeightsRef, index: int = 0) -> None:
         self.router.from_actor(index, WeightsLive(r, 0.1, 0.0))
+
+    def damaged(self, r: WeightsRef, index: int = 0) -> None:
+        self.router.from_actor(index, WeightsDamaged(r, f"version {r.version}: damaged"))
+
+    def taken(self) -> tuple[list[tuple[int, object]], list[object]]:
+        """What was sent to actors and learner since the last call."""
+        sent = (self.to_actor[:], self.to_learner[:])
+        self.to_actor.clear()
+        self.to_learner.clear()
+        return sent
+
+
+def load(r: WeightsRef) -> Bundle:
+    return Bundle((LoadWeights(r),))
 
 
 def test_each_result_is_forwarded_exactly_once() -> None:
@@ -134,3 +154,85 @@ def test_work_goes_to_the_least_loaded() -> None:
     net.publish(ref(0), request("a", n=4), request("b", n=1), request("c", n=1), request("d", n=4))
     shares = {i: [m.request_id for m in b.messages if isinstance(m, GenerateGroup)] for i, b in net.to_actor}  # type: ignore[attr-defined]
     assert shares == {0: ["a"], 1: ["b", "c", "d"]}
+
+
+def test_damaged_weights_are_asked_for_once_and_go_to_those_that_lack_them() -> None:
+    net = Net(actors=3)
+    net.publish(ref(0))
+    net.taken()
+    net.live(ref(0), 2)
+    net.damaged(ref(0), 0)
+    net.damaged(ref(0), 1)
+    assert net.taken() == ([], [WeightsLive(ref(0), 0.1, 0.0), PublishAgain(0, 1, pinned=False)])
+    net.publish(ref(0, attempt=1))
+    assert net.taken() == ([(0, load(ref(0, attempt=1))), (1, load(ref(0, attempt=1)))], [])
+    net.live(ref(0, attempt=1), 0)
+    net.live(ref(0, attempt=1), 1)
+    assert net.discarded == net.deleted == []  # actor 2 may read it still
+    net.publish(ref(1))
+    for index in range(3):
+        net.live(ref(1), index)
+    assert net.deleted == [ref(0), ref(0, attempt=1)]
+
+
+def test_an_actor_that_finds_the_damage_later_gets_the_replacement_at_once() -> None:
+    net = Net(actors=2)
+    net.publish(ref(0))
+    net.damaged(ref(0), 0)
+    net.publish(ref(0, attempt=1))
+    net.taken()
+    net.damaged(ref(0), 1)
+    assert net.taken() == ([(1, load(ref(0, attempt=1)))], [])
+    assert net.discarded == [ref(0)]  # no actor can load it
+
+
+def test_damage_after_two_replacements_ends_the_run() -> None:
+    net = Net()
+    net.publish(ref(0))
+    for attempt in (1, 2):
+        net.damaged(ref(0, attempt=attempt - 1))
+        assert net.taken()[1] == [PublishAgain(0, attempt, pinned=False)]
+        net.publish(ref(0, attempt=attempt))
+    with pytest.raises(WeightsError, match="version 0: damaged; it was published 3 times and damaged each time"):
+        net.damaged(ref(0, attempt=2))
+
+
+def test_a_superseded_version_is_replaced_only_if_a_request_is_pinned_to_it() -> None:
+    net = Net()
+    net.publish(ref(0), request("a"))
+    net.publish(ref(1))
+    net.damaged(ref(0))
+    net.publish(ref(2), request("val", 2, pinned=True))
+    net.publish(ref(3))
+    net.damaged(ref(2))
+    assert net.taken()[1] == [PublishAgain(2, 1, pinned=True)]
+
+
+def test_a_new_actor_gets_the_replacement_also_if_it_is_still_to_come() -> None:
+    net = Net(actors=2)
+    net.publish(ref(0), request("val", 0, pinned=True))
+    net.live(ref(0), 0)
+    net.publish(ref(1))
+    net.damaged(ref(0), 1)  # it does not need it
+    assert net.taken()[1] == [WeightsLive(ref(0), 0.1, 0.0)]
+    net.router.actor_restarted(0)  # this one does
+    ((index, bundle),), asked = net.taken()
+    assert index == 0
+    assert isinstance(bundle, Bundle)
+    assert bundle.messages == (LoadWeights(ref(1)), *[m for m in bundle.messages if isinstance(m, GenerateGroup)])
+    assert asked == [PublishAgain(0, 1, pinned=True)]
+    net.publish(ref(0, attempt=1))
+    assert (0, load(ref(0, attempt=1))) in net.taken()[0]
+    net.router.actor_restarted(0)
+    (_, bundle), *_ = net.taken()[0]
+    assert isinstance(bundle, Bundle)
+    assert [m.ref for m in bundle.messages if isinstance(m, LoadWeights)] == [ref(0, attempt=1), ref(1)]
+
+
+def test_damage_reported_after_the_learner_was_replaced_does_not_matter() -> None:
+    net = Net()
+    net.publish(ref(0))
+    net.router.learner_restarted()
+    net.taken()
+    net.damaged(ref(0))
+    assert net.taken() == ([], [])

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 KEY = "sk-test-4f1e2d3c5b6a"
+STALL = 1  # send half of the answer, then a space now and then, until the client is gone
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault instead of an answer: an HTTP status, or 0 to bill the request and drop the connection."""
+    """A fault instead of an answer: an HTTP status, 0 to bill the request and drop the connection, or STALL."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -112,11 +113,23 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.teacher.fault(asked)
         if fault is None:
             self._send(200, self.teacher.completion(asked), {})
+        elif fault.status == STALL:
+            self._stall(json.dumps(self.teacher.completion(asked)).encode())
         elif fault.status == 0:
             self.teacher.completion(asked)  # answered and billed, but the answer never arrives
             self.close_connection = True
         else:
             self._send(fault.status, {"error": {"message": fault.message}}, fault.headers)
+
+    def _stall(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data) + 10**6))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
+        while True:  # raises OSError when the client has closed the connection
+            self.wfile.write(b" ")
+            time.sleep(0.1)
 
     def _send(self, status: int, value: dict[str, Any], headers: dict[str, str]) -> None:
         data = json.dumps(value).encode()

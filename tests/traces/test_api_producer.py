@@ -17,7 +17,7 @@ import pytest
 from grpo_gsm8k.traces import api_producer
 from tests.conftest import Cli
 from tests.traces.conftest import TracesCli, last_line
-from tests.traces.teacher_server import KEY, Asked, Fault, Teacher, solve
+from tests.traces.teacher_server import KEY, STALL, Asked, Fault, Teacher, solve
 
 pytestmark = pytest.mark.slow
 
@@ -235,6 +235,21 @@ def test_a_slow_answer_times_out(traces: TracesCli, teacher: Teacher) -> None:
     done = traces.run("traces.limit=1", "traces.max_attempts=1", "traces.timeout_s=0.5")
     assert done.returncode == 1
     assert "no answer within 0.5 s" in last_line(done)
+
+
+def test_an_answer_that_stalls_in_the_middle_times_out(traces: TracesCli, teacher: Teacher) -> None:
+    """Although bytes keep coming. Its possible cost stays charged, the others are recorded, a second run asks again."""
+    teacher.fault = lambda asked: Fault(STALL) if asked.number in (2, 3) else None
+    done = traces.run("traces.limit=3", "traces.concurrency=1", "traces.max_attempts=2", "traces.timeout_s=1")
+    assert len(teacher.asked) == 4  # one, the stalled one twice, and the third
+    assert done.returncode == 1
+    assert "1 of 3 samples are missing" in last_line(done)
+    assert any("no answer within 1.0 s" in str(record) for record in traces.raw())
+    assert len(traces.done()) == 2
+    assert everything_billed(teacher) <= paid(traces.raw()) + in_doubt(traces)
+    teacher.fault = lambda asked: None
+    assert traces.run("traces.limit=3").returncode == 0
+    assert len(traces.done()) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
