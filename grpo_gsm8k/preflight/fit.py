@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, learner_bytes, suite_share
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.engine_memory import ActorMemory, actor_memory
+from grpo_gsm8k.preflight.host_memory import host_copies
 from grpo_gsm8k.preflight.memory import LearnerMemory, learner_memory, load_of
 from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT, workload_of
 
@@ -85,7 +86,7 @@ def evaluate_fit(shape: ModelShape, config: Config, actor_bytes: float, learner_
     on_cpu = config.actor.device == "cpu"
     room = actor_bytes if on_cpu else share * actor_bytes
     actor = actor_memory(shape, config, actor_bytes, share)
-    suite = suite_share(config)
+    suite, copies = suite_share(config), host_copies(shape, config).needed
     if shared and on_cpu:
         learner_room -= actor.total
     elif shared:
@@ -93,7 +94,9 @@ def evaluate_fit(shape: ModelShape, config: Config, actor_bytes: float, learner_
     return Sides(
         learner=learner,
         actor=actor,
-        learner_need=learner_need(learner, config.learner.device == "cpu"),
+        learner_need=learner_need(
+            learner, host_copies(shape, config).needed if config.learner.device == "cpu" else None
+        ),
         learner_room=learner_room,
         actor_need=actor.total,
         actor_room=room,
@@ -103,10 +106,13 @@ def evaluate_fit(shape: ModelShape, config: Config, actor_bytes: float, learner_
     )
 
 
-def learner_need(learner: LearnerMemory, cpu: bool) -> float:
-    """Return the learner's peak plus the overhead of its process and allocator."""
-    if cpu:
-        return learner.peak + learner.host + TORCH_ON_CPU
+def learner_need(learner: LearnerMemory, host_copies: float | None) -> float:
+    """Return the learner's peak plus the overhead of its process and allocator.
+
+    `host_copies` are those that a learner on the CPU keeps in the same memory; None: it computes on a GPU.
+    """
+    if host_copies is not None:
+        return learner.peak + learner.host + host_copies + TORCH_ON_CPU
     return learner.peak + FRAGMENTATION * (learner.peak - learner.lasting) + CUDA_CONTEXT
 
 
