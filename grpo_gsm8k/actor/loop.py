@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.actor.rest import Rest
 from grpo_gsm8k.actor.verifier import Verifier
 from grpo_gsm8k.transport.protocol import (
     Bundle,
@@ -35,16 +36,19 @@ IDLE_WAIT_SECONDS = 0.05
 class Actor:
     """State of one actor: waiting and running requests, and weights to load."""
 
-    def __init__(self, engine: Engine, channel: Channel, own_version: int = -1, few: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, channel: Channel, own_version: int = -1, few: int | None = None, sleeps: bool = False
+    ) -> None:
         """`channel` leads to the orchestrator; for `own_version` see `EngineSpec`.
 
         A request waits while more than `few` sequences of more urgent requests are running. None: it starts at once,
-        and the engine serves the most urgent ones first.
+        and the engine serves the most urgent ones first. `sleeps`: see `Rest`.
         """
         self._engine = engine
         self._channel = channel
         self._few = few
         self._version = own_version
+        self._rest = Rest(engine, channel, sleeps)
         self._canary_pending = False  # weights were loaded, the engine has not yet returned WeightsLive
         self._loads: deque[WeightsRef] = deque()  # published, not yet loaded, oldest first
         self._verifier = Verifier()  # of the version to load next
@@ -66,6 +70,8 @@ class Actor:
                 self._admit()
             if self._running or self._canary_pending:
                 self._step()
+            if not self._has_work():
+                self._rest.begin()
             self._busy_s += time.monotonic() - started
             self._beat()
 
@@ -105,6 +111,7 @@ class Actor:
         self._running.clear()
         self._loads.clear()
         self._verifier.drop()
+        self._rest.drop_results()
         self._version = -1
 
     def _must_keep_version(self) -> bool:
@@ -130,6 +137,7 @@ class Actor:
         if verified is None:
             return self._verifier.is_busy
         self._end_span()
+        self._rest.end()
         started = time.monotonic()
         self._engine.load(verified)
         self._channel.send(Span.since("load", verified.ref.version, started))
@@ -147,6 +155,7 @@ class Actor:
         """Start the waiting requests whose weight version is live, the most urgent first."""
         for request in self._startable():
             del self._waiting[request.request_id]
+            self._rest.end()
             try:
                 self._engine.add(request)
             except ValueError as error:  # the engine refused this request; the others continue
@@ -173,10 +182,15 @@ class Actor:
                 self._canary_pending = False
             else:
                 self._running.pop(result.request_id, None)
-            self._channel.send(result)
+            self._rest.send(result)
         self._steps += 1
         if not self._running:
             self._end_span()
+
+    def _has_work(self) -> bool:
+        """Whether anything runs, is being loaded, or may start now."""
+        loading = self._loads or self._canary_pending or self._verifier.is_busy
+        return bool(self._running or loading or any(_fits(r, self._version) for r in self._waiting.values()))
 
     def _end_span(self) -> None:
         """Report the time with running requests, one span per weight version."""

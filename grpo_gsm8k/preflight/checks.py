@@ -195,7 +195,8 @@ def _disk(machine: Machine, config: Config, shape: ModelShape, updates: int) -> 
 def _host(machine: Machine, config: Config, shape: ModelShape) -> CheckLine:
     """Check the host's memory beside a learner on a GPU; one on the CPU is checked with all it needs."""
     copies, room = host_copies(shape, config), machine.ram_gib * GIB
-    published, state = copies.published + shm_bytes(shape, config), copies.saved_state + copies.offloaded
+    published = copies.published + copies.sleeping + shm_bytes(shape, config)
+    state = copies.saved_state + copies.offloaded
     need = published + state + PROCESSES_ON_HOST  # /dev/shm is memory too
     text = (
         f"{machine.ram_free_gib:.1f} of {machine.ram_gib:.1f} GiB free, a run needs {gib(need)}: published weights "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, learner_bytes, suite_share
+from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, learner_bytes, learner_bytes_alone, suite_share
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.engine_memory import ActorMemory, actor_memory
 from grpo_gsm8k.preflight.host_memory import host_copies
@@ -41,11 +41,15 @@ class Sides:
     shared: bool
     suite: ActorMemory | None = None
     max_sequences: int = FEW_SEQUENCES  # actor.max_num_seqs
+    learner_room_awake: float | None = (
+        None  # for what outlasts an update, beside an engine that only sleeps between them
+    )
 
     @property
     def learner_fits(self) -> bool:
         """Whether the learner fits."""
-        return self.learner_need <= self.learner_room
+        lasts = self.learner_room_awake is None or self.learner.lasting + CUDA_CONTEXT <= self.learner_room_awake
+        return self.learner_need <= self.learner_room and lasts
 
     @property
     def actor_fits(self) -> bool:
@@ -87,22 +91,25 @@ def evaluate_fit(shape: ModelShape, config: Config, actor_bytes: float, learner_
     room = actor_bytes if on_cpu else share * actor_bytes
     actor = actor_memory(shape, config, actor_bytes, share)
     suite, copies = suite_share(config), host_copies(shape, config).needed
+    awake = None
     if shared and on_cpu:
         learner_room -= actor.total
     elif shared:
-        learner_room = learner_bytes(config, learner_room, share) + CUDA_CONTEXT  # which is part of the need
+        total = learner_room
+        learner_room = learner_bytes(config, total, share) + CUDA_CONTEXT  # which is part of the need
+        if config.actor.sleep_between_updates:
+            awake, learner_room = learner_room, learner_bytes_alone(config, total) + CUDA_CONTEXT
     return Sides(
         learner=learner,
         actor=actor,
-        learner_need=learner_need(
-            learner, host_copies(shape, config).needed if config.learner.device == "cpu" else None
-        ),
+        learner_need=learner_need(learner, copies if config.learner.device == "cpu" else None),
         learner_room=learner_room,
         actor_need=actor.total,
         actor_room=room,
         shared=shared,
         suite=actor_memory(shape, config, actor_bytes, suite) if suite else None,
         max_sequences=config.actor.max_num_seqs,
+        learner_room_awake=awake,
     )
 
 

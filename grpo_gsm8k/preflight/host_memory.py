@@ -19,6 +19,7 @@ class HostCopies:
 
     published: float  # weights in the engine's precision, kept for the run; see learner/host_copy.py
     saved_state: float  # optimizer state, while a checkpoint is written
+    sleeping: float  # weights of an engine that sleeps between updates
     offloaded: float  # optimizer state, masters and gradients with `learner.offload_optimizer`; also in LearnerMemory
     saved_weights: float  # weights, while a checkpoint is written and training goes on, if there is room for them
 
@@ -37,19 +38,24 @@ def host_copies(shape: ModelShape, config: Config) -> HostCopies:
     return HostCopies(
         published=_published(shape, config),
         saved_state=float(state * trained * models),
+        sleeping=float(_width(config) * shape.parameters if config.actor.sleep_between_updates else 0),
         offloaded=float((state + 2 * F32) * trained * models if learner.offload_optimizer else 0),
         saved_weights=float(F32 * trained * models),
     )
 
 
 def _published(shape: ModelShape, config: Config) -> float:
-    learner, width = config.learner, 2 if config.actor.dtype == "bfloat16" else F32
+    learner, width = config.learner, _width(config)
     if learner.lora.enabled and config.actor.lora == "adapter":
         return 0.0  # adapters are written from the learner's tensors
     if learner.device != "cpu":
         return float(_page_locked(shape, width))
     in_place = width == F32 and not learner.lora.enabled  # the masters are what is published
     return 0.0 if in_place else float(width * shape.parameters)
+
+
+def _width(config: Config) -> int:
+    return 2 if config.actor.dtype == "bfloat16" else F32
 
 
 def _page_locked(shape: ModelShape, width: int) -> int:
