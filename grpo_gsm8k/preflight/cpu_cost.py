@@ -35,7 +35,7 @@ TENSOR_OPS = 25.0  # of the optimizer for one tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class EngineLoad:
     """Completions to generate: `answer` and `longest` are their mean and greatest length in tokens."""
 
     answers: float
@@ -47,7 +47,7 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class Passes:
+class UpdateLoad:
     """Passes over the tokens of an update, and what they train."""
 
     tokens: float
@@ -64,7 +64,7 @@ class Passes:
     adapted: float = 0.0  # outputs of the layers of a block that have an adapter
 
 
-def generating_s(shape: ModelShape, work: Generation, rates: CpuRates, width: int) -> float:
+def generating_s(shape: ModelShape, work: EngineLoad, rates: CpuRates, width: int) -> float:
     """Return the seconds of one engine for `work`; its weights have `width` bytes each."""
     if work.answers == 0:
         return 0.0
@@ -86,7 +86,7 @@ def generating_s(shape: ModelShape, work: Generation, rates: CpuRates, width: in
     return operations + values / rates.values + products + attention + prompts
 
 
-def learning_s(shape: ModelShape, work: Passes, rates: CpuRates) -> float:
+def learning_s(shape: ModelShape, work: UpdateLoad, rates: CpuRates) -> float:
     """Return the seconds of one update of the learner."""
     attention = 4 * shape.layers * shape.query * work.context * work.tokens
     # 2 operations per weight and token forward; backward twice as many, or as many if frozen. Logits: forward twice.

@@ -79,7 +79,7 @@ class MachineRates:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RateQuestion:
     """What is measured: the precision, layers, inputs and outputs of a block's linear layers, numbers of threads."""
 
     dtype: str
@@ -94,7 +94,7 @@ def cpu_rates(shape: ModelShape, dtype: str, cores: int) -> MachineRates | None:
     If the cores were busy with other processes, what several threads reach is assumed, said, and not kept.
     """
     linears = tuple((linear.inputs, linear.outputs) for linear in shape.linears)
-    question = Question(dtype, shape.layers, linears, (1, cores))
+    question = RateQuestion(dtype, shape.layers, linears, (1, cores))
     file = rates_file()
     kept, key = _kept(file), _key(question)
     found = _parse(kept.get(key))
@@ -126,7 +126,7 @@ def _keep(file: Path, measurements: dict[str, Any]) -> None:
         print(f"preflight: the CPU's rates are not kept: {error}", file=sys.stderr)
 
 
-def _key(question: Question) -> str:
+def _key(question: RateQuestion) -> str:
     widths = ",".join(f"{inputs}x{outputs}" for inputs, outputs in question.linears)
     facts = (
         cpu_name(),
@@ -139,7 +139,7 @@ def _key(question: Question) -> str:
     return "; ".join(facts)
 
 
-def _measure(question: Question) -> list[Any]:
+def _measure(question: RateQuestion) -> list[Any]:
     """Return the rates as plain values; [] if the program fails."""
     command = [*module_command(PROGRAM), json.dumps(asdict(question))]
     try:

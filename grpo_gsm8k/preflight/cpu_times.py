@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.preflight.cpu_cost import Generation, Passes, generating_s, learning_s
+from grpo_gsm8k.preflight.cpu_cost import EngineLoad, UpdateLoad, generating_s, learning_s
 from grpo_gsm8k.preflight.cpu_rates import MachineRates, cpu_rates
 from grpo_gsm8k.preflight.engine_memory import actor_memory, shm_bytes
 from grpo_gsm8k.preflight.workload import answer_tokens, workload_of
@@ -51,7 +51,7 @@ class CpuTimes:
         fitting = int(memory.cache / memory.cache_per_token / (self.prompt + answer))
         at_once = max(1, min(self.config.actor.max_num_seqs, fitting))
         longest = float(self.config.training.max_new_tokens)  # of many answers, one runs to the limit
-        work = Generation(answers / engines, prompts / engines, at_once, self.prompt, answer, longest)
+        work = EngineLoad(answers / engines, prompts / engines, at_once, self.prompt, answer, longest)
         return generating_s(
             self.shape, work, self.engine.at(threads), 2 if self.config.actor.dtype == "bfloat16" else 4
         )
@@ -67,12 +67,13 @@ def measured_times(config: Config, machine: Machine, shape: ModelShape, prompt: 
     """
     if not (config.actor.engine == "vllm" and config.actor.device == config.learner.device == "cpu"):
         return None
-    rates = [cpu_rates(shape, dtype, machine.threads) for dtype in (config.actor.dtype, config.learner.dtype)]
-    engine, learner = rates
+    on_learner, on_actor = config.learner.dtype, config.actor.dtype
+    learner = cpu_rates(shape, on_learner, machine.threads)
+    engine = learner if on_actor == on_learner else cpu_rates(shape, on_actor, machine.threads)
     return None if engine is None or learner is None else CpuTimes(shape, config, engine, learner, prompt)
 
 
-def passes_of(shape: ModelShape, config: Config, prompt: float) -> Passes:
+def passes_of(shape: ModelShape, config: Config, prompt: float) -> UpdateLoad:
     """Return the passes of one update over its tokens."""
     work, learner, pg = workload_of(config, prompt), config.learner, config.policy_gradient
     trained = shape.adapter(learner.lora.rank, learner.lora.targets) if learner.lora.enabled else shape.parameters
@@ -87,7 +88,7 @@ def passes_of(shape: ModelShape, config: Config, prompt: float) -> Passes:
         forward = (pg.kl.coef > 0) + (pg.off_policy.proximal == "recomputed") + (pg.critic.kind != "none")
     tokens = work.learned_tokens / epochs
     steps = epochs * minibatches
-    return Passes(
+    return UpdateLoad(
         tokens=tokens,
         predicted=work.predicted_tokens / epochs,
         context=work.context,

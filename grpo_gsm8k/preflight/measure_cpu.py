@@ -1,6 +1,6 @@
 """Measures how fast torch computes on this CPU. Run as a program, so that the caller need not import torch.
 
-Reads a `Question` as JSON from its argument and prints a `CpuRates` per number of threads, as JSON lines.
+Reads a `RateQuestion` as JSON from its argument and prints a `CpuRates` per number of threads, as JSON lines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 
 import torch
 
-from grpo_gsm8k.preflight.cpu_rates import CpuRates, Question
+from grpo_gsm8k.preflight.cpu_rates import CpuRates, RateQuestion
 
 Clock = Callable[[], float]
 ROWS_GENERATING = 64  # sequences that run at once
@@ -25,7 +25,7 @@ ROUNDS = 5  # spread over the second, so that a short disturbance spoils one of 
 SECONDS = 0.02  # of each figure in each round, at least one repetition
 
 
-def measure(question: Question, threads: int) -> CpuRates:
+def measure(question: RateQuestion, threads: int) -> CpuRates:
     """Measure everything once with so many threads."""
     torch.set_num_threads(threads)
     # Of one thread its own time counts, which other processes hardly change; several wait for each other.
@@ -84,7 +84,8 @@ def _fastest(work: Callable[[], object], clock: Clock) -> float:
 def main(argument: str) -> None:
     """Print the rates for every number of threads that the question names."""
     asked = json.loads(argument)
-    question = Question(asked["dtype"], asked["layers"], tuple(map(tuple, asked["linears"])), tuple(asked["threads"]))
+    linears = tuple(map(tuple, asked["linears"]))
+    question = RateQuestion(asked["dtype"], asked["layers"], linears, tuple(asked["threads"]))
     with torch.no_grad():
         rounds = [[measure(question, threads) for threads in question.threads] for _ in range(ROUNDS)]
     for found in zip(*rounds, strict=True):

@@ -9,7 +9,7 @@ import pytest
 from cli import load_config
 from grpo_gsm8k.models import EMBEDDED_TINY
 from grpo_gsm8k.preflight import cost, cpu_cost
-from grpo_gsm8k.preflight.cpu_cost import Generation, Passes
+from grpo_gsm8k.preflight.cpu_cost import EngineLoad, UpdateLoad
 from grpo_gsm8k.preflight.cpu_rates import CpuRates, MachineRates
 from grpo_gsm8k.preflight.cpu_times import CpuTimes, passes_of
 from grpo_gsm8k.preflight.diagnosis import diagnose
@@ -20,8 +20,8 @@ SHAPE = from_weights(EMBEDDED_TINY)
 NEVER = 1e30  # operations of this rate take no time
 FREE = CpuRates(1, NEVER, NEVER, NEVER, NEVER, NEVER)
 RATES = MachineRates(CpuRates(1, 7e10, 8e10, 1.3e10, 1e9, 2.9e5), CpuRates(2, 1.2e11, 1.4e11, 2e10, 1.8e9, 2.9e5))
-ANSWERS = Generation(answers=256, prompts=32, at_once=64, prompt=40, answer=20, longest=48)
-PASSES = Passes(
+ANSWERS = EngineLoad(answers=256, prompts=32, at_once=64, prompt=40, answer=20, longest=48)
+PASSES = UpdateLoad(
     tokens=1000,
     predicted=800,
     context=50,
@@ -93,7 +93,7 @@ def test_a_run_takes_as_long_as_its_slower_side_or_as_both() -> None:
 def test_the_tiny_model_takes_what_was_measured() -> None:
     """Alone on one core: the engine 256 x 48 tokens in 1.45 s, the learner 7104 tokens in 0.52 s, PPO in 2.04 s."""
     one = RATES.one
-    engine = cpu_cost.generating_s(SHAPE, Generation(256, 32, 256, 30, 48, 48), one, 4)
+    engine = cpu_cost.generating_s(SHAPE, EngineLoad(256, 32, 256, 30, 48, 48), one, 4)
     assert engine == pytest.approx(1.45, rel=0.25)
     update = replace(PASSES, tokens=7104, predicted=6400, microbatches=1)
     assert cpu_cost.learning_s(SHAPE, update, one) == pytest.approx(0.52, rel=0.25)
