@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, suite_share
 from grpo_gsm8k.preflight.devices import GIB, recognize
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
-from grpo_gsm8k.preflight.host_memory import host_copies
+from grpo_gsm8k.preflight.host_copies import host_copies
 from grpo_gsm8k.preflight.memory import gib
 
 if TYPE_CHECKING:

@@ -50,9 +50,11 @@ class MachineRates:
 
     @property
     def busy(self) -> bool:
-        """Whether all threads together were hardly faster than one, as when other processes use the cores."""
-        few = self.all.threads > 1 and min(self.all.learning / self.one.learning, self.all.values / self.one.values)
-        return bool(few and few < 1 + ASSUMED_GAIN / 4)
+        """Whether all threads together were hardly faster than one, as when other processes use the cores.
+
+        Told by the elementwise operation: products of a narrow model gain little from many threads on idle cores, too.
+        """
+        return self.all.threads > 1 and self.all.values < (1 + ASSUMED_GAIN / 4) * self.one.values
 
     def assumed(self) -> MachineRates:
         """Return the rates with an assumed gain of further threads in place of the measured one."""

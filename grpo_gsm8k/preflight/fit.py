@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, learner_bytes, learner_bytes_alone, suite_share
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.engine_memory import ActorMemory, actor_memory
-from grpo_gsm8k.preflight.host_memory import host_copies
+from grpo_gsm8k.preflight.host_copies import host_copies
 from grpo_gsm8k.preflight.memory import LearnerMemory, learner_memory, load_of
 from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT, workload_of
 

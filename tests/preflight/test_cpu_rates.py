@@ -61,13 +61,21 @@ def test_other_precisions_cores_and_models_are_measured_on_their_own(monkeypatch
 
 
 def test_busy_cores_are_noticed_and_not_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    """As measured beside other processes: two threads reached 3 % of the rate of one."""
-    answer(monkeypatch, ONE, replace(TWO, learning=2e9))
+    """As measured beside other processes: two threads took twice as long as one, and products 30 times as long."""
+    answer(monkeypatch, ONE, replace(TWO, learning=2e9, values=5e8))
     found = cpu_rates.cpu_rates(SHAPE, "float32", 2)
     assert found is not None
     assert found.all.learning == pytest.approx(1.7 * ONE.learning)
     assert "were busy" in capsys.readouterr().err
     assert not cpu_rates.rates_file().exists()
+
+
+def test_a_narrow_model_may_gain_nothing_from_many_idle_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answer(monkeypatch, ONE, replace(TWO, threads=16, learning=0.9 * ONE.learning, values=9e9))
+    rates = cpu_rates.cpu_rates(SHAPE, "float32", 16)
+    assert rates is not None
+    assert rates.all.learning == 0.9 * ONE.learning
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1', b'{"KEY": [{"threads": 1}, {}]}', b'{"KEY": 3}'])

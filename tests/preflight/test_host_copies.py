@@ -11,7 +11,7 @@ from cli import load_config
 from grpo_gsm8k.models import EMBEDDED_TINY
 from grpo_gsm8k.preflight.checks import Status, space_lines
 from grpo_gsm8k.preflight.fit import evaluate_fit
-from grpo_gsm8k.preflight.host_memory import HostCopies, host_copies
+from grpo_gsm8k.preflight.host_copies import HostCopies, host_copies
 from grpo_gsm8k.preflight.parameters import ModelShape, from_weights
 from tests.preflight.conftest import MACHINE
 
