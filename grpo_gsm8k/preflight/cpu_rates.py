@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.preflight.parameters import ModelShape
 
 PROGRAM = "grpo_gsm8k.preflight.measure_cpu"
-TIMEOUT_S = 60.0  # the import of torch takes seconds, much longer from a cold disk
+TIMEOUT_S = 120.0  # the import of torch takes seconds, much longer from a cold disk or on busy cores
 # Of the rate of one thread for each further thread, where other processes keep the cores busy while it is measured.
 ASSUMED_GAIN = 0.7
 
