@@ -97,5 +97,5 @@ def test_the_tiny_model_takes_what_was_measured() -> None:
     assert engine == pytest.approx(1.45, rel=0.25)
     update = replace(PASSES, tokens=7104, predicted=6400, microbatches=1)
     assert cpu_cost.learning_s(SHAPE, update, one) == pytest.approx(0.52, rel=0.25)
-    ppo = replace(update, training=4, steps=16, microbatches=4)
+    ppo = replace(update, training=4, steps=4, microbatches=1)  # two epochs of two models, one step each
     assert cpu_cost.learning_s(SHAPE, ppo, one) == pytest.approx(2.04, rel=0.25)
