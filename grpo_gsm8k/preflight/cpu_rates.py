@@ -68,7 +68,7 @@ class MachineRates:
         part = min(1.0, max(0.0, (threads - 1) / max(1, self.all.threads - 1)))
 
         def between(low: float, high: float) -> float:
-            return low + part * (high - low)
+            return low + part * (max(low, high) - low)  # several threads that are slower were disturbed
 
         return CpuRates(
             threads,
