@@ -153,3 +153,21 @@ def test_sequences_that_run_at_once(words: list[str], sequences: int) -> None:
 def test_async_scheduling_is_refused_on_a_cpu() -> None:
     with pytest.raises(UserError, match=r"set actor\.async_scheduling=false"):
         load_config(["command=policy_gradient", "preset=cpu_demo", "actor.async_scheduling=true"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["preset=cpu_demo", "policy_gradient.max_staleness=0"], r"set actor\.sleep_between_updates=false"),
+        (["preset=one_gpu"], r"policy_gradient\.max_staleness=0"),
+        (["policy_gradient.max_staleness=0"], "preset=one_gpu"),
+        (["preset=one_gpu", "policy_gradient.max_staleness=0", "actor.async_scheduling=true"], "in flight"),
+        (["command=sft", "preset=one_gpu", "policy_gradient.max_staleness=0"], "command=policy_gradient"),
+    ],
+)
+def test_an_engine_sleeps_only_where_the_learner_waits_for_it(words: list[str], message: str) -> None:
+    sleeps = "actor.sleep_between_updates=true"
+    with pytest.raises(UserError, match=message):
+        load_config(["command=policy_gradient", *words, sleeps])
+    possible = ["command=policy_gradient", "preset=one_gpu", "policy_gradient.max_staleness=0", sleeps]
+    assert load_config(possible).actor.sleep_between_updates

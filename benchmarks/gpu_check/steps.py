@@ -33,6 +33,8 @@ STEPS: tuple[Step, ...] = (
     Step(10, "shares of a regression suite", "suite", 180, True),
     Step(11, "two GPUs, and replicas that would collide", "two_gpus", 150, True),
     Step(12, "qlora and lora: gap, memory over ten loads", "adapters", 180, True),
+    Step(13, "output head: chunked, and Liger's", "output_head", 60, False),
+    Step(14, "an engine that sleeps between updates", "sleeping", 180, True),
 )
 
 

@@ -32,6 +32,7 @@ class EngineSpec:
     canary_tolerance: float
     seed: int
     async_scheduling: bool = False  # prepare the next step while the device computes the present one
+    sleeps: bool = False  # whenever nothing is left to do, its GPU memory is free for another process
     kv_cache_bytes: int | None = None  # on a GPU: size of the KV cache; None: what `gpu_memory` leaves
     own_version: int = -1  # version number of the folder's own weights; -1: generate nothing before the first `load`
 
@@ -57,6 +58,12 @@ class Engine(Protocol):
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Drop these requests, running or not."""
+
+    def sleep(self) -> None:
+        """Free the device's memory until `wake`. Only called without any request, and if `EngineSpec.sleeps`."""
+
+    def wake(self) -> None:
+        """Take the memory again, with the weights that were live. Raises RuntimeError if it is not free."""
 
     def gpu_bytes(self) -> int:
         """Return how much GPU memory the engine holds; 0 on a CPU."""

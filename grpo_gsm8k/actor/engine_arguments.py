@@ -63,6 +63,7 @@ def engine_args(spec: EngineSpec, extension: str) -> EngineArgs:
         disable_log_stats=True,
         # vLLM's own default depends on the device. With it a step is in flight while weights are swapped.
         async_scheduling=spec.async_scheduling,
+        enable_sleep_mode=spec.sleeps,
         **device,
     )
 

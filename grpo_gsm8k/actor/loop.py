@@ -9,6 +9,7 @@ import bisect
 import time
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.actor.rest import Rest
 from grpo_gsm8k.actor.verifier import Verifier
 from grpo_gsm8k.faults import hook
 from grpo_gsm8k.transport.protocol import (
@@ -37,16 +38,19 @@ IDLE_WAIT_SECONDS = 0.05
 class Actor:
     """State of one actor: waiting and running requests, and weights to load."""
 
-    def __init__(self, engine: Engine, channel: Channel, own_version: int = -1, few: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, channel: Channel, own_version: int = -1, few: int | None = None, sleeps: bool = False
+    ) -> None:
         """`channel` leads to the orchestrator; for `own_version` see `EngineSpec`.
 
         A request waits while more than `few` sequences of more urgent requests are running. None: it starts at once,
-        and the engine serves the most urgent ones first.
+        and the engine serves the most urgent ones first. `sleeps`: see `Rest`.
         """
         self._engine = engine
         self._channel = channel
         self._few = few
         self._version = own_version
+        self._rest = Rest(engine, channel, sleeps)
         self._canary_pending = False  # weights were loaded, the engine has not yet returned WeightsLive
         self._loads: list[WeightsRef] = []  # published, not yet loaded, by version
         self._damaged: set[int] = set()  # versions that were refused, and may be published again
@@ -69,6 +73,8 @@ class Actor:
                 self._admit()
             if self._running or self._canary_pending:
                 self._step()
+            if not self._has_work():
+                self._rest.begin()
             self._busy_s += time.monotonic() - started
             self._beat()
 
@@ -110,6 +116,7 @@ class Actor:
         self._loads.clear()
         self._damaged.clear()
         self._verifier.drop()
+        self._rest.drop_results()
         self._version = -1
 
     def _must_keep_version(self) -> bool:
@@ -139,6 +146,7 @@ class Actor:
         if verified is None:
             return self._verifier.is_busy
         self._end_span()
+        self._rest.end()
         started = time.monotonic()
         hook("swap.verified", verified.folder.name)
         self._engine.load(verified)
@@ -164,6 +172,7 @@ class Actor:
         """Start the waiting requests whose weight version is live, the most urgent first."""
         for request in self._startable():
             del self._waiting[request.request_id]
+            self._rest.end()
             try:
                 self._engine.add(request)
             except ValueError as error:  # the engine refused this request; the others continue
@@ -190,11 +199,16 @@ class Actor:
                 self._canary_pending = False
             else:
                 self._running.pop(result.request_id, None)
-            self._channel.send(result)
+            self._rest.send(result)
         self._steps += 1
         hook("engine.step")
         if not self._running:
             self._end_span()
+
+    def _has_work(self) -> bool:
+        """Whether anything runs, is being loaded, or may start now."""
+        loading = self._loads or self._canary_pending or self._verifier.is_busy
+        return bool(self._running or loading or any(_fits(r, self._version) for r in self._waiting.values()))
 
     def _end_span(self) -> None:
         """Report the time with running requests, one span per weight version."""

@@ -46,4 +46,4 @@ def run_actor(engine: Engine, channel: Channel, spec: EngineSpec) -> None:
     """Serve requests until a `Stop` command."""
     # On a CPU the time of a step grows with the number of sequences, so that less urgent ones delay the others.
     few = spec.max_num_seqs // FEW if spec.device == "cpu" else None
-    Actor(engine, channel, spec.own_version, few).run()
+    Actor(engine, channel, spec.own_version, few, spec.sleeps).run()

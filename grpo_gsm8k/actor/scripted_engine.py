@@ -48,6 +48,7 @@ class ScriptedEngine:
         self._version = spec.own_version
         self._running: dict[str, _Running] = {}
         self._live: list[WeightsLive] = []
+        self._asleep = False
 
     def add(self, request: GenerateGroup) -> None:
         """Start a request. Raises ValueError when it exceeds the context."""
@@ -62,12 +63,24 @@ class ScriptedEngine:
         for request_id in request_ids:
             self._running.pop(request_id, None)
 
+    def sleep(self) -> None:
+        """Do nothing until `wake`. Raises RuntimeError if there is a request."""
+        if self._running or self._live:
+            raise RuntimeError("the engine was to sleep with unfinished requests")
+        self._asleep = True
+
+    def wake(self) -> None:
+        """Go on."""
+        self._asleep = False
+
     def gpu_bytes(self) -> int:
         """Return 0: this engine runs on the CPU."""
         return 0
 
     def step(self) -> list[GroupResult | WeightsLive]:
-        """Generate one token for every running sequence."""
+        """Generate one token for every running sequence. Raises RuntimeError while asleep."""
+        if self._asleep:
+            raise RuntimeError("the engine sleeps")
         time.sleep(STEP_SECONDS)
         finished: list[GroupResult | WeightsLive] = [*self._live]
         self._live.clear()
@@ -79,7 +92,9 @@ class ScriptedEngine:
         return finished
 
     def load(self, verified: VerifiedWeights) -> None:
-        """Generate all later tokens with the version of this folder."""
+        """Generate all later tokens with the version of this folder. Raises RuntimeError while asleep."""
+        if self._asleep:
+            raise RuntimeError("the engine sleeps")
         self._version = verified.ref.version
         self._live.append(WeightsLive(verified.ref, 0.0, 0.0, verified.seconds))
 

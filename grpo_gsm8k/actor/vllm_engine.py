@@ -164,6 +164,19 @@ class VllmEngine:
         for request_id in request_ids:
             self._admitted.pop(request_id, None)
 
+    def sleep(self) -> None:
+        """Free the GPU's memory; the weights are kept in the host's.
+
+        Level 2 would discard them, but a base under adapters is never loaded again, and further requests for the same
+        weights may come (`policy_gradient.active_sampling`).
+        """
+        self._engine.sleep(level=1)
+
+    def wake(self) -> None:
+        """Take the memory again and copy the weights back. Raises RuntimeError if it is not free."""
+        if not self._engine.wake_up():
+            raise RuntimeError("the engine did not get all of its GPU memory back")
+
     def gpu_bytes(self) -> int:
         """Return how much GPU memory the engine holds; 0 on a CPU."""
         return reserved_gpu_bytes() if self._spec.device.startswith("cuda") else 0

@@ -11,6 +11,8 @@ CUDA_CONTEXT = 0.6 * 2**30  # the driver's context, kernels and cuBLAS workspace
 LEARNER_MARGIN = 0.03  # of a shared GPU: neither the engines' nor the learner's, for the contexts of all processes
 PROCESS_MARGIN = 0.75 * 2**30  # and at least this for each process: its context, and NCCL in an engine
 
+SLEEPING_ENGINE = 2.0 * 2**30  # assumed: captured graphs and what libraries allocate, which vLLM keeps while it sleeps
+
 
 def is_shared(config: Config) -> bool:
     """Whether the learner and the first engine use the same GPU, as in `preset=one_gpu`."""
@@ -34,3 +36,13 @@ def learner_bytes(config: Config, total: float, actor_share: float | None = None
     suite = suite_share(config)
     processes = 3 if suite else 2
     return max(0.0, total * (1 - share - suite) - max(LEARNER_MARGIN * total, PROCESS_MARGIN * processes))
+
+
+def learner_bytes_alone(config: Config, total: float) -> float:
+    """Return how much of a shared GPU the learner's tensors may take while the engine sleeps between updates.
+
+    Without `actor.sleep_between_updates` the engine never does.
+    """
+    if not config.actor.sleep_between_updates:
+        return learner_bytes(config, total)
+    return learner_bytes(config, total, SLEEPING_ENGINE / total)

@@ -33,6 +33,7 @@ class ActorConfig(Section):
     max_batched_tokens: int = Field(ge=1)
     enforce_eager: bool
     async_scheduling: bool = False
+    sleep_between_updates: bool = False
     prefix_caching: bool
     lora: Literal["adapter", "merged"]
     threads: Threads
@@ -49,6 +50,17 @@ class ActorConfig(Section):
     def _check_scheduling(self) -> Self:
         if self.async_scheduling and self.device == "cpu":
             raise ValueError("async_scheduling=true has no effect on a CPU: set actor.async_scheduling=false")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sleep(self) -> Self:
+        if self.sleep_between_updates and self.device == "cpu":
+            raise ValueError("vLLM cannot sleep on a CPU: set actor.sleep_between_updates=false")
+        if self.sleep_between_updates and self.async_scheduling:
+            raise ValueError(
+                "async_scheduling=true keeps a step in flight when the engine is to sleep: set "
+                "actor.async_scheduling=false or actor.sleep_between_updates=false"
+            )
         return self
 
     @model_validator(mode="after")

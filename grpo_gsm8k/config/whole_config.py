@@ -149,6 +149,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_sleep(self) -> Self:
+        """Refuse an engine that sleeps between updates unless the learner shares its GPU and waits for it."""
+        if not self.actor.sleep_between_updates or self.command not in ("sft", "policy_gradient", "doctor"):
+            return self
+        shared = self.actor.device == self.learner.device
+        if self.command != "sft" and shared and self.policy_gradient.max_staleness == 0:
+            return self
+        raise ValueError(
+            "actor.sleep_between_updates=true needs an engine that generates for policy gradient on the learner's GPU "
+            "while the learner waits: use command=policy_gradient preset=one_gpu policy_gradient.max_staleness=0, or "
+            "set actor.sleep_between_updates=false"
+        )
+
+    @model_validator(mode="after")
     def _check_gpu_memory(self) -> Self:
         suite = self.policy_gradient.regression_suite
         total = self.actor.gpu_memory + suite.gpu_memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner.experience import Experience, prepare
+from grpo_gsm8k.learner.gpu_turns import engine_asleep
 from grpo_gsm8k.learner.rollouts import Batch, assemble
 from grpo_gsm8k.learner.update import update_policy
 
@@ -27,7 +28,8 @@ def train(session: PolicyGradientSession) -> int:
         batch = assemble(groups, session.config, version)
         rates = session.rates(version)
         session.record_inputs(batch, version)  # for command=replay
-        experience, stats = learn(session, batch, version, rates)
+        with engine_asleep(session.config):  # on a shared GPU, if configured
+            experience, stats = learn(session, batch, version, rates)
         session.record_result(version, rates, stats)
         session.kl.observe(stats.kl_reference)
         version += 1

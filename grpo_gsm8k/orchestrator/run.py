@@ -69,8 +69,10 @@ def run_training(config: Config) -> int:
             check_trainable(folder, config.actor.max_model_len)
         check_context(config, models.context_length(model_folder))
         updates = total_updates(config, data.train)
-        config = gate.decide_threads(config, machine, model_folder)
-        estimate = gate.check(config, machine, model_folder, updates, load_split(data, "train"))
+        problems = load_split(data, "train")
+        cpu = gate.predict(config, machine, model_folder, problems)
+        config = gate.decide_threads(config, machine, cpu)
+        estimate = gate.check(config, machine, model_folder, updates, problems, cpu)
         caches = cache_sizes(config, machine, model_folder)
         inputs = resume.fingerprints(config, data, model_folder) | rewards.fingerprints
         changes = resumed.changes + resume.changed_inputs(resumed, config, inputs) if resumed else ()

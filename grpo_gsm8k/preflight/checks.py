@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, suite_share
 from grpo_gsm8k.preflight.devices import GIB, recognize
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
+from grpo_gsm8k.preflight.host_copies import host_copies
 from grpo_gsm8k.preflight.memory import gib
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MIN_PYTHON = (3, 11)
 # Oldest driver for each CUDA version, which the libraries of its torch need (CUDA's release notes, table 3).
 MIN_DRIVER = {12: 525, 13: 580}
+PROCESSES_ON_HOST = 2.0 * 2**30  # both processes with their libraries imported, as on a CPU; CUDA's own comes on top
 BUSY_GIB = 1.0  # an idle GPU has less than this in use, so more means another process
 
 
@@ -147,8 +149,9 @@ def precision_lines(machine: Machine, config: Config) -> list[CheckLine]:
 
 
 def space_lines(machine: Machine, config: Config, shape: ModelShape, updates: int) -> list[CheckLine]:
-    """Check the free space in /dev/shm and on the disk against this model's run."""
-    return [_shm(machine, config, shm_bytes(shape, config)), _disk(machine, config, shape, updates)]
+    """Check the free space in /dev/shm, on the disk and in the host's memory against this model's run."""
+    lines = [_shm(machine, config, shm_bytes(shape, config)), _disk(machine, config, shape, updates)]
+    return lines if config.learner.device == "cpu" else [*lines, _host(machine, config, shape)]
 
 
 def known_gpu(machine: Machine, device: str) -> tuple[str, float] | None:
@@ -187,6 +190,24 @@ def _disk(machine: Machine, config: Config, shape: ModelShape, updates: int) -> 
     fix = f"set artifacts=FOLDER on a larger disk, or lower {config.command}.keep_last"
     # A new checkpoint is written before the previous one is deleted, so a run needs room for two at the very least.
     return CheckLine("disk", Status.FAILURE if free < 2 * one else Status.WARNING, text, fix)
+
+
+def _host(machine: Machine, config: Config, shape: ModelShape) -> CheckLine:
+    """Check the host's memory beside a learner on a GPU; one on the CPU is checked with all it needs."""
+    copies, room = host_copies(shape, config), machine.ram_gib * GIB
+    published = copies.published + copies.sleeping + shm_bytes(shape, config)
+    state = copies.saved_state + copies.offloaded
+    need = published + state + PROCESSES_ON_HOST  # /dev/shm is memory too
+    text = (
+        f"{machine.ram_free_gib:.1f} of {machine.ram_gib:.1f} GiB free, a run needs {gib(need)}: published weights "
+        f"{gib(published)}, optimizer state {gib(state)}"
+    )
+    if need > room:
+        fix = "use a machine with more memory, or set learner.optimizer=adamw_8bit or learner=lora"
+        return CheckLine("host memory", Status.FAILURE, text, fix)
+    if need + copies.saved_weights > machine.ram_free_gib * GIB:
+        return CheckLine("host memory", Status.WARNING, text, "without room, training waits for each checkpoint")
+    return CheckLine("host memory", Status.OK, text)
 
 
 def _python(machine: Machine) -> CheckLine:

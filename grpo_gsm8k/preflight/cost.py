@@ -8,18 +8,20 @@ of an answer are assumptions, named below; that is why the estimate is refined a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.limits import limit_count
 from grpo_gsm8k.preflight.devices import Device
 from grpo_gsm8k.preflight.engine_memory import shm_bytes
-from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT, typical_answer, workload_of
+from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT, answer_tokens, workload_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.preflight.cpu_times import CpuTimes
     from grpo_gsm8k.preflight.engine_memory import ActorMemory
     from grpo_gsm8k.preflight.parameters import ModelShape
 
@@ -59,12 +61,17 @@ def estimate(
     shared: bool,
     usd_per_hour: float | None,
     prompt: float = TYPICAL_PROMPT,
+    cpu: CpuTimes | None = None,
 ) -> Estimate:
     """Estimate a run before its start. `devices` are the actor's and the learner's.
 
-    `shared`: they slow each other down; `prompt` is the mean length of a prompt in tokens.
+    `shared`: they slow each other down; `prompt` is the mean length of a prompt in tokens; `cpu` predicts a run whose
+    processes are both on a CPU with measured rates.
     """
     work, training = workload_of(config, prompt), config.training
+    questions = (1 + math.ceil(updates / training.eval_every)) * limit_count(training.eval_limit, config.data.val_size)
+    if cpu is not None:
+        return _on_measured_cpu(cpu, config, updates, questions, shared, usd_per_hour)
     on_actor, on_learner = devices
     learning = _learning_s(shape, config, work.learned_tokens, on_learner)
     generating = _generating_s(shape, actor, config, work.generated, on_actor, prompt)
@@ -77,10 +84,25 @@ def estimate(
     step_s = max(learning, generating) if work.overlapping and not shared else learning + generating
     validation_s = 0.0
     if work.waits_for_validations or shared:
-        questions = updates // training.eval_every * limit_count(training.eval_limit, config.data.val_size)
         validation_s = _generating_s(shape, actor, config, questions, on_actor, prompt)
     start_s = START_ON_CPU_S if on_actor.name == "cpu" else START_S
     return _whole_run(step_s, updates, start_s + validation_s, usd_per_hour)
+
+
+def _on_measured_cpu(
+    cpu: CpuTimes, config: Config, updates: int, questions: int, shared: bool, usd_per_hour: float | None
+) -> Estimate:
+    """Estimate a run on a CPU: both sides at once, or one after the other if `shared` or never overlapping."""
+    work = workload_of(config)
+    learning, generating = cpu.learning_s(config.learner.threads), cpu.generating_s(config.actor.threads)
+    validating = cpu.validating_s(questions, config.actor.threads)
+    if (work.overlapping or not work.generated) and not shared:
+        whole = max(updates * learning, updates * generating + validating)
+        step_s = max(learning, generating)
+    else:
+        step_s = learning + generating
+        whole = updates * step_s + validating
+    return _whole_run(step_s, updates, START_ON_CPU_S + whole - updates * step_s, usd_per_hour)
 
 
 def refine(before: Estimate, step_seconds: Sequence[float], step: int, elapsed_s: float) -> Estimate:
@@ -115,7 +137,7 @@ def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device
 
 def _recomputing_s(shape: ModelShape, actor: ActorMemory, config: Config, device: Device, prompt: float) -> float:
     """Seconds to compute the contexts of all running requests again with new weights: 2 operations per parameter."""
-    context = prompt + typical_answer(config.training.max_new_tokens) / 2
+    context = prompt + answer_tokens(config) / 2
     running = min(actor.sequences, workload_of(config).generated / config.actor.replicas)
     return 2 * shape.parameters * running * context / (GENERATING_SHARE * device.bf16_tflops * 1e12)
 
@@ -126,7 +148,7 @@ def _generating_s(
     """Seconds for `answers` completions, in rounds of as many sequences as fit at once."""
     if answers == 0:
         return 0.0
-    answer = typical_answer(config.training.max_new_tokens)
+    answer = answer_tokens(config)
     shares = config.actor.replicas
     fitting = int(actor.cache / actor.cache_per_token / (prompt + answer))
     at_once = max(1, min(config.actor.max_num_seqs, fitting, -(-answers // shares)))

@@ -15,6 +15,7 @@ from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.preflight.cost import Estimate
+    from grpo_gsm8k.preflight.cpu_times import CpuTimes
     from grpo_gsm8k.preflight.fit import Sides, Suggestion
     from grpo_gsm8k.preflight.machine import Machine
     from grpo_gsm8k.preflight.parameters import ModelShape
@@ -48,11 +49,16 @@ class Diagnosis:
 
 
 def diagnose(
-    shape: ModelShape, config: Config, machine: Machine, updates: int, prompt: float = TYPICAL_PROMPT
+    shape: ModelShape,
+    config: Config,
+    machine: Machine,
+    updates: int,
+    prompt: float = TYPICAL_PROMPT,
+    cpu: CpuTimes | None = None,
 ) -> Diagnosis:
     """Evaluate the configuration on the machine's devices, or on `doctor.gpu`. Raises UserError for an unknown one.
 
-    `prompt` is the mean length of a prompt in tokens.
+    `prompt` is the mean length of a prompt in tokens, `cpu` what was predicted from measured rates, if they were.
     """
     places = places_of(config, machine)
     actor_bytes, learner_bytes = places.actor.memory_gib * GIB, places.learner.memory_gib * GIB
@@ -64,7 +70,7 @@ def diagnose(
             suggestion = None
     price, devices = hourly_price(config, places), (places.actor, places.learner)
     slowed = places.shared and not _side_by_side(config, machine)
-    made = cost.estimate(shape, config, updates, sides.actor, devices, slowed, price, prompt)
+    made = cost.estimate(shape, config, updates, sides.actor, devices, slowed, price, prompt, cpu)
     return Diagnosis(shape, places, sides, suggestion, made)
 
 
@@ -117,6 +123,9 @@ def fit_lines(diagnosis: Diagnosis, config: Config) -> list[CheckLine]:
     learner = (
         f"needs {gib(sides.learner_need)}, has {gib(max(0.0, sides.learner_room))} of {places.learner.name}{shared}"
     )
+    if sides.learner_room_awake is not None:
+        lasting, room = gib(sides.learner.lasting), gib(max(0.0, sides.learner_room_awake))
+        learner += f" while it sleeps; {lasting} of {room} while it is awake"
     fix = "" if sides.learner_fits else _fix(diagnosis.suggestion)
     lines = [
         CheckLine("learner", Status.OK if sides.learner_fits else Status.FAILURE, learner, fix),

@@ -12,12 +12,14 @@ from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.architectures import check_trainable
 from grpo_gsm8k.preflight import doctor_tables
 from grpo_gsm8k.preflight.checks import CheckLine, Status, machine_lines, space_lines
+from grpo_gsm8k.preflight.cpu_times import CpuTimes, measured_times
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
 from grpo_gsm8k.preflight.machine import Machine, probe
 from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_folder
-from grpo_gsm8k.preflight.threads import threads_line, with_threads
+from grpo_gsm8k.preflight.threads import with_threads
+from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT
 from grpo_gsm8k.start_model import pin_model
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 def doctor(config: Config) -> int:
     """Print the report. Returns 1 if something prevents `command=policy_gradient` from running, else 0."""
     config = config.model_copy(update={"command": "policy_gradient"})
-    shape, unknown, model = None, "", {}
+    shape, unknown, model, cpu = None, "", {}, None
     try:
         config = pin_model(config)
         folder = folder_of_config(config)
@@ -40,11 +42,11 @@ def doctor(config: Config) -> int:
         unknown = str(error)
     machine = probe(config)
     if shape is not None:
-        decided = with_threads(config, shape.hidden, machine.threads)
-        if line := threads_line(config, decided):
+        cpu = measured_times(config, machine, shape, TYPICAL_PROMPT)
+        config, line = with_threads(config, cpu, machine.threads)
+        if line:
             print(line, file=sys.stderr)  # stdout may be JSON
-        config = decided
-    return report(machine, config, shape, unknown, model)
+    return report(machine, config, shape, unknown, model, cpu)
 
 
 def report(
@@ -53,10 +55,12 @@ def report(
     shape: ModelShape | None,
     unknown: str = "",
     model: Mapping[str, Any] | None = None,
+    cpu: CpuTimes | None = None,
 ) -> int:
     """Print the report on a probed machine; returns the exit code.
 
-    `unknown` is the reason why there is no `shape`, `model` the content of the model's config.json.
+    `unknown` is the reason why there is no `shape`, `model` the content of the model's config.json, `cpu` what was
+    predicted for a run on this CPU.
     """
     lines = machine_lines(machine, config)
     updates = _updates(config)
@@ -68,7 +72,7 @@ def report(
     if shape is None:
         lines.append(CheckLine("model", Status.FAILURE, unknown, "memory cannot be checked without the model"))
     else:
-        diagnosis = diagnose(shape, config, machine, updates)
+        diagnosis = diagnose(shape, config, machine, updates, cpu=cpu)
         lines += fit_lines(diagnosis, config)
     paths = fast_paths(config, model)
     if config.doctor.json_:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, learner_bytes, suite_share
+from grpo_gsm8k.config.gpu_shares import CUDA_CONTEXT, learner_bytes, learner_bytes_alone, suite_share
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.preflight.engine_memory import ActorMemory, actor_memory
+from grpo_gsm8k.preflight.host_copies import host_copies
 from grpo_gsm8k.preflight.memory import LearnerMemory, learner_memory, load_of
 from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT, workload_of
 
@@ -40,11 +41,15 @@ class Sides:
     shared: bool
     suite: ActorMemory | None = None
     max_sequences: int = FEW_SEQUENCES  # actor.max_num_seqs
+    learner_room_awake: float | None = (
+        None  # for what outlasts an update, beside an engine that only sleeps between them
+    )
 
     @property
     def learner_fits(self) -> bool:
         """Whether the learner fits."""
-        return self.learner_need <= self.learner_room
+        lasts = self.learner_room_awake is None or self.learner.lasting + CUDA_CONTEXT <= self.learner_room_awake
+        return self.learner_need <= self.learner_room and lasts
 
     @property
     def actor_fits(self) -> bool:
@@ -85,28 +90,36 @@ def evaluate_fit(shape: ModelShape, config: Config, actor_bytes: float, learner_
     on_cpu = config.actor.device == "cpu"
     room = actor_bytes if on_cpu else share * actor_bytes
     actor = actor_memory(shape, config, actor_bytes, share)
-    suite = suite_share(config)
+    suite, copies = suite_share(config), host_copies(shape, config).needed
+    awake = None
     if shared and on_cpu:
         learner_room -= actor.total
     elif shared:
-        learner_room = learner_bytes(config, learner_room, share) + CUDA_CONTEXT  # which is part of the need
+        total = learner_room
+        learner_room = learner_bytes(config, total, share) + CUDA_CONTEXT  # which is part of the need
+        if config.actor.sleep_between_updates:
+            awake, learner_room = learner_room, learner_bytes_alone(config, total) + CUDA_CONTEXT
     return Sides(
         learner=learner,
         actor=actor,
-        learner_need=learner_need(learner, config.learner.device == "cpu"),
+        learner_need=learner_need(learner, copies if config.learner.device == "cpu" else None),
         learner_room=learner_room,
         actor_need=actor.total,
         actor_room=room,
         shared=shared,
         suite=actor_memory(shape, config, actor_bytes, suite) if suite else None,
         max_sequences=config.actor.max_num_seqs,
+        learner_room_awake=awake,
     )
 
 
-def learner_need(learner: LearnerMemory, cpu: bool) -> float:
-    """Return the learner's peak plus the overhead of its process and allocator."""
-    if cpu:
-        return learner.peak + learner.host + TORCH_ON_CPU
+def learner_need(learner: LearnerMemory, host_copies: float | None) -> float:
+    """Return the learner's peak plus the overhead of its process and allocator.
+
+    `host_copies` are those that a learner on the CPU keeps in the same memory; None: it computes on a GPU.
+    """
+    if host_copies is not None:
+        return learner.peak + learner.host + host_copies + TORCH_ON_CPU
     return learner.peak + FRAGMENTATION * (learner.peak - learner.lasting) + CUDA_CONTEXT
 
 

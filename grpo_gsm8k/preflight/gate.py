@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UnknownShapeError, UserError
 from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines, precision_lines, space_lines
+from grpo_gsm8k.preflight.cpu_times import measured_times
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
 from grpo_gsm8k.preflight.machine import probe
 from grpo_gsm8k.preflight.memory import gib
-from grpo_gsm8k.preflight.parameters import from_weights, hidden_width
+from grpo_gsm8k.preflight.parameters import from_weights
 from grpo_gsm8k.preflight.prompt_lengths import mean_prompt
-from grpo_gsm8k.preflight.threads import threads_line, with_threads
+from grpo_gsm8k.preflight.threads import with_threads
 from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT
 from grpo_gsm8k.terminal.durations import dollars, duration
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.grading.problem import Problem
     from grpo_gsm8k.preflight.cost import Estimate
+    from grpo_gsm8k.preflight.cpu_times import CpuTimes
     from grpo_gsm8k.preflight.machine import Machine
     from grpo_gsm8k.preflight.parameters import ModelShape
 
@@ -33,20 +35,37 @@ def inspect_machine(config: Config) -> Machine:
     return machine
 
 
-def decide_threads(config: Config, machine: Machine, model_folder: Path) -> Config:
-    """Return the configuration with numbers in place of `threads: auto`, and print them."""
-    decided = with_threads(config, hidden_width(model_folder), machine.threads)
-    if line := threads_line(config, decided):
+def predict(config: Config, machine: Machine, model_folder: Path, problems: Sequence[Problem]) -> CpuTimes | None:
+    """Return the predicted times of updates on this machine's CPU; None for a model whose shape is unknown.
+
+    `problems` are those to train on; the first ones tell how long prompts are.
+    """
+    try:
+        shape = from_weights(model_folder)
+    except UnknownShapeError:
+        return None
+    return measured_times(config, machine, shape, mean_prompt(config.prompt, model_folder, problems))
+
+
+def decide_threads(config: Config, machine: Machine, cpu: CpuTimes | None) -> Config:
+    """Return the configuration with numbers in place of `threads: auto`, and print them with the reason."""
+    decided, line = with_threads(config, cpu, machine.threads)
+    if line:
         print(f"preflight: {line}", flush=True)
     return decided
 
 
 def check(
-    config: Config, machine: Machine, model_folder: Path, updates: int, problems: Sequence[Problem] = ()
+    config: Config,
+    machine: Machine,
+    model_folder: Path,
+    updates: int,
+    problems: Sequence[Problem] = (),
+    cpu: CpuTimes | None = None,
 ) -> Estimate | None:
     """Print two lines and return the estimate; None for a model whose memory cannot be computed.
 
-    `problems` are those to train on; the first ones tell how long prompts are.
+    `problems` and `cpu` as for `predict`.
 
     Raises UserError if the run cannot work, unless `doctor.force`. Imports neither torch nor transformers.
     """
@@ -56,17 +75,23 @@ def check(
         print(f"preflight: memory not checked: {error}")
         _require_price(config, config.budget.usd_per_hour)
         return None
-    diagnosis = check_fit(machine, config, shape, updates, mean_prompt(config.prompt, model_folder, problems))
+    prompt = mean_prompt(config.prompt, model_folder, problems)
+    diagnosis = check_fit(machine, config, shape, updates, prompt, cpu)
     for text in summary(diagnosis):
         print(f"preflight: {text}", flush=True)
     return diagnosis.estimate
 
 
 def check_fit(
-    machine: Machine, config: Config, shape: ModelShape, updates: int, prompt: float = TYPICAL_PROMPT
+    machine: Machine,
+    config: Config,
+    shape: ModelShape,
+    updates: int,
+    prompt: float = TYPICAL_PROMPT,
+    cpu: CpuTimes | None = None,
 ) -> Diagnosis:
     """Diagnose the run and print warnings. Raises UserError for failures unless `doctor.force` is set."""
-    diagnosis = diagnose(shape, config, machine, updates, prompt)
+    diagnosis = diagnose(shape, config, machine, updates, prompt, cpu)
     lines = [*gpu_lines(machine, config), *precision_lines(machine, config)]
     lines += [*space_lines(machine, config, shape, updates), *fit_lines(diagnosis, config)]
     _refuse(lines, config)

@@ -147,15 +147,6 @@ def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) 
     )
 
 
-def hidden_width(folder: Path) -> int:
-    """Return `hidden_size` of the model's config.json; 0 if it has none."""
-    try:
-        size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("hidden_size")
-    except (OSError, ValueError, AttributeError):
-        return 0
-    return size if isinstance(size, int) else 0
-
-
 def folder_of_config(config: Config) -> Path:
     """Return a folder with the model's `config.json`, the only file downloaded from the hub. Raises UserError."""
     path, revision = config.model.path, config.model.revision

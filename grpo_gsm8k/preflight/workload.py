@@ -26,7 +26,10 @@ class Workload:
     weight_versions: int  # held in /dev/shm at once
     recorded_checkpoints: int  # kept for `command=replay`
     learned_tokens: float  # tokens that an update computes, all epochs
+    predicted_tokens: float  # of these, the ones whose log-probabilities are computed
+    context: float  # keys of a token, on average: those before it in its prompt and answer
     generated: int  # completions per update
+    prompts: int  # prompts per update
     overlapping: bool  # whether the actor generates while the learner trains
     waits_for_validations: bool  # whether validations delay updates even with the actor on its own device
 
@@ -44,6 +47,13 @@ def typical_answer(max_new_tokens: int) -> float:
     return min(float(TYPICAL_ANSWER), ROOM * max_new_tokens)
 
 
+def answer_tokens(config: Config) -> float:
+    """Return the mean length of a run's completions: an untrained model ends one by chance alone, so at the limit."""
+    limit = config.training.max_new_tokens
+    untrained = config.command != "sft" and config.model.init == "random"
+    return float(limit) if untrained else typical_answer(limit)
+
+
 def _sft(config: Config) -> Workload:
     return Workload(
         longest_sequence=config.preprocess.max_tokens,
@@ -53,7 +63,10 @@ def _sft(config: Config) -> Workload:
         weight_versions=config.sft.versions_at_once,
         recorded_checkpoints=0,
         learned_tokens=_sft_tokens(config),
+        predicted_tokens=_sft_tokens(config) / SFT_TOKENS_FACTOR,
+        context=min(TYPICAL_PROMPT + TYPICAL_ANSWER, config.preprocess.max_tokens) / 2,
         generated=0,
+        prompts=0,
         overlapping=False,
         waits_for_validations=False,
     )
@@ -69,7 +82,7 @@ def _sft_tokens(config: Config) -> float:
 
 def _policy_gradient(config: Config, prompt: float) -> Workload:
     pg = config.policy_gradient
-    answer = typical_answer(pg.max_new_tokens)
+    answer = answer_tokens(config)
     tokens = pg.episodes_per_update * answer + pg.prompts_per_update * prompt
     return Workload(
         longest_sequence=min(config.actor.max_model_len, pg.max_new_tokens + LONG_PROMPT),
@@ -79,7 +92,10 @@ def _policy_gradient(config: Config, prompt: float) -> Workload:
         weight_versions=pg.versions_at_once,  # a validation pins one, while later ones are published
         recorded_checkpoints=pg.keep_last if pg.record and pg.keep_last != "all" else 0,
         learned_tokens=tokens * pg.epochs_per_batch,
+        predicted_tokens=pg.episodes_per_update * answer * pg.epochs_per_batch,
+        context=prompt + answer / 2,
         generated=pg.episodes_per_update,
+        prompts=pg.prompts_per_update,
         overlapping=pg.max_staleness > 0,
         waits_for_validations=True,
     )

@@ -58,6 +58,7 @@ def engine_spec(
         canary_tolerance=actor.canary_tolerance,
         seed=config.seed,
         async_scheduling=actor.async_scheduling,
+        sleeps=actor.sleep_between_updates and config.command == "policy_gradient",
         kv_cache_bytes=kv_cache_bytes,
         own_version=own_version,
     )

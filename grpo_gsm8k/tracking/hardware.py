@@ -21,10 +21,9 @@ CGROUP = Path("/sys/fs/cgroup")
 def machine_facts() -> dict[str, Any]:
     """Return what manifest.json records about the machine."""
     gpus = gpu_rows() or []
-    cpu = re.search(r"^model name\s*:\s*(.+)$", _text(CPUINFO), re.MULTILINE)
     return {
         "platform": platform.platform(),
-        "cpu": cpu[1] if cpu else platform.machine(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "ram_bytes": psutil.virtual_memory().total,
@@ -33,6 +32,12 @@ def machine_facts() -> dict[str, Any]:
         "gpus": [f"{gpu.name}, {gpu.memory_total}, {gpu.driver}" for gpu in gpus],
         "usable_gpus": len(visible_rows(gpus, os.environ.get(VISIBLE))),
     }
+
+
+def cpu_name() -> str:
+    """Return the processor's model as the kernel names it, else its architecture."""
+    found = re.search(r"^model name\s*:\s*(.+)$", _text(CPUINFO), re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def usable_cores() -> int:

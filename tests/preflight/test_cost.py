@@ -48,4 +48,5 @@ def test_processes_on_cores_of_their_own_work_at_the_same_time() -> None:
 
 def test_a_run_on_a_cpu_starts_in_seconds() -> None:
     made = diagnose(from_weights(EMBEDDED_TINY), load_config(["command=policy_gradient", "preset=cpu_demo"]), CPU, 1)
-    assert made.estimate.hours * 3600 == pytest.approx(made.estimate.step_s + cost.START_ON_CPU_S)
+    validations = made.estimate.hours * 3600 - made.estimate.step_s - cost.START_ON_CPU_S
+    assert 0 < validations < 1000 * made.estimate.step_s  # before the first update and after the last

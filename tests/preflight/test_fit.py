@@ -81,6 +81,20 @@ def test_one_device_is_shared_by_both(shape_1_5b: ModelShape) -> None:
     assert beside.suite.total == pytest.approx(0.2 * room)
 
 
+def test_the_learner_may_use_the_memory_of_an_engine_that_sleeps(shape_1_5b: ModelShape) -> None:
+    """But what outlasts an update must fit beside the engine when it is awake: 16 bytes per parameter, 23 GiB."""
+    words = ["preset=one_gpu", "policy_gradient.max_staleness=0", "learner.token_budget=8192"]
+    sleeping = configuration(*words, "actor.sleep_between_updates=true")
+    room = by_name("h100-80gb").memory_gib * GIB
+    assert not fit.evaluate_fit(shape_1_5b, configuration(*words), room, room, shared=True).learner_fits
+    sides = fit.evaluate_fit(shape_1_5b, sleeping, room, room, shared=True)
+    assert sides.learner_fits
+    assert sides.learner_room == pytest.approx(0.97 * room - 2 * GIB + fit.CUDA_CONTEXT)
+    assert sides.learner_room_awake == pytest.approx((0.6 - 0.03) * room + fit.CUDA_CONTEXT)
+    large = configuration(*words, "actor.sleep_between_updates=true", "actor.gpu_memory=0.8")
+    assert not fit.evaluate_fit(shape_1_5b, large, room, room, shared=True).learner_fits
+
+
 def test_the_engine_by_hand(shape_1_5b: ModelShape) -> None:
     sides = on("h100-80gb", shape_1_5b, configuration())
     assert sides.actor.cache_per_token == 2 * 28 * 2 * 128 * 2  # keys and values, layers, heads, width, bf16
