@@ -106,8 +106,8 @@ def _copies(groups: list[list[Segment]], device: torch.device, with_context: boo
             offset += longest
     rows_C = np.concatenate(rows)
     identical = len(rows_C) == total and bool((rows_C == np.arange(total)).all())
-    index = (to_device(torch.from_numpy(part), device) for part in (rows_C, own_T, np.concatenate(fillers)))
-    return Copies(*index, shared, identical)
+    index = [to_device(torch.from_numpy(part), device) for part in (rows_C, own_T, np.concatenate(fillers))]
+    return Copies(index[0], index[1], index[2], shared, identical)
 
 
 def causal_mask(rows: int, context: int, window: int | None, device: torch.device) -> torch.Tensor:

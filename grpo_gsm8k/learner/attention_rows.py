@@ -102,4 +102,4 @@ class _Own(torch.autograd.Function):
 def _context(copied_CHD: torch.Tensor, block: Block) -> torch.Tensor:
     """Return the block's copies of its context, [segments, context, heads, d]."""
     rows = copied_CHD[block.start : block.start + block.segments * block.length]
-    return rows.unflatten(0, (block.segments, block.length))[:, : block.context]
+    return rows.view(block.segments, block.length, *rows.shape[1:])[:, : block.context]
