@@ -24,8 +24,12 @@ class Task:
 
 
 _CHECKPOINT = "checkpoints/step_*/manifest.json"
-_ACTOR = ("preset=cpu_demo", "wandb.mode=off", "actor.max_restarts=100", "actor.progress_timeout_s=5")
-_LEARNER = ("learner.max_restarts=100", "learner.progress_timeout_s=10")
+# A worker that is stopped while it starts is replaced after its start's limit, so that one is short, too.
+_ACTOR = (
+    *("preset=cpu_demo", "wandb.mode=off", "actor.max_restarts=100"),
+    *("actor.progress_timeout_s=5", "actor.start_timeout_s=90"),
+)
+_LEARNER = ("learner.max_restarts=100", "learner.progress_timeout_s=10", "learner.start_timeout_s=90")
 _SFT_DATA = ("preset=cpu_demo", "data.train_size=160", "data.val_size=32", "data.test_size=4")
 
 POLICY_GRADIENT = Task(
