@@ -13,6 +13,7 @@ from typing import Any
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
+from grpo_gsm8k.files.hub_client import limit_waits
 from grpo_gsm8k.files.private import callers_umask
 
 EMBEDDED_TINY = Path(__file__).parent / "tiny" / "model"
@@ -157,6 +158,7 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
     import httpx2  # lazy, both: local models do not need them
     import huggingface_hub
 
+    limit_waits()
     try:
         # "*/*" excludes subfolders: other formats (onnx, original) and intermediate checkpoints.
         with callers_umask():

@@ -17,6 +17,7 @@ from grpo_gsm8k.commands.finished_run import find_checkpoint
 from grpo_gsm8k.commands.model_card import model_card
 from grpo_gsm8k.commands.upload import Upload
 from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.files.hub_client import limit_waits
 from grpo_gsm8k.start_model import ADAPTER_CONFIG
 from grpo_gsm8k.tracking.redaction import redact
 
@@ -73,6 +74,7 @@ def send(upload: Upload, card: str, private: bool) -> str:
     interrupted upload leaves no commit; repeated, it sends only the large files that the Hub does not have yet. Raises
     LabError with the Hub's reason.
     """
+    limit_waits(commits=True)
     api, repo_id = huggingface_hub.HfApi(), upload.repo_id
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)

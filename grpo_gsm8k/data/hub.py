@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.readers import Row
 from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.files.hub_client import limit_waits
 from grpo_gsm8k.files.private import callers_umask
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def download(config: DataConfig) -> Path:
     import httpx2  # lazy, both: local sources need no hub client
     import huggingface_hub
 
+    limit_waits()
     try:
         with callers_umask():
             snapshot = huggingface_hub.snapshot_download(

@@ -19,9 +19,8 @@ ERRORS = {
     "data": "error: data.hub_id=owner/name at aaaaaaaaaaaa is neither reachable nor cached (",
     "model": "error: model.path=owner/name is neither reachable on the hub nor cached (",
 }
-BOUND_SECONDS = (
-    240  # six tries of each request with growing pauses, by the hub's client, and the start on a busy machine
-)
+# Six tries of each request with growing pauses, by the hub's client, and the start on a busy machine.
+BOUND_SECONDS = 240
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["reset", "silent"])
