@@ -171,4 +171,4 @@ class Client:
 
 
 def _ignore(_: PublishAgain) -> None:
-    """Before a session exists, nothing is published."""
+    """Do nothing: before a session exists, the learner has not published anything."""
