@@ -1,6 +1,6 @@
 """Step 13: the learner's chunked output head against Liger's fused linear cross-entropy: seconds, memory, values.
 
-Liger needs Triton, which has no CPU backend in its released packages, so this runs on a GPU only. It is not a dependency
+Liger needs Triton, which has no CPU backend in its released packages, so this runs on a GPU. It is not a dependency
 of the project: `pip install --no-deps liger-kernel` before the check. A fused head is worth an option only if it is
 faster here.
 """
