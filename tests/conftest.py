@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,16 @@ def cli(tmp_path: Path) -> Cli:
 def read_jsonl(path: Path) -> list[dict[str, object]]:
     """Read all lines of a JSONL file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@contextmanager
+def file_system(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of its own at a new folder, which a test can fill; `size` as mount takes it."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

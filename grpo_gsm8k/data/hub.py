@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.readers import Row
-from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.files.hub_client import limit_waits
-from grpo_gsm8k.files.private import callers_umask
+from grpo_gsm8k.errors import LabError, UserError
+from grpo_gsm8k.files.hub_client import hub_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,22 +42,15 @@ def download(config: DataConfig) -> Path:
         raise UserError(f"data.revision={config.revision} is not a fixed commit: give the full hash (40 hex digits)")
     if not _HUB_ID.fullmatch(config.hub_id):
         raise UserError(f"data.hub_id={config.hub_id} is not a hub id: give OWNER/NAME")
-    import httpx2  # lazy, both: local sources need no hub client
-    import huggingface_hub
-
-    limit_waits()
     try:
-        with callers_umask():
-            snapshot = huggingface_hub.snapshot_download(
-                config.hub_id, repo_type="dataset", revision=config.revision, ignore_patterns=["*.py", "*.zip"]
-            )
-    # The client lets errors of the connection through as they are; they are not OSErrors.
-    except (OSError, ValueError, httpx2.HTTPError) as error:
+        return hub_snapshot(
+            config.hub_id, repo_type="dataset", revision=config.revision, ignore_patterns=["*.py", "*.zip"]
+        )
+    except LabError as error:
         raise UserError(
             f"data.hub_id={config.hub_id} at {config.revision[:12]} is neither reachable nor cached "
-            f"({_first_line(error)}): check the network and the id; {_NO_HUB}"
+            f"({str(error)[:_SHOWN]}): check the network and the id; {_NO_HUB}"
         ) from None
-    return Path(snapshot)
 
 
 def _rows(config: DataConfig, snapshot: Path, name: str | None, split: str) -> Iterator[Row]:

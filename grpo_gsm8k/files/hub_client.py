@@ -1,8 +1,28 @@
-"""Requests to the Hugging Face Hub end when nothing arrives."""
+"""Requests to the Hugging Face Hub: they end when nothing arrives, and their errors have one type."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from grpo_gsm8k.errors import LabError
+from grpo_gsm8k.files.private import callers_umask
+
 LONGEST_ANSWER_S = 120.0  # of a commit, which the hub checks before it answers
+
+
+def hub_snapshot(repo_id: str, **options: Any) -> Path:
+    """Return the folder of `huggingface_hub.snapshot_download`. Raises LabError with the first line of the reason."""
+    import httpx2  # lazy, both: local models and data need no hub client
+    import huggingface_hub
+
+    limit_waits()
+    try:
+        with callers_umask():
+            return Path(huggingface_hub.snapshot_download(repo_id, **options))
+    # The client lets errors of the connection through as they are; they are not OSErrors.
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        raise LabError((str(error).splitlines() or [type(error).__name__])[0]) from None
 
 
 def limit_waits(commits: bool = False) -> None:
@@ -12,7 +32,7 @@ def limit_waits(commits: bool = False) -> None:
     have none: a hub that accepts connections and never answers would hold a run for ever. `commits` allows the time
     that a commit takes.
     """
-    import httpx2  # lazy, both: most commands need no hub
+    import httpx2
     import huggingface_hub
     from huggingface_hub.utils._http import default_client_factory
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from grpo_gsm8k.learner.model import Policy
 from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.prompt_order import PromptPlan
 from grpo_gsm8k.learner.setup import open_optimizers
+from tests.conftest import file_system
 from tests.learner.conftest import small_config
 
 STATE = TrainerState(step=3, pending_validations=(), accuracy={}, wandb_run_id=None, seed=0)
@@ -63,13 +63,8 @@ def test_checkpoints_that_are_kept(tmp_path: Path, keep: int | Literal["all"], l
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with file_system(tmp_path / "disk", "64k") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_named_with_its_bytes(policy: Policy, random_model: Path, small_disk: Path) -> None:

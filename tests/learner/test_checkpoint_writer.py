@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -26,6 +25,7 @@ from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.setup import open_optimizers
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.transport.protocol import CheckpointSaved, CheckpointsDeleted, Span
+from tests.conftest import file_system
 from tests.learner.conftest import small_config
 
 STATE = TrainerState(step=3, pending_validations=(), accuracy={}, wandb_run_id=None, seed=0)
@@ -209,13 +209,8 @@ def test_a_write_that_failed_is_raised_in_the_learner_and_leaves_nothing(
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system at the writer's folder, which the test can fill."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with file_system(tmp_path / "run", "100m") as folder:
+        yield folder
 
 
 def fill(disk: Path, left: int) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from grpo_gsm8k.transport.weights_store import WeightsStore
-from tests.conftest import Cli, patience
+from tests.conftest import Cli, file_system, patience
 from tests.files.test_lease import owner
 from tests.orchestrator.test_runs import (
     SCRIPTED,
@@ -174,13 +174,8 @@ def test_a_signal_during_the_last_validation(cli: Cli) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, which the test can fill."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with file_system(tmp_path / "disk", "300m") as folder:
+        yield folder
 
 
 def start_and_fill(disk: Path, *words: str) -> tuple[Cli, Path, subprocess.Popen[str]]:
