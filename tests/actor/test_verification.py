@@ -13,7 +13,6 @@ import pytest
 from grpo_gsm8k.actor import loop
 from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.actor.scripted_engine import ScriptedEngine
-from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import (
     Bundle,
@@ -23,6 +22,7 @@ from grpo_gsm8k.transport.protocol import (
     Reset,
     SamplingSpec,
     Stop,
+    WeightsDamaged,
     WeightsLive,
     WeightsRef,
 )
@@ -92,7 +92,6 @@ class Lab:
         self.gate = threading.Event()
         self.gate.set()
         self.verifying: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.error: WeightsError | None = None
         verify = weights.verify
 
         def gated(ref: WeightsRef) -> weights.VerifiedWeights:
@@ -101,14 +100,8 @@ class Lab:
             return verify(ref)
 
         monkeypatch.setattr(weights, "verify", gated)
-        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread = threading.Thread(target=loop.Actor(self.engine, self).run, daemon=True)  # type: ignore[arg-type]
         self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            loop.Actor(self.engine, self).run()  # type: ignore[arg-type]
-        except WeightsError as error:
-            self.error = error
 
     def send(self, message: object) -> None:
         """As the actor's channel: take its report."""
@@ -199,18 +192,21 @@ def test_an_idle_actor_is_woken_by_the_result(lab: Lab, monkeypatch: pytest.Monk
     monkeypatch.undo()
 
 
-def test_damaged_weights_end_the_actor_before_the_engine_is_touched(lab: Lab) -> None:
+def test_damaged_weights_are_reported_before_the_engine_is_touched(lab: Lab) -> None:
     lab.command(lab.published(0), request("running", 0, tokens=10**5))
     lab.live()
     load = lab.published(1)
     (Path(load.ref.path) / weights.MODEL_FILE).write_bytes(b"X")
     lab.begin_verification(load)
     lab.engine.wait_for_steps(3)
-    assert lab.error is None
     lab.gate.set()
-    assert lab.joined()
-    assert "weights version 1" in str(lab.error)
+    while not isinstance(message := lab.outbox.get(timeout=TIMEOUT), WeightsDamaged):
+        pass
+    assert message.ref == load.ref
+    assert "weights version 1" in message.reason
+    lab.engine.wait_for_steps(3)
     assert lab.engine.loaded == [0]
+    assert lab.engine.versions("running") == [0]
 
 
 def test_a_reset_drops_the_version_that_is_being_verified(lab: Lab) -> None:
