@@ -32,9 +32,8 @@ def measure(question: RateQuestion, threads: int) -> CpuRates:
     clock = time.thread_time if threads == 1 else time.perf_counter
     dtype = getattr(torch, question.dtype)
     block = sum(inputs * outputs for inputs, outputs in question.linears) * dtype.itemsize
-    blocks = min(
-        question.layers, 1 + BEYOND_CACHES // block
-    )  # as in a pass through the model, weights come from memory
+    # As in a pass through the model, weights come from memory.
+    blocks = min(question.layers, 1 + BEYOND_CACHES // block)
     weights = [torch.randn(outputs, inputs, dtype=dtype) for inputs, outputs in question.linears * blocks]
     values = torch.randn(VALUES)
     small = torch.zeros(8)
