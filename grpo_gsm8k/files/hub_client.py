@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.files.private import callers_umask
 
+if TYPE_CHECKING:
+    import httpx2
+
+WAITS = ("connect", "read", "write", "pool")  # that httpx2 has limits for
 LONGEST_ANSWER_S = 120.0  # of a commit, which the hub checks before it answers
 
 
@@ -32,16 +36,20 @@ def limit_waits(commits: bool = False) -> None:
     have none: a hub that accepts connections and never answers would hold a run for ever. `commits` allows the time
     that a commit takes.
     """
-    import httpx2
     import huggingface_hub
     from huggingface_hub.utils._http import default_client_factory
 
     seconds = float(huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT)
-    timeout = httpx2.Timeout(max(seconds, LONGEST_ANSWER_S) if commits else seconds)
+    longest = max(seconds, LONGEST_ANSWER_S) if commits else seconds
+
+    def bound(request: httpx2.Request) -> None:
+        # At the request, because some of the client's functions ask for no limit by name.
+        asked = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {wait: asked.get(wait) or longest for wait in WAITS}
 
     def client() -> httpx2.Client:
         made = default_client_factory()
-        made.timeout = timeout
+        made.event_hooks["request"].append(bound)
         return made
 
     huggingface_hub.set_client_factory(client)
