@@ -23,8 +23,10 @@ ERRORS = {
 BOUND_SECONDS = 240
 
 
-@pytest.mark.parametrize("silent", [False, True], ids=["reset", "silent"])
-@pytest.mark.parametrize("files_only", [False, True], ids=["all", "files"])
+# A hub that is silent for files alone ends after six tries of 60 s, which the client's code fixes: too long for a test.
+@pytest.mark.parametrize(
+    ("files_only", "silent"), [(False, False), (False, True), (True, False)], ids=["reset", "silent", "files_reset"]
+)
 @pytest.mark.parametrize("what", WORDS)
 def test_a_broken_hub(cli: Cli, tmp_path: Path, what: str, files_only: bool, silent: bool) -> None:
     revision = f"{what}.revision={hub_server.COMMIT}"
