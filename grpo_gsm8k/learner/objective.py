@@ -10,7 +10,8 @@ import torch
 from grpo_gsm8k.algorithms.corrections import correction_weights
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
-from grpo_gsm8k.algorithms.losses import LOSSES, ClipRange, LossInputs, TokenLoss, value_loss
+from grpo_gsm8k.algorithms.loss_inputs import ClipRange, LossInputs, TokenLoss
+from grpo_gsm8k.algorithms.losses import LOSSES, value_loss
 from grpo_gsm8k.algorithms.ratios import importance_ratio
 
 if TYPE_CHECKING:
@@ -94,4 +95,13 @@ def surrogate(
     """Policy loss per token, as `loss_type` and the clip ranges define it."""
     high = pg.cliprange if pg.cliprange_high is None else pg.cliprange_high
     clip = ClipRange(pg.cliprange, high, pg.dual_clip)
-    return LOSSES[pg.loss_type](LossInputs(logprobs_N, ratio_N, micro.advantages_N, clip))
+    inputs = LossInputs(
+        logprobs_N=logprobs_N,
+        old_logprobs_N=micro.proximal_logprobs_N,
+        ratio_N=ratio_N,
+        advantages_N=micro.advantages_N,
+        clip=clip,
+        sequence_N=micro.tokens.sequence_N,
+        sequences=micro.tokens.sequences,
+    )
+    return LOSSES[pg.loss_type](inputs, **pg.loss_constants)
