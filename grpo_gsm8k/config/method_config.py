@@ -190,6 +190,12 @@ class MethodConfig(Section):
                 f"loss_type=gmpo is a mean over completions, reduction={self.reduction} weighs them by length: set "
                 "policy_gradient.reduction=sequence_mean"
             )
+        off = self.off_policy
+        if self.loss_type == "gmpo" and (off.reject.token or (off.correction != "none" and off.level == "token")):
+            raise ValueError(
+                "loss_type=gmpo has one loss per completion, so tokens cannot be weighed or rejected: set "
+                "policy_gradient.off_policy.level=geometric_mean policy_gradient.off_policy.reject.token=null"
+            )
         if self.loss_type == "vespo" and self.off_policy.proximal == "recomputed":
             raise ValueError(
                 "off_policy.proximal=recomputed has no meaning with loss_type=vespo, whose weight is over the policy "

@@ -119,6 +119,18 @@ def level(log_ratios: list, kind: str) -> list:
     return [total / len(log_ratios) if kind == "geometric_mean" else total] * len(log_ratios)
 
 
+def accepted(s: Scalars, t: int, reject: Any) -> float:
+    """1 for a token that no range rejects, else 0."""
+    ratios = [math.exp(p - b) for p, b in zip(s.proximal, s.behaviour, strict=True)]
+    found = {
+        "token": [ratios[t]],
+        "sequence": [math.prod(ratios)],
+        "geometric_mean": [math.prod(ratios) ** (1 / len(ratios))],
+        "outlier": ratios,
+    }
+    return float(all(low <= r <= high for name, (low, high) in reject.ranges.items() for r in found[name]))
+
+
 def within_region(logprob: float, old: float, advantage: float, pg: Any) -> bool:
     """Whether DPPO lets a token contribute."""
     p, q = math.exp(logprob), math.exp(old)
@@ -182,7 +194,9 @@ def sequence_objective(s: Scalars, logprobs: list, entropies: list, values: list
                 "importance": weight,
                 "truncate": min(weight, pg.off_policy.high),
                 "mask": float(pg.off_policy.low <= weight <= pg.off_policy.high),
+                "masked_importance": weight if pg.off_policy.low <= weight <= pg.off_policy.high else 0.0,
             }[pg.off_policy.correction]
+            * accepted(s, t, pg.off_policy.reject)
         )
         gain = gain + pg.entropy_coef * entropies[t]
         if pg.kl.coef and pg.kl.place == "loss":

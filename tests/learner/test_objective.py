@@ -78,6 +78,22 @@ METHODS = {
         "policy_gradient.off_policy.correction=importance",
     ],
     **{
+        f"preset_{name}": [f"policy_gradient/off_policy={name}"]
+        for name in ("tis", "mis", "icepop", "geo_rs_tis", "decoupled")
+    },
+    "reject_all": [
+        "policy_gradient/off_policy=tis",
+        "policy_gradient.off_policy.high=1.1",
+        "policy_gradient.off_policy.reject.token=[0.92,1.1]",
+        "policy_gradient.off_policy.reject.sequence=[0.75,1.35]",
+        "policy_gradient.off_policy.reject.geometric_mean=[0.96,1.03]",
+        "policy_gradient.off_policy.reject.outlier=[0.85,1.14]",
+    ],
+    "reject_alone": [
+        "policy_gradient.off_policy.proximal=recomputed",
+        "policy_gradient.off_policy.reject.outlier=[0.85,1.15]",
+    ],
+    **{
         f"{kind}_{level}": [
             "policy_gradient.off_policy.proximal=recomputed",
             f"policy_gradient.off_policy.correction={kind}",
@@ -85,7 +101,7 @@ METHODS = {
             f"policy_gradient.off_policy.low={0.8 if level == 'sequence' else 0.95}",
             f"policy_gradient.off_policy.high={1.3 if level == 'sequence' else 1.05}",
         ]
-        for kind in ("truncate", "mask")
+        for kind in ("truncate", "mask", "masked_importance")
         for level in ("token", "sequence", "geometric_mean")
     },
 }
