@@ -76,6 +76,12 @@ COMMANDS = {
     "push": Command(
         "grpo_gsm8k.commands.push", "push_model", "upload a model to the Hugging Face Hub", ("push", *_CHECKPOINT)
     ),
+    "scale": Command(
+        "grpo_gsm8k.commands.scale",
+        "scale_run",
+        "change the number of engines of a running run",
+        ("run", "actor.replicas", *_OUTPUT),
+    ),
     "doctor": Command(
         "grpo_gsm8k.preflight.doctor",
         "doctor",

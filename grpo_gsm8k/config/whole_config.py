@@ -45,6 +45,7 @@ class Config(Section):
         "replay",
         "merge",
         "push",
+        "scale",
         "doctor",
     ]
     recipe: str | None = None

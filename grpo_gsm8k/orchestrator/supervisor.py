@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.orchestrator.host_memory import memory_metrics
 from grpo_gsm8k.orchestrator.idle import IdleTime
+from grpo_gsm8k.orchestrator.scaling import scale
 from grpo_gsm8k.orchestrator.signals import catch_signals, restore_signals
 from grpo_gsm8k.runtime.actor_pool import ActorPool
 from grpo_gsm8k.runtime.process import EventQueue, end_workers
@@ -143,6 +144,7 @@ class Supervisor:
                 self._show_signal()
                 self._excuse_after_a_pause()
                 self._replace_overdue()
+                scale(self._pool, self._tracker)
                 self._check_regressions()
                 self._check_budget()
             self._suite.finish(lambda: bool(self._signal or self._over_budget))
