@@ -35,7 +35,7 @@ class LossInputs(NamedTuple):
     """Everything a policy loss may use, [N] each: log-probabilities now and before, ratios, advantages.
 
     `old_logprobs_N` are those of the ratio's denominator. `sequence_N` is the index of each token's sequence, of
-    `sequences`.
+    `sequences`. `selected_N` marks the tokens chosen among all of the optimizer step (see `selection`).
     """
 
     logprobs_N: torch.Tensor
@@ -45,6 +45,7 @@ class LossInputs(NamedTuple):
     clip: ClipRange
     sequence_N: torch.Tensor
     sequences: int
+    selected_N: torch.Tensor
 
 
 def chosen(mask_N: torch.Tensor, yes: float, no: float, like_N: torch.Tensor) -> torch.Tensor:

@@ -81,6 +81,28 @@ def dppo_loss(inputs: LossInputs, divergence: Literal["tv", "kl"]) -> TokenLoss:
     return TokenLoss(-weight_N * advantages_N * inputs.logprobs_N, left_N)
 
 
+def masked_ratio_loss(inputs: LossInputs) -> TokenLoss:
+    """-r A, zero for the selected tokens (M2PO, arXiv:2510.01161, with `selection.second_moment_outliers`)."""
+    loss_N = -inputs.ratio_N * inputs.advantages_N
+    return TokenLoss(loss_N.masked_fill(inputs.selected_N, 0.0), inputs.selected_N)
+
+
+def clip_cov_loss(inputs: LossInputs) -> TokenLoss:
+    """The clipped loss, zero for the selected tokens (Clip-Cov, arXiv:2505.22617, with `selection.random_within`)."""
+    loss_N, clipped_N = clipped_loss(inputs)
+    return TokenLoss(loss_N.masked_fill(inputs.selected_N, 0.0), clipped_N | inputs.selected_N)
+
+
+def kl_cov_loss(inputs: LossInputs, fraction: float, coef: float) -> TokenLoss:
+    """-r A, plus coef |log r| for the selected tokens (KL-Cov, arXiv:2505.22617, with `selection.largest`).
+
+    |log r| is the penalty in the authors' program; `fraction` belongs to the selection.
+    """
+    distance_N = (inputs.logprobs_N - inputs.old_logprobs_N).abs()
+    loss_N = -inputs.ratio_N * inputs.advantages_N + coef * distance_N * inputs.selected_N
+    return TokenLoss(loss_N, torch.zeros_like(loss_N, dtype=torch.bool))
+
+
 def _bound(value: float | None) -> float:
     return torch.inf if value is None else value
 
@@ -96,6 +118,9 @@ LOSSES: dict[str, Callable[..., TokenLoss]] = {
     "dppo_kl": partial(dppo_loss, divergence="kl"),
     "gmpo": gmpo_loss,
     "vespo": vespo_loss,
+    "m2po": masked_ratio_loss,
+    "clip_cov": clip_cov_loss,
+    "kl_cov": kl_cov_loss,
 }
 
 

@@ -29,7 +29,7 @@ from grpo_gsm8k.config.fields import (
     TopP,
 )
 from grpo_gsm8k.config.fine_tuning_config import PreprocessConfig, SftConfig, TracesConfig
-from grpo_gsm8k.config.loss_config import LossType
+from grpo_gsm8k.config.loss_config import SELECTS_TOKENS, LossType
 from grpo_gsm8k.config.method_config import PER_TOKEN, Advantage
 from grpo_gsm8k.config.model_config import ModelSection
 from grpo_gsm8k.config.objective_config import (
@@ -53,6 +53,7 @@ __all__ = [
     "NEUTRAL_SAMPLING",
     "PER_TOKEN",
     "RANDOM",
+    "SELECTS_TOKENS",
     "ActorConfig",
     "Advantage",
     "Beta",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,11 +10,15 @@ from pydantic import Field, model_validator
 from grpo_gsm8k.config.fields import Section
 from grpo_gsm8k.config.loss_config import (
     IGNORES_CLIPRANGE,
+    OF_BEHAVIOUR,
     PER_COMPLETION,
     WITH_CLIPRANGE,
     WITH_DUAL_CLIP,
     WITH_RATIO_LEVEL,
+    ClipCovConfig,
+    KlCovConfig,
     LossType,
+    M2poConfig,
     SapoConfig,
     VespoConfig,
 )
@@ -45,13 +50,17 @@ _DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
     "dppo_kl": "group_mean",
     "gmpo": "group_mean_std",
     "vespo": "group_mean_std",
+    "m2po": "group_mean_std",
+    "clip_cov": "group_mean_std",
+    "kl_cov": "group_mean_std",
 }
 _PER_GROUP = (
     *("group_mean", "group_mean_std", "leave_one_out", "group_mean_whitened", "group_mean_rescaled"),
     *("length_weighted", "mean_normalized", "pass_at_k"),
 )
 _RIGHT_OR_WRONG = ({"correct": 1.0}, {"exact_text": 1.0})
-_LOSS_CONSTANTS = ("sapo", "vespo")  # sections of the losses of the same names
+_LOSS_CONSTANTS = ("sapo", "vespo", "m2po", "clip_cov", "kl_cov")  # sections of the losses of the same names
+_TAKES_CONSTANTS = ("sapo", "vespo", "kl_cov")  # the others belong to the choice of tokens before the step
 # GSPO clips at 3e-4. A token-level range such as 0.2 would never clip a geometric mean.
 _MAX_SEQUENCE_CLIPRANGE = 0.05
 
@@ -69,6 +78,9 @@ class MethodConfig(Section):
     dual_clip: float | None = Field(gt=1)
     sapo: SapoConfig = SapoConfig()
     vespo: VespoConfig = VespoConfig()
+    m2po: M2poConfig = M2poConfig()
+    clip_cov: ClipCovConfig = ClipCovConfig()
+    kl_cov: KlCovConfig = KlCovConfig()
     advantage_eps: float = Field(gt=0)
     pass_k: int | None = Field(default=None, ge=2)
     entropy_coef: float = Field(ge=0)
@@ -135,8 +147,13 @@ class MethodConfig(Section):
     @property
     def loss_constants(self) -> dict[str, float]:
         """The constants that `loss_type` takes beside its inputs, by name."""
-        section: Section | None = getattr(self, self.loss_type, None)
-        return {} if section is None else section.model_dump()
+        return getattr(self, self.loss_type).model_dump() if self.loss_type in _TAKES_CONSTANTS else {}
+
+    @property
+    def clip_bounds(self) -> tuple[float, float]:
+        """The bounds of the importance ratio; infinite where there is none."""
+        high = self.cliprange if self.cliprange_high is None else self.cliprange_high
+        return -math.inf if self.cliprange is None else 1 - self.cliprange, math.inf if high is None else 1 + high
 
     @model_validator(mode="after")
     def _check_ratio_and_clip(self) -> Self:
@@ -196,9 +213,9 @@ class MethodConfig(Section):
                 "loss_type=gmpo has one loss per completion, so tokens cannot be weighed or rejected: set "
                 "policy_gradient.off_policy.level=geometric_mean policy_gradient.off_policy.reject.token=null"
             )
-        if self.loss_type == "vespo" and self.off_policy.proximal == "recomputed":
+        if self.loss_type in OF_BEHAVIOUR and self.off_policy.proximal == "recomputed":
             raise ValueError(
-                "off_policy.proximal=recomputed has no meaning with loss_type=vespo, whose weight is over the policy "
-                "that sampled: set policy_gradient.off_policy.proximal=behaviour"
+                f"off_policy.proximal=recomputed has no meaning with loss_type={self.loss_type}, whose weight is over "
+                "the policy that sampled: set policy_gradient.off_policy.proximal=behaviour"
             )
         return self

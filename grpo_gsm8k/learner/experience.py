@@ -112,6 +112,7 @@ def _with_token_advantages(
 def is_active(sample: Sample, pg: PolicyGradientConfig) -> bool:
     """Whether a sample can contribute a gradient."""
     always = pg.entropy_coef > 0 or (pg.kl.coef > 0 and pg.kl.place == "loss") or pg.critic.kind != "none"
+    always = always or pg.loss_type == "kl_cov"  # it penalizes tokens whatever their advantage
     return sample.in_loss and (always or bool(sample.advantages[sample.mask].any()))
 
 

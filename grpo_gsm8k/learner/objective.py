@@ -107,5 +107,6 @@ def surrogate(
         clip=clip,
         sequence_N=micro.tokens.sequence_N,
         sequences=micro.tokens.sequences,
+        selected_N=micro.selected_N,
     )
     return LOSSES[pg.loss_type](inputs, **pg.loss_constants)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config, PolicyGradientConfig
 
-_OF_LOSS = ("cispo", "sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo")  # these losses name the method
-_OF_ADVANTAGE = {  # so do these advantages
+# These losses name the method,
+_OF_LOSS = ("cispo", "sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo", "m2po", "clip_cov", "kl_cov")
+_OF_ADVANTAGE = {  # and so do these advantages
     "group_mean_rescaled": "gpg",
     "length_weighted": "opo",
     "mean_normalized": "maxrl",
@@ -23,6 +24,8 @@ _TITLES = {
     "dppo_tv": "DPPO (total variation)",
     "dppo_kl": "DPPO (KL)",
     "gspo_token": "GSPO-token",
+    "clip_cov": "Clip-Cov",
+    "kl_cov": "KL-Cov",
     "maxrl": "MaxRL",
     "pass_at_k": "Pass@k training",
     "positive_only": "GRPO without a baseline",

@@ -100,7 +100,8 @@ def test_loss_and_gradient(case: str, distance: float) -> None:
     old = (logprobs.detach() + shift).clamp(max=-0.05)
 
     ratio = importance_ratio(logprobs - old, sequence, level, len(LENGTHS))
-    given = LossInputs(logprobs, old, ratio, advantages, clip, sequence, len(LENGTHS))
+    selected = torch.zeros(len(sequence), dtype=torch.bool)
+    given = LossInputs(logprobs, old, ratio, advantages, clip, sequence, len(LENGTHS), selected)
     output = LOSSES[name](given, **constants)
     weights = torch.rand(len(sequence), generator=generator, dtype=torch.float64)
     (found,) = torch.autograd.grad((output.loss_N * weights).sum(), logprobs)
@@ -125,9 +126,8 @@ def test_a_certain_token_has_no_divergence() -> None:
     """log p = 0 before and now: 0 log 0 is 0, not NaN."""
     logprobs = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     old = torch.zeros(2, dtype=torch.float64)
-    given = LossInputs(
-        logprobs, old, torch.ones(2).double(), torch.tensor([1.0, -1.0]).double(), ClipRange(0.05, 0.05), old.long(), 1
-    )
+    one, signs = torch.ones(2, dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64)
+    given = LossInputs(logprobs, old, one, signs, ClipRange(0.05, 0.05), old.long(), 1, old.bool())
     output = LOSSES["dppo_kl"](given)
     assert not output.clipped_N.any()
     output.loss_N.sum().backward()

@@ -18,7 +18,7 @@ def tensor(*values: float, grad: bool = False) -> torch.Tensor:
 def inputs(logprobs: torch.Tensor, ratio: torch.Tensor, advantages: torch.Tensor, clip: ClipRange) -> LossInputs:
     """Of one sequence, for losses that read nothing else."""
     none = torch.zeros_like(advantages)
-    return LossInputs(logprobs, none, ratio, advantages, clip, none.long(), 1)
+    return LossInputs(logprobs, none, ratio, advantages, clip, none.long(), 1, none.bool())
 
 
 def gradient(output: TokenLoss, leaf: torch.Tensor) -> list[float]:

@@ -23,6 +23,7 @@ class Scalars:
     values: list[float]
     advantages: list[float] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
+    selected: list[bool] = field(default_factory=list)
 
 
 def forward(model: Any, prompt: list[int], completion: list[int], temperature: float) -> tuple[list, list, list]:
@@ -119,6 +120,36 @@ def level(log_ratios: list, kind: str) -> list:
     return [total / len(log_ratios) if kind == "geometric_mean" else total] * len(log_ratios)
 
 
+def select(sequences: list[Scalars], logprobs: list[list], pg: Any) -> None:
+    """Mark the tokens that the loss treats differently, among those of all sequences."""
+    tokens = [(s, t, lp.item()) for s, row in zip(sequences, logprobs, strict=True) for t, lp in enumerate(row)]
+    for s in sequences:
+        s.selected = [False] * len(s.proximal)
+    if pg.loss_type == "m2po":
+        drift = [(lp - s.proximal[t], s, t) for s, t, lp in tokens if (lp - s.proximal[t]) * s.advantages[t] > 0]
+        drift.sort(key=lambda found: abs(found[0]))
+        while drift and sum(d**2 for d, _, _ in drift) / len(drift) > pg.m2po.threshold:
+            _, s, t = drift.pop()
+            s.selected[t] = True
+    if pg.loss_type in ("clip_cov", "kl_cov"):
+        mean_a = sum(s.advantages[t] for s, t, _ in tokens) / len(tokens)
+        mean_l = sum(lp for _, _, lp in tokens) / len(tokens)
+        rows = [((s.advantages[t] - mean_a) * (lp - mean_l), s, t, lp) for s, t, lp in tokens]
+        if pg.loss_type == "kl_cov":
+            rows.sort(key=lambda found: -found[0])
+            rows = rows[: int(pg.kl_cov.fraction * len(tokens))]
+        else:  # with a fraction of 1 there is nothing random
+            rows = [r for r in rows if pg.clip_cov.low < r[0] < pg.clip_cov.high and not clipped(r[1], r[2], r[3], pg)]
+        for _, s, t, _ in rows:
+            s.selected[t] = True
+
+
+def clipped(s: Scalars, t: int, logprob: float, pg: Any) -> bool:
+    """Whether PPO's clip leaves the token without a gradient."""
+    r = math.exp(logprob - s.proximal[t])
+    return r > 1 + pg.cliprange if s.advantages[t] > 0 else r < 1 - pg.cliprange and s.advantages[t] < 0
+
+
 def accepted(s: Scalars, t: int, reject: Any) -> float:
     """1 for a token that no range rejects, else 0."""
     ratios = [math.exp(p - b) for p, b in zip(s.proximal, s.behaviour, strict=True)]
@@ -171,6 +202,12 @@ def sequence_objective(s: Scalars, logprobs: list, entropies: list, values: list
             gain = a * logprob
         elif pg.loss_type == "cispo":
             gain = bounded * a * logprob
+        elif pg.loss_type == "m2po":
+            gain = 0 * r if s.selected[t] else r * a
+        elif pg.loss_type == "kl_cov":
+            gain = r * a - (pg.kl_cov.coef * abs(logprob - s.proximal[t]) if s.selected[t] else 0)
+        elif s.selected and s.selected[t]:
+            gain = 0 * r
         elif pg.loss_type == "sapo":
             tau = pg.sapo.tau_pos if a > 0 else pg.sapo.tau_neg
             gain = a * 4 / tau / (1 + exp(-tau * (r - 1)))

@@ -17,6 +17,8 @@ from grpo_gsm8k.learner.critic import build_critic
 from grpo_gsm8k.learner.experience import prepare
 from grpo_gsm8k.learner.model import load_policy, load_reference
 from grpo_gsm8k.learner.objective import Models, objective
+from grpo_gsm8k.learner.oom import TokenBudget
+from grpo_gsm8k.learner.token_selection import with_selection
 from grpo_gsm8k.learner.update import microbatches
 from tests.learner import derivation
 from tests.learner.conftest import random_groups, random_rewards, small_config
@@ -37,6 +39,15 @@ METHODS = {
     "vespo": ["policy_gradient=vespo"],
     "luspo": ["policy_gradient=luspo"],
     "gspo_token": ["policy_gradient=gspo_token", "policy_gradient.critic.lam=0.95"],
+    "m2po": ["policy_gradient=m2po", "policy_gradient.m2po.threshold=0.004"],
+    "clip_cov": [
+        "policy_gradient=clip_cov",
+        "policy_gradient.clip_cov.fraction=1.0",
+        "policy_gradient.clip_cov.low=0.01",
+        "policy_gradient.clip_cov.high=0.3",
+        "policy_gradient.cliprange=0.1",
+    ],
+    "kl_cov": ["policy_gradient=kl_cov", "policy_gradient.kl_cov.fraction=0.2", "policy_gradient.kl_cov.coef=0.5"],
     "gpg": ["policy_gradient=gpg"],
     "opo": ["policy_gradient=opo"],
     "maxrl": ["policy_gradient=maxrl"],
@@ -144,6 +155,7 @@ class Scene:
         noisy(policy.model, seed=4, scale=0.005)
         if critic is not None and critic.trunk is not None:
             noisy(critic.trunk.model, seed=6, scale=0.005)
+        self.samples = with_selection(policy, self.samples, config, (0,), _no_beat, TokenBudget(60))
 
     def double(self, model: Any) -> Any:
         config = copy.deepcopy(model.config)  # else the policy's own attention would become eager
@@ -189,10 +201,15 @@ class Scene:
             head = [h.requires_grad_() for h in head]
         scalars = [[self._scalars(s, head) for s in group] for group in self.groups]
         derivation.fill_advantages(scalars, self.rewards, pg)
+        flat = [s for group in scalars for s in group]
+        forwards = [
+            own(s, derivation.forward(policy, s.prompt_ids.tolist(), s.completion_ids.tolist(), pg.temperature))
+            for s in self.samples
+        ]
+        derivation.select(flat, [logprobs for logprobs, _, _ in forwards], pg)
         objectives = []
-        for sample, s in zip(self.samples, [s for group in scalars for s in group], strict=True):
+        for sample, s, (logprobs, entropies, states) in zip(self.samples, flat, forwards, strict=True):
             prompt, completion = sample.prompt_ids.tolist(), sample.completion_ids.tolist()
-            logprobs, entropies, states = own(sample, derivation.forward(policy, prompt, completion, pg.temperature))
             values = None
             if head is not None:
                 if trunk is not None:
