@@ -80,7 +80,7 @@ class Node:
 
     def answers(self, seconds: float = 0.0) -> bool:
         """Whether the host still lives, as far as its answers within `seconds` tell; 0: those to earlier questions."""
-        if self._ping is None:
+        if self._ping is None or seconds:
             self._ping = self.host.ping.remote()
         ready, _ = ray.wait([self._ping], timeout=seconds)
         if not ready:
