@@ -58,6 +58,7 @@ class RemoteProcess:
     ends: tuple[LateConnection, LateConnection]
     dial_in: DialIn
     logs: Path
+    ending: list[threading.Thread]  # of all workers of the run: they end a worker and fetch its log
     here: bool = False
     pid: int | None = None
 
@@ -88,7 +89,8 @@ class RemoteProcess:
         for place in [place for place, taken in self.node.places.items() if taken is self]:
             del self.node.places[place]
         if self.node.alive:
-            threading.Thread(target=self._end_there, daemon=True).start()
+            self.ending.append(threading.Thread(target=self._end_there, daemon=True))
+            self.ending[-1].start()
 
     def _end_there(self) -> None:
         try:
@@ -127,6 +129,7 @@ class RayPlacement:
         self._config = config
         self._owner = owner
         self._nodes: dict[str, Node] = {}
+        self._ending: list[threading.Thread] = []
         self._joining: set[str] = set()  # ids of machines whose host is being started
         self._stored = Stored()
         self._closing = threading.Event()
@@ -157,6 +160,8 @@ class RayPlacement:
         """End all hosts, which end their workers and delete their folders."""
         self._closing.set()
         self._dial_in.close()
+        for thread in self._ending:
+            thread.join(CALL_SECONDS)
         closing = [node.host.close.remote() for node in list(self._nodes.values()) if node.alive]
         ray.wait(closing, num_returns=len(closing), timeout=CALL_SECONDS) if closing else None
         ray.shutdown()
@@ -216,7 +221,7 @@ class RayPlacement:
         self, node: Node, place: int, config: Config, spec: EngineSpec, logs: Path, name: str, deliver: Deliver
     ) -> Worker:
         reader, writer = LateConnection(), LateConnection()
-        process = RemoteProcess(uuid.uuid4().hex, name, node, (reader, writer), self._dial_in, logs)
+        process = RemoteProcess(uuid.uuid4().hex, name, node, (reader, writer), self._dial_in, logs, self._ending)
         node.places[place] = process
         worker: Worker
         copies: dict[int, float] = {}  # by version: when its copy began
