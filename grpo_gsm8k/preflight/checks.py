@@ -267,7 +267,7 @@ def _configured_gpus(config: Config) -> list[tuple[str, int]]:
     """Return config key and number of every configured GPU."""
     found = []
     for key, device, count in (
-        ("actor.device", config.actor.device, config.engines_here),
+        ("actor.device", config.actor.device, config.engines_here * config.actor.tensor_parallel),
         ("learner.device", config.learner.device, 1),
     ):
         if device.startswith("cuda:"):

@@ -108,7 +108,9 @@ def hourly_price(config: Config, places: Places) -> float | None:
     """Return USD per hour for all devices: `budget.usd_per_hour`, else the table's prices; None if unknown."""
     if config.budget.usd_per_hour is not None:
         return config.budget.usd_per_hour
-    devices = [places.actor] * config.actor.replicas + ([] if places.shared else [places.learner])
+    devices = [places.actor] * (config.actor.replicas * config.actor.tensor_parallel) + (
+        [] if places.shared else [places.learner]
+    )
     prices = [device.usd_per_hour for device in devices if device.name != "cpu"]
     return sum(prices) if prices and all(prices) else None
 
