@@ -145,16 +145,25 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_learner_device(self) -> Self:
-        """Refuse an engine on the learner's GPU unless `actor.device` is that GPU, as in preset=one_gpu."""
+        """Refuse an engine on the learner's GPU unless `actor.device` is that GPU, as in preset=one_gpu.
+
+        Ranks of a learner of several GPUs share theirs with no engine.
+        """
         actor, learner = self.actor.device, self.learner.device
-        if self.command not in ("sft", "policy_gradient", "doctor") or "cpu" in (actor, learner) or actor == learner:
+        if self.command not in ("sft", "policy_gradient", "doctor") or "cpu" in (actor, learner):
             return self
-        taken = int(learner.removeprefix("cuda:"))
-        first, end = self.actor.first_device(0), self.actor.first_device(self.engines_here)
-        if taken in range(first, end):
+        engines = [f"cuda:{n}" for n in range(self.actor.first_device(0), self.actor.first_device(self.engines_here))]
+        if len(self.learner.rank_devices) > 1:
+            if both := sorted(set(engines) & set(self.learner.rank_devices)):
+                raise ValueError(
+                    f"learner.devices has {both[0]}, the GPU of an engine (actor.replicas={self.engines_here} from "
+                    f"actor.device={actor} on): name other GPUs in learner.devices and learner.device"
+                )
+            return self
+        if actor != learner and learner in engines:
             raise ValueError(
                 f"actor.replicas={self.engines_here} engines from actor.device={actor} on would share "
-                f"learner.device={learner}: set learner.device=cuda:{end}"
+                f"learner.device={learner}: set learner.device=cuda:{self.actor.first_device(self.engines_here)}"
             )
         return self
 

@@ -94,7 +94,7 @@ def _on_measured_cpu(
 ) -> Estimate:
     """Estimate a run on a CPU: both sides at once, or one after the other if `shared` or never overlapping."""
     work = workload_of(config)
-    learning, generating = cpu.learning_s(config.learner.threads), cpu.generating_s(config.actor.threads)
+    learning, generating = cpu.learning_s(config.learner.all_threads), cpu.generating_s(config.actor.threads)
     validating = cpu.validating_s(questions, config.actor.threads)
     if (work.overlapping or not work.generated) and not shared:
         whole = max(updates * learning, updates * generating + validating)
@@ -123,7 +123,7 @@ def _whole_run(step_s: float, updates: int, other_s: float, usd_per_hour: float 
 
 
 def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device) -> float:
-    """Seconds for forward and backward passes over `tokens`.
+    """Seconds for forward and backward passes over `tokens`, of which each GPU of the learner computes its part.
 
     Operations per parameter and token: 2 forward, 4 backward (2 if frozen), and 2 to recompute with checkpointing.
     """
@@ -132,7 +132,8 @@ def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device
     operations += 2 if learner.gradient_checkpointing else 0
     # The embedding multiplies nothing and the head does: together as many operations as the trunk's count, tied or not.
     share = CPU_SHARE if device.name == "cpu" else COMPILED_SHARE if learner.compile else LEARNING_SHARE
-    return operations * shape.trunk * tokens / (share * device.bf16_tflops * 1e12)
+    gpus = len(learner.devices or [device])
+    return operations * shape.trunk * tokens / (gpus * share * device.bf16_tflops * 1e12)
 
 
 def _recomputing_s(shape: ModelShape, actor: ActorMemory, config: Config, device: Device, prompt: float) -> float:
