@@ -129,6 +129,11 @@ class PolicyGradientConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
+        if self.updates is not None and self.critic.pretrain_updates >= self.updates:
+            raise ValueError(
+                f"critic.pretrain_updates={self.critic.pretrain_updates} leaves the policy none of the {self.updates} "
+                "updates: lower policy_gradient.critic.pretrain_updates or raise policy_gradient.updates"
+            )
         epochs = 3 if self.epochs is None else self.epochs
         example = f"policy_gradient.updates=null policy_gradient.epochs={epochs:g}"
         require_one("updates", self.updates, "epochs", self.epochs, example)

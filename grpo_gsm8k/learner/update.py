@@ -67,7 +67,9 @@ def update_policy(
             if not stats.losses and not is_measured(samples, config):
                 every = [sample for group in groups for sample in group]
                 stats.add_gap(measure_gap(models.policy, every, config, budget))
-            passes = Passes(models, samples, config, rates.kl_coef, beat)
+            # Before the policy moves, the critic learns to predict its returns (VC-PPO, arXiv:2503.01491).
+            value_only = step < pg.critic.pretrain_updates
+            passes = Passes(models, samples, config, rates.kl_coef, beat, value_only)
             loss, stats = retry_on_oom(budget, passes.parameters, samples, partial(passes.run, stats))
             optimizers.step(rates, loss, stats, all(is_finite(sample) for sample in samples))
         stats.epochs += 1
@@ -85,6 +87,7 @@ class Passes:
     config: Config
     kl_coef: float
     beat: Callable[[], None]
+    value_only: bool = False
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -101,7 +104,7 @@ class Passes:
         first = not stats.losses  # the weights are still those that may have sampled the tokens
         losses = []
         for micro in microbatches(self.samples, self.config, self.models.policy.device, token_budget):
-            output = objective(self.models, micro, self.config, self.kl_coef)
+            output = objective(self.models, micro, self.config, self.kl_coef, self.value_only)
             output.loss.backward()
             losses.append(output.loss.detach())
             stats.add(output, micro.on_policy_M if first else None)

@@ -56,6 +56,11 @@ METHODS = {
     "positive_only": ["policy_gradient=positive_only"],
     "ppo": ["policy_gradient=ppo", "policy_gradient.critic.lam=0.95"],
     "ppo_shared": ["policy_gradient=ppo", "policy_gradient.critic.kind=shared", "policy_gradient.critic.lam=0.95"],
+    "ppo_two_lambdas": [
+        "policy_gradient=ppo",
+        "policy_gradient.critic.lam=0.8",
+        "policy_gradient.critic.lam_value=0.97",
+    ],
     "ppo_kl_reward": [
         "policy_gradient=ppo",
         "policy_gradient.kl.coef=0.3",
