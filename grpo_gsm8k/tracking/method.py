@@ -28,7 +28,7 @@ _TITLES = {
     "kl_cov": "KL-Cov",
     "maxrl": "MaxRL",
     "pass_at_k": "Pass@k training",
-    "positive_only": "GRPO without a baseline",
+    "positive_only": "Positive-only GRPO",
     "reinforce_plus_plus": "REINFORCE++",
     "reinforce_plus_plus_baseline": "REINFORCE++-baseline",
 }
