@@ -201,7 +201,8 @@ def correction_masks_most(record: RunRecord) -> Found | None:
         return None
     return Found(
         f"{percent(masked)} of trained tokens masked by the off-policy correction",
-        f"lower policy_gradient.max_staleness or learner.lr, or raise {record.now('policy_gradient.off_policy.high')}",
+        f"lower policy_gradient.max_staleness or learner.lr, or raise {record.now('policy_gradient.off_policy.high')} "
+        "or widen policy_gradient.off_policy.reject",
     )
 
 
