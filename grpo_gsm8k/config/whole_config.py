@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from grpo_gsm8k.config.cluster_config import ClusterConfig
 from grpo_gsm8k.config.command_config import BudgetConfig, DoctorConfig, PipelineConfig, PushConfig, ReportConfig
 from grpo_gsm8k.config.data_config import DataConfig
 from grpo_gsm8k.config.engine_limits import with_max_num_seqs
@@ -81,8 +82,15 @@ class Config(Section):
     completion_tables: CompletionTablesConfig = CompletionTablesConfig()
     console: ConsoleConfig = ConsoleConfig()
     wandb: WandbConfig
+    cluster: ClusterConfig = ClusterConfig()
 
     _resolve_max_num_seqs = model_validator(mode="before")(with_max_num_seqs)
+
+    @property
+    def engines_here(self) -> int:
+        """Engines of a training run on this machine; with a cluster, the most that may be."""
+        most = self.actor.replicas
+        return most if self.cluster.kind == "local" else min(most, self.cluster.actors_per_node)
 
     @property
     def training(self) -> SftConfig | PolicyGradientConfig:
@@ -142,10 +150,10 @@ class Config(Section):
         if self.command not in ("sft", "policy_gradient", "doctor") or "cpu" in (actor, learner) or actor == learner:
             return self
         first, taken = (int(device.removeprefix("cuda:")) for device in (actor, learner))
-        if taken in range(first, first + self.actor.replicas):
+        if taken in range(first, first + self.engines_here):
             raise ValueError(
-                f"actor.replicas={self.actor.replicas} engines from actor.device={actor} on would share "
-                f"learner.device={learner}: set learner.device=cuda:{first + self.actor.replicas}"
+                f"actor.replicas={self.engines_here} engines from actor.device={actor} on would share "
+                f"learner.device={learner}: set learner.device=cuda:{first + self.engines_here}"
             )
         return self
 

@@ -84,7 +84,7 @@ def _check_devices(config: Config) -> None:
     if os.environ.get(VISIBLE, "").startswith("MIG-"):
         last_actor = "cpu"
     if last_actor.startswith("cuda:"):
-        last_actor = f"cuda:{int(last_actor.removeprefix('cuda:')) + config.actor.replicas - 1}"
+        last_actor = f"cuda:{int(last_actor.removeprefix('cuda:')) + config.engines_here - 1}"
     for key, device in (("actor.device", last_actor), ("learner.device", config.learner.device)):
         if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= torch.cuda.device_count():
             raise UserError(

@@ -15,11 +15,11 @@ from grpo_gsm8k.orchestrator.signals import catch_signals, restore_signals
 from grpo_gsm8k.runtime.actor_pool import ActorPool
 from grpo_gsm8k.runtime.process import EventQueue, end_workers
 from grpo_gsm8k.runtime.restarts import Restarts, raise_if_fatal
-from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     CheckpointSaved,
     CheckpointsDeleted,
+    Connected,
     Crashed,
     Failed,
     Finished,
@@ -81,11 +81,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Spawners:
-    """How to start each worker: `actor` takes its index, `learner` its incarnation and the weights still in use."""
+    """How to start each worker: `actor` takes its index, `learner` its incarnation and the weights still in use.
 
-    actor: Callable[[int, Deliver], Worker]
+    `delete` and `discard` as for `Router`.
+    """
+
+    actor: Callable[[int, Deliver], Worker | None]
     learner: Callable[[int, Sequence[WeightsRef], Deliver], Worker]
     actors: int
+    delete: Callable[[WeightsRef], None]
+    discard: Callable[[WeightsRef], None]
 
 
 class Supervisor:
@@ -114,8 +119,8 @@ class Supervisor:
             lambda index: spawners.actor(index, self._events.deliver),
             Restarts("actor", limits.actor_restarts, tracker.worker_event, BACKOFF_SECONDS),
             self._to_learner,
-            weights.delete,
-            weights.discard,
+            spawners.delete,
+            spawners.discard,
             limits.repeat_bundles,
         )
         self._spawn_learner = spawners.learner
@@ -163,7 +168,9 @@ class Supervisor:
                 self._from_learner(message)
         elif worker in self._pool.actors:
             if isinstance(message, Span):
-                self._tracker.span(worker.name, message)
+                self._tracker.span(message.row or worker.name, message)
+            elif isinstance(message, Connected):
+                self._tracker.event("worker_connected", worker=worker.name, pid=message.pid, node=message.node)
             elif isinstance(message, GroupResult | Failed | WeightsLive):
                 self._idle.start(self._pool.actors)
             elif isinstance(message, WeightsDamaged):

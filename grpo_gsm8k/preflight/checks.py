@@ -228,7 +228,7 @@ def _memory(machine: Machine) -> CheckLine:
 
 
 def _threads(machine: Machine, config: Config) -> CheckLine:
-    sides = config.learner.threads, config.actor.threads * config.actor.replicas
+    sides = config.learner.threads, config.actor.threads * config.engines_here
     taking_turns = config.policy_gradient.max_staleness == 0
     configured = max(sides) if taking_turns else sum(sides)
     text = f"{machine.threads} cores for {configured} threads that work at once"
@@ -267,7 +267,7 @@ def _configured_gpus(config: Config) -> list[tuple[str, int]]:
     """Return config key and number of every configured GPU."""
     found = []
     for key, device, count in (
-        ("actor.device", config.actor.device, config.actor.replicas),
+        ("actor.device", config.actor.device, config.engines_here),
         ("learner.device", config.learner.device, 1),
     ):
         if device.startswith("cuda:"):

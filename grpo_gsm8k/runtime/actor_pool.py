@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.runtime.restarts import raise_if_fatal
 from grpo_gsm8k.runtime.router import Router
 from grpo_gsm8k.transport.protocol import (
+    Connected,
     Crashed,
     Failed,
     GroupResult,
@@ -111,7 +112,9 @@ class ActorPool:
                 self._replace(index, worker, "")
             case GroupResult() | Failed() | WeightsLive() | WeightsDamaged():
                 self.router.from_actor(index, message)
-            case Ready() | Heartbeat() | Crashed() | Span():  # `observe` has noted them; the caller records spans
+            case (
+                Ready() | Heartbeat() | Crashed() | Span() | Connected()
+            ):  # `observe` has noted them; the caller records spans
                 pass
             case _:
                 raise TypeError(f"unexpected {type(message).__name__} from {worker.name}")
@@ -138,6 +141,10 @@ class ActorPool:
         worker.kill()
         raise_if_fatal(worker)
         del self._workers[index]
+        if worker.machine_lost:
+            self._restarts.note_lost(worker)
+            self._start_replacement(index)
+            return
         delay_s = self._restarts.note_failure(worker, overdue, progressed=worker.ready)
         if delay_s:
             self._start_at[index] = time.monotonic() + delay_s

@@ -71,11 +71,8 @@ def _threads_alone(config: Config) -> int:
     return max(1, usable_cores() // max(config.actor.replicas, config.eval.num_shards))
 
 
-def actor_environment(config: Config, index: int) -> dict[str, str]:
-    """Return the variables that vLLM and OpenMP read when they are imported; actor `index` gets its own GPU.
-
-    Raises UserError if CUDA_VISIBLE_DEVICES does not show that GPU.
-    """
+def engine_variables(config: Config) -> dict[str, str]:
+    """Return the variables that vLLM and OpenMP read when they are imported, the same on every machine."""
     actor = config.actor
     values = {
         "OMP_NUM_THREADS": str(actor.threads or _threads_alone(config)),
@@ -85,9 +82,18 @@ def actor_environment(config: Config, index: int) -> dict[str, str]:
     }
     if actor.device == "cpu" and actor.enforce_eager:
         values["TORCHDYNAMO_DISABLE"] = "1"  # else vLLM compiles its log-probability kernel, which needs a C++ compiler
+    return values | (DEVICE_ORDER if actor.device.startswith("cuda:") else {})
+
+
+def actor_environment(config: Config, index: int) -> dict[str, str]:
+    """Return the variables of actor `index` on this machine, which gets its own GPU.
+
+    Raises UserError if CUDA_VISIBLE_DEVICES does not show that GPU.
+    """
+    actor = config.actor
+    values = engine_variables(config)
     if actor.device.startswith("cuda:"):
         number = int(actor.device.removeprefix("cuda:")) + index
         engine = f"actor.device={actor.device}" + (f" (engine {index})" if index else "")
-        values |= DEVICE_ORDER
         values[VISIBLE] = visible_entry(engine, number, os.environ.get(VISIBLE))
     return values

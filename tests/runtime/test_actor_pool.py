@@ -22,7 +22,7 @@ class FakeWorker:
     def __init__(self, index: int, pid: int) -> None:
         self.name, self.pid, self.exit_reason = f"actor-{index}", pid, "exit code -9"
         self.crash: Crashed | None = None
-        self.ready = self.held = False
+        self.ready = self.held = self.machine_lost = False
         self.channel = self
         self.sent: list[object] = []
         self.stuck = ""
