@@ -63,7 +63,8 @@ DIFFERENCES = """\
 - Pass@k is the analytical form of arXiv:2508.10751; verl's `grpo_passk` is another method (arXiv:2503.19595).
 - `constant` divides by `max_new_tokens`, as TRL's `dr_grpo` does; verl divides by the width of its batch unless
   `loss_scale_factor` is set.
-- ReMax (arXiv:2310.10505) is not here: its baseline is a greedy completion, an engine request more per prompt.
+- ReMax asks the engine for a greedy completion more per prompt, within the same `max_staleness`. The paper samples one
+  completion per prompt (`group_size=1`).
 """
 PRESETS = """\
 ## Off-policy corrections

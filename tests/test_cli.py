@@ -121,6 +121,11 @@ BAD = [
     ([*PG, "policy_gradient.advantage=pass_at_k"], "needs policy_gradient.pass_k"),
     ([*PG, "policy_gradient=pass_at_k", "policy_gradient.pass_k=9"], "lower policy_gradient.pass_k"),
     ([*PG, "policy_gradient=pass_at_k", "policy_gradient.rewards.format=0.1"], "needs rewards of 0 and 1"),
+    ([*PG, "policy_gradient=remax", "policy_gradient.active_sampling=8"], "active_sampling"),
+    (
+        [*PG, "policy_gradient=remax", "policy_gradient.kl.coef=0.1", "policy_gradient.kl.place=reward"],
+        "set policy_gradient.kl.place=loss",
+    ),
     ([*PG, "policy_gradient=maxrl", "policy_gradient.overlong=penalty"], "set policy_gradient.overlong=keep or mask"),
     ([*PG, "policy_gradient.temperature=0"], "policy_gradient.temperature"),
     ([*PG, "policy_gradient.temperature=0.009"], "policy_gradient.temperature"),

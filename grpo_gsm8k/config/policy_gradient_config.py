@@ -73,6 +73,12 @@ class PolicyGradientConfig(MethodConfig):
         """Number of prompts per policy update."""
         return self.episodes_per_update // self.group_size
 
+    @property
+    def completions_per_update(self) -> int:
+        """Number of completions generated per policy update, with those that are only a baseline."""
+        greedy = self.prompts_per_update if self.advantage_name == "greedy_baseline" else 0
+        return self.episodes_per_update + greedy
+
     def updates_for(self, prompts: int) -> int:
         """Return the number of updates of a run with this many training prompts."""
         if self.epochs is None:

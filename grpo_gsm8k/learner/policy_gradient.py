@@ -43,7 +43,7 @@ def learn(session: PolicyGradientSession, batch: Batch, version: int, rates: Rat
     """Do one policy update; returns the data it was trained on, and its statistics."""
     models, config, budget, client = session.models, session.config, session.token_budget, session.client
     beat = client.beat  # after each micro-batch: shows progress, and starts the grading of what has arrived
-    experience = prepare(batch.samples, batch.rewards_GN, models, config, rates.kl_coef, beat, budget)
+    experience = prepare(batch.samples, batch.trained_rewards_GN, models, config, rates.kl_coef, beat, budget)
     client.record_span("prepare", version)
     stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, beat, budget)
     client.record_span("update", version)

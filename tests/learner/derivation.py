@@ -99,6 +99,7 @@ def fill_advantages(groups: list[list[Scalars]], rewards: np.ndarray, pg: Any) -
             others = [r for j, r in enumerate(row) if j != i]
             advantage = {
                 "reward": row[i],
+                "greedy_baseline": row[i],
                 "group_mean": row[i] - mean,
                 "group_mean_std": 0.0 if max(row) == min(row) else (row[i] - mean) / (std + pg.advantage_eps),
                 "leave_one_out": row[i] - sum(others) / len(others),

@@ -51,6 +51,7 @@ METHODS = {
     "gpg": ["policy_gradient=gpg"],
     "opo": ["policy_gradient=opo"],
     "maxrl": ["policy_gradient=maxrl"],
+    "remax": ["policy_gradient=remax"],
     "reinforce_plus_plus": ["policy_gradient=reinforce_plus_plus", "policy_gradient.critic.gamma=0.9"],
     "reinforce_plus_plus_baseline": ["policy_gradient=reinforce_plus_plus_baseline"],
     "positive_only": ["policy_gradient=positive_only"],
