@@ -18,7 +18,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak under-fire audit check-models \
+.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak under-fire scale-check audit check-models \
 	tiny-model clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
 	bench-publish bench-pool scale-check docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
@@ -102,6 +102,10 @@ soak: setup ## kill random processes of training, fine-tuning, evaluation: nothi
 
 under-fire: setup ## train the demo with faults inside its processes, compare its accuracy with undisturbed runs
 	@$(offline) $(PY) -m tests.soak.under_fire $(ARGS)
+
+scale-check: setup ## tests of a learner of several ranks: equal to one, and what happens when a rank fails
+	@$(offline) $(PY) -m pytest -n 0 tests/learner/test_dealing.py tests/learner/test_ranks.py \
+		tests/learner/test_rank_failures.py tests/orchestrator/test_rank_runs.py
 
 golden: setup ## record the golden loss curves again
 	@$(offline) $(PY) -m tests.learner.golden

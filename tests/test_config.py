@@ -136,6 +136,34 @@ def test_an_engine_on_the_learners_gpu_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["learner.ranks=2"], r"set learner\.devices=\[cuda:1,cuda:2\] and learner\.ranks=1$"),
+        (["learner.devices=[cuda:1,cuda:1]"], "name each once$"),
+        (["learner.devices=[cuda:2,cuda:3]"], r"set learner\.device=cuda:2$"),
+        (["learner.devices=[cuda:1,cuda:2]", "learner.ranks=2"], r"set learner\.ranks=1$"),
+        (["learner.devices=[cuda:1,cuda:0]"], r"learner\.devices has cuda:0, the GPU of an engine"),
+        (["learner.devices=[cuda:1,cpu]"], r"^learner\.devices\.1: .*cuda"),
+        (["preset=one_gpu", "learner.devices=[cuda:0,cuda:1]"], r"learner\.devices has cuda:0, the GPU of an engine"),
+        (["preset=cpu_demo", "learner.devices=[cuda:0,cuda:1]"], r"set learner\.ranks=N"),
+        (["preset=cpu_demo", "learner.ranks=2", "learner.rank_timeout_s=600"], r"lower learner\.rank_timeout_s$"),
+        (["learner.shard=full"], r"set learner\.shard=none$"),
+    ],
+)
+def test_ranks_that_cannot_work_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(["command=policy_gradient", *words])
+
+
+def test_devices_of_ranks() -> None:
+    words = ["command=policy_gradient", "learner.devices=[cuda:1,cuda:2]", "learner.threads=4"]
+    learner = load_config(words).learner
+    assert (learner.rank_devices, learner.all_threads) == (["cuda:1", "cuda:2"], 8)
+    learner = load_config(["command=policy_gradient", "preset=cpu_demo", "learner.ranks=3"]).learner
+    assert (learner.rank_devices, learner.all_threads) == (["cpu"] * 3, 3)
+
+
+@pytest.mark.parametrize(
     ("words", "sequences"),
     [
         (["command=policy_gradient"], 512),  # one round for the 512 completions of an update

@@ -107,6 +107,7 @@ def _check_gap(setup: Setup, record: Record, learner: Learner, config: Any, fold
         for result in finish(engine, len(asked))
         for c in result.completions
     ]
-    gap = float(measure_gap(policy, samples, config, TokenBudget(config.learner.token_budget)).mean())
+    measured = measure_gap(policy, samples, config, TokenBudget(config.learner.token_budget))
+    gap = measured.sums["sync/logprob_gap_mean"] / measured.counts["sync/logprob_gap_mean"]
     record("mean |engine - learner|, nats", gap)
     require(gap < GAP, f"engine and learner differ by {gap:.3g} nat on average")

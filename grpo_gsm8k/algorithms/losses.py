@@ -134,6 +134,8 @@ def value_loss(
     squared_N = (values_N - returns_N) ** 2
     if cliprange is None:
         return TokenLoss(0.5 * squared_N, torch.zeros_like(values_N, dtype=torch.bool))
-    near_N = old_values_N + (values_N - old_values_N).clamp(-cliprange, cliprange)
-    bounded_N = (near_N - returns_N) ** 2
-    return TokenLoss(0.5 * torch.maximum(squared_N, bounded_N), (bounded_N > squared_N).detach())
+    moved_N = values_N - old_values_N
+    bounded_N = (old_values_N + moved_N.clamp(-cliprange, cliprange) - returns_N) ** 2
+    # Within the range both are the same, except for rounding.
+    clipped_N = (moved_N.abs() > cliprange) & (bounded_N > squared_N)
+    return TokenLoss(0.5 * torch.maximum(squared_N, bounded_N), clipped_N.detach())

@@ -99,13 +99,14 @@ class Host:
         if Path(path).is_relative_to(self._root):
             shutil.rmtree(path, ignore_errors=True)
 
-    def start(self, name: str, job: WorkerJob, environment: Mapping[str, str], model: str, gpu: int | None) -> None:
-        """Start a worker that connects by itself; `gpu` is its number on this machine. Raises UserError without it."""
+    def start(self, name: str, job: WorkerJob, environment: Mapping[str, str], model: str, gpus: Sequence[int]) -> None:
+        """Start a worker that connects by itself, on the GPUs with these numbers. Raises UserError without them."""
         logs = self._root / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
         values = {**with_package({**os.environ, **environment}), PARENT: str(os.getpid())}
-        if gpu is not None:
-            values[VISIBLE] = visible_entry(f"actor.device=cuda:{gpu} on this node", gpu, os.environ.get(VISIBLE))
+        if gpus:
+            shown = os.environ.get(VISIBLE)
+            values[VISIBLE] = ",".join(visible_entry(f"actor.device=cuda:{n} on this node", n, shown) for n in gpus)
         with (logs / f"{name}.log").open("ab") as log:
             worker = subprocess.Popen(
                 module_command("grpo_gsm8k.cluster.dial_back"),

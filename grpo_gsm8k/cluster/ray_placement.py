@@ -266,11 +266,12 @@ class RayPlacement:
         self, node: Node, process: RemoteProcess, job: WorkerJob, config: Config, place: int, folder: str, failed: Any
     ) -> None:
         """Copy the model if the machine lacks it, then start the worker; in a thread, because both take time."""
-        device = config.actor.device
-        gpu = int(device.removeprefix("cuda:")) + place if device.startswith("cuda:") else None
+        actor = config.actor
+        on_gpus = actor.device.startswith("cuda:")
+        gpus = tuple(range(actor.first_device(place), actor.first_device(place + 1))) if on_gpus else ()
         try:
             model = self._model_there(node, folder)
-            node.call("start", process.name, job, engine_variables(config), model, gpu)
+            node.call("start", process.name, job, engine_variables(config), model, gpus)
         except NodeLostError:
             self._lose(node)
         except (OSError, UserError) as error:

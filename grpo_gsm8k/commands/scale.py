@@ -55,9 +55,11 @@ def _check_places(saved: Config, replicas: int) -> None:
     parse_config(values)
     if saved.actor.device == "cpu":
         return
-    gpus, first = len(probe(saved, thorough=False).gpus or ()), int(saved.actor.device.removeprefix("cuda:"))
-    if first + replicas > gpus:
+    if saved.cluster.kind == "ray":  # the machines are not known here: engines without a place wait for one
+        return
+    gpus, last = len(probe(saved, thorough=False).gpus or ()), saved.actor.first_device(replicas) - 1
+    if last >= gpus:
         raise UserError(
-            f"actor.replicas={replicas} from actor.device={saved.actor.device} on needs cuda:{first + replicas - 1}, "
-            f"this machine has {gpus} GPUs: at most actor.replicas={max(0, gpus - first)}"
+            f"actor.replicas={replicas} from actor.device={saved.actor.device} on needs cuda:{last}, this machine has "
+            f"{gpus} GPUs"
         )

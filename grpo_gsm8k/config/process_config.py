@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from grpo_gsm8k.config.cpu_precision import resolved_dtype
-from grpo_gsm8k.config.fields import Beta, Cores, Device, Dtype, Schedule, Section, Threads
+from grpo_gsm8k.config.fields import Beta, Cores, Device, Dtype, Schedule, Section, Threads, refuse_repeated
 
 
 def with_dtype(values: Any) -> Any:
@@ -25,6 +25,7 @@ class ActorConfig(Section):
     engine: Literal["vllm", "scripted"]
     device: Device
     replicas: int = Field(ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
     dtype: Dtype
     gpu_memory: float = Field(gt=0, le=1)
     kv_cache_mb: int = Field(ge=1)
@@ -50,6 +51,19 @@ class ActorConfig(Section):
     def _check_scheduling(self) -> Self:
         if self.async_scheduling and self.device == "cpu":
             raise ValueError("async_scheduling=true has no effect on a CPU: set actor.async_scheduling=false")
+        return self
+
+    def first_device(self, index: int) -> int:
+        """Return the number of the first GPU of engine `index`."""
+        return int(self.device.removeprefix("cuda:")) + index * self.tensor_parallel
+
+    @model_validator(mode="after")
+    def _check_tensor_parallel(self) -> Self:
+        if self.tensor_parallel > 1 and self.sleep_between_updates:
+            raise ValueError(
+                f"tensor_parallel={self.tensor_parallel}: an engine of several processes does not sleep: set "
+                "actor.sleep_between_updates=false"
+            )
         return self
 
     @model_validator(mode="after")
@@ -90,9 +104,13 @@ class LoraConfig(Section):
 
 
 class LearnerConfig(Section):
-    """The learner process: device, precision, optimizer, and timeouts."""
+    """The learner: its device, or the devices of its ranks, precision, optimizer, and timeouts."""
 
     device: Device
+    devices: list[Annotated[str, Field(pattern=r"^cuda:\d+$")]] | None = Field(default=None, min_length=1)
+    ranks: int = Field(default=1, ge=1)
+    shard: Literal["none", "optimizer", "full"] = "none"
+    rank_timeout_s: float = Field(default=300.0, gt=0)
     dtype: Dtype
     threads: Threads
     cores: Cores
@@ -119,6 +137,50 @@ class LearnerConfig(Section):
     max_restarts: int = Field(ge=0)
 
     _resolve_dtype = model_validator(mode="before")(with_dtype)
+
+    @property
+    def rank_devices(self) -> list[str]:
+        """Devices by rank: as many as there are ranks, all of them `cpu` on a CPU."""
+        return self.devices or [self.device] * self.ranks
+
+    @property
+    def all_threads(self) -> int:
+        """CPU threads of all ranks together."""
+        return self.threads * len(self.rank_devices)
+
+    @model_validator(mode="after")
+    def _check_devices(self) -> Self:
+        if self.devices is None:
+            if self.ranks > 1 and self.device != "cpu":
+                number = int(self.device.removeprefix("cuda:"))
+                listed = ",".join(f"cuda:{number + i}" for i in range(self.ranks))
+                raise ValueError(
+                    f"ranks={self.ranks} is for a learner on the CPU, but learner.device={self.device}: set "
+                    f"learner.devices=[{listed}] and learner.ranks=1"
+                )
+            return self
+        if self.device == "cpu":
+            raise ValueError("devices lists GPUs, but learner.device=cpu: set learner.ranks=N for N ranks on the CPU")
+        if self.ranks > 1:
+            raise ValueError(f"ranks={self.ranks} beside learner.devices, one rank for each: set learner.ranks=1")
+        refuse_repeated("devices", self.devices, "each rank needs a GPU of its own, so name each once")
+        if self.devices[0] != self.device:
+            raise ValueError(
+                f"devices={self.devices} begins with another GPU than learner.device={self.device}: set "
+                f"learner.device={self.devices[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_ranks(self) -> Self:
+        if self.shard != "none":
+            raise ValueError(f"shard={self.shard} is not built, every rank holds everything: set learner.shard=none")
+        if len(self.rank_devices) > 1 and self.rank_timeout_s >= self.progress_timeout_s:
+            raise ValueError(
+                f"rank_timeout_s={self.rank_timeout_s:g} is not below progress_timeout_s={self.progress_timeout_s:g}, "
+                "after which the whole learner counts as stuck: lower learner.rank_timeout_s"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:

@@ -145,15 +145,44 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_learner_device(self) -> Self:
-        """Refuse an engine on the learner's GPU unless `actor.device` is that GPU, as in preset=one_gpu."""
+        """Refuse an engine on the learner's GPU unless `actor.device` is that GPU, as in preset=one_gpu.
+
+        Ranks of a learner of several GPUs share theirs with no engine.
+        """
         actor, learner = self.actor.device, self.learner.device
-        if self.command not in ("sft", "policy_gradient", "doctor") or "cpu" in (actor, learner) or actor == learner:
+        if self.command not in ("sft", "policy_gradient", "doctor") or "cpu" in (actor, learner):
             return self
-        first, taken = (int(device.removeprefix("cuda:")) for device in (actor, learner))
-        if taken in range(first, first + self.engines_here):
+        engines = [f"cuda:{n}" for n in range(self.actor.first_device(0), self.actor.first_device(self.engines_here))]
+        if len(self.learner.rank_devices) > 1:
+            if both := sorted(set(engines) & set(self.learner.rank_devices)):
+                raise ValueError(
+                    f"learner.devices has {both[0]}, the GPU of an engine (actor.replicas={self.engines_here} from "
+                    f"actor.device={actor} on): name other GPUs in learner.devices and learner.device"
+                )
+            return self
+        if actor != learner and learner in engines:
             raise ValueError(
                 f"actor.replicas={self.engines_here} engines from actor.device={actor} on would share "
-                f"learner.device={learner}: set learner.device=cuda:{first + self.engines_here}"
+                f"learner.device={learner}: set learner.device=cuda:{self.actor.first_device(self.engines_here)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tensor_parallel(self) -> Self:
+        """Refuse what an engine of several processes has not been shown to do exactly."""
+        ways = self.actor.tensor_parallel
+        if ways == 1 or self.command not in ("sft", "policy_gradient", "doctor"):
+            return self
+        if self.learner.lora.enabled and self.actor.lora == "adapter":
+            raise ValueError(f"actor.tensor_parallel={ways} loads whole models only: set actor.lora=merged")
+        if self.actor.device == self.learner.device != "cpu":
+            raise ValueError(
+                f"actor.tensor_parallel={ways} needs GPUs without a learner: set learner.device=cuda:{ways}"
+            )
+        if self.command != "sft" and self.policy_gradient.regression_suite.tasks:
+            raise ValueError(
+                f"policy_gradient.regression_suite.tasks needs room on one GPU beside the engine, which uses {ways}: "
+                "leave them out, or set actor.tensor_parallel=1"
             )
         return self
 

@@ -86,11 +86,12 @@ def _faster_generation(record: RunRecord) -> str:
         return f"raise actor.max_num_seqs (now {at_once:g}, an update has {each} completions per engine)"
     if record.setting("actor.device") == "cpu":
         return _more_cores(record, "actor")
-    gpus, taken = _gpus(record), engines + _own_device(record)
+    gpus, taken = _gpus(record), engines + _own_devices(record)
     if gpus > taken:
         more = engines + gpus - taken
         # Engines count up from actor.device, and the learner must be on the GPU of none but the first.
-        places = f" actor.device=cuda:0 learner.device=cuda:{more}" if _own_device(record) else ""
+        learner = _learner_on(more, _own_devices(record))
+        places = f" actor.device=cuda:0{learner}" if learner else ""
         return f"set actor.replicas={more} (now {engines}){places}: this run uses {taken} of {gpus} GPUs"
     if record.setting("actor.enforce_eager"):
         return "set actor.enforce_eager=false (now true), which compiles the engine's model"
@@ -113,10 +114,20 @@ def _gpus(record: RunRecord) -> int:
     return len(record.machine.get("gpus") or ()) if usable is None else int(usable)
 
 
-def _own_device(record: RunRecord) -> int:
-    """Return 1 if the learner has a GPU of its own, 0 if it shares the actor's or uses none."""
+def _own_devices(record: RunRecord) -> int:
+    """Return how many GPUs the learner has for itself; 0 if it shares the actor's or uses none."""
+    if devices := record.setting("learner.devices"):  # absent in older runs
+        return len(devices)
     learner = record.setting("learner.device")
     return int(learner not in ("cpu", record.setting("actor.device")))
+
+
+def _learner_on(first: int, count: int) -> str:
+    """Return the overrides that put the learner on `count` GPUs of its own from `first` on; empty for none."""
+    if not count:
+        return ""
+    listed = ",".join(f"cuda:{first + i}" for i in range(count))
+    return f" learner.device=cuda:{first}" + (f" learner.devices=[{listed}]" if count > 1 else "")
 
 
 def _more_cores(record: RunRecord, process: str) -> str:
@@ -124,9 +135,11 @@ def _more_cores(record: RunRecord, process: str) -> str:
     key, cores = f"{process}.threads", _cores(record)
     threads = {name: record.amount(f"{name}.threads") or 1.0 for name in ("actor", "learner")}
     engines = record.amount("actor.replicas") or 1.0
-    unused = (cores or 0.0) - threads["actor"] * engines - threads["learner"]
-    if unused >= 1:
-        more = threads[process] + unused // (engines if process == "actor" else 1)
+    ranks = record.amount("learner.ranks") or 1.0
+    unused = (cores or 0.0) - threads["actor"] * engines - threads["learner"] * ranks
+    processes = engines if process == "actor" else ranks
+    if unused >= processes:
+        more = threads[process] + unused // processes
         return f"set {key}={more:g} (now {threads[process]:g}): {unused:g} of {cores:g} cores are unused"
     other = "learner" if process == "actor" else "actor"
     known = "" if cores is None else f", on {cores:g} cores"

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from grpo_gsm8k.learner.dealing import WHOLE, deal
 from grpo_gsm8k.learner.device import to_device
 from grpo_gsm8k.learner.layout import Layout, Segment, shared_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from grpo_gsm8k.learner.dealing import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +126,15 @@ class MicroBatch:
     loss_weights_N: torch.Tensor
 
 
-def pack(sequences: Sequence[TokenSequence], token_budget: int) -> list[list[int]]:
-    """Assign sequences to micro-batches: first-fit decreasing over prompts with their completions, deterministic.
+def pack(sequences: Sequence[TokenSequence], token_budget: int, part: Part = WHOLE) -> list[list[int]]:
+    """Assign the sequences of one rank to micro-batches: first-fit decreasing over prompts with their completions.
 
-    Returns the indices of each micro-batch. Completions of one prompt stay together, so that the prompt is computed
-    once. What exceeds the budget is split, and a sequence that exceeds it alone gets a micro-batch of its own.
+    Returns the indices of each micro-batch; deterministic. Completions of one prompt stay together, on one rank, so
+    that the prompt is computed once. What exceeds the budget is split, and a sequence that exceeds it alone gets a
+    micro-batch of its own. A rank may get none.
     """
     units = _units(sequences, token_budget)
+    units = [units[i] for i in deal([unit.tokens for unit in units], part)]
     units.sort(key=lambda unit: (-unit.tokens, unit.indices))
     bins: list[list[int]] = []
     room: list[int] = []

@@ -16,6 +16,7 @@ from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.config import PER_TOKEN
 from grpo_gsm8k.learner.batching import collate, pack
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
+from grpo_gsm8k.learner.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.batching import MicroBatch, Sample
     from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.objective import Models
+    from grpo_gsm8k.learner.ranks import Ranks
 
 Groups = list[list["Sample"]]
 
@@ -44,8 +46,9 @@ def prepare(
     kl_coef: float,
     beat: Callable[[], None],
     budget: TokenBudget | None = None,
+    ranks: Ranks = ALONE,
 ) -> Experience:
-    """Fill in the columns that the method needs; `beat` and `budget` are as in `update_policy`.
+    """Fill in the columns that the method needs; `beat`, `budget` and `ranks` are as in `update_policy`.
 
     Forward passes leave out samples that cannot contribute a gradient, unless the advantages themselves depend on them.
     """
@@ -54,10 +57,10 @@ def prepare(
     kl_reward = pg.kl.coef > 0 and pg.kl.place == "reward"
     filled = [list(group) for group in groups]
     if pg.advantage_name == "gae" or kl_reward:
-        filled = _with_forwards(filled, models, config, beat, budget, only_active=False)
+        filled = _with_forwards(filled, models, config, beat, budget, ranks, only_active=False)
     filled = with_advantages(filled, rewards_GN, pg, kl_coef if kl_reward else 0.0)
     if pg.advantage_name != "gae" and not kl_reward:
-        filled = _with_forwards(filled, models, config, beat, budget, only_active=True)
+        filled = _with_forwards(filled, models, config, beat, budget, ranks, only_active=True)
     means = [[float(s.advantages[s.mask].mean()) if s.predicted_tokens else 0.0 for s in group] for group in filled]
     return Experience(filled, np.array(means))
 
@@ -121,19 +124,29 @@ def is_active(sample: Sample, pg: PolicyGradientConfig) -> bool:
 
 
 def _with_forwards(
-    groups: Groups, models: Models, config: Config, beat: Callable[[], None], budget: TokenBudget, only_active: bool
+    groups: Groups,
+    models: Models,
+    config: Config,
+    beat: Callable[[], None],
+    budget: TokenBudget,
+    ranks: Ranks,
+    only_active: bool,
 ) -> Groups:
-    """Fill in log-probabilities of the proximal and reference policies, and values, as far as the method needs them."""
-    pg = config.policy_gradient
-    recompute = pg.off_policy.proximal == "recomputed"
-    if not recompute and not pg.kl.coef and models.critic is None:
+    """Fill in log-probabilities of the proximal and reference policies, and values, as far as the method needs them.
+
+    Each rank computes a part, and gets the others'.
+    """
+    names = _columns(models, config)
+    if not names:
         return groups
     places = [(g, n) for g, group in enumerate(groups) for n, s in enumerate(group)]
-    places = [(g, n) for g, n in places if not only_active or is_active(groups[g][n], pg)]
+    places = [(g, n) for g, n in places if not only_active or is_active(groups[g][n], config.policy_gradient)]
     samples = [groups[g][n] for g, n in places]
+    ends = np.cumsum([s.predicted_tokens for s in samples], dtype=np.int64)
 
-    def fill(token_budget: int) -> None:
-        micro_batches = pack(samples, token_budget)
+    def attempt(token_budget: int) -> list[np.ndarray]:
+        """Compute this rank's part of the columns, float32 [predicted tokens of all samples], and 0 elsewhere."""
+        micro_batches = pack(samples, token_budget, ranks.part)
         computed = []
         for indices in micro_batches:
             chosen = [samples[i] for i in indices]
@@ -141,16 +154,31 @@ def _with_forwards(
             computed.append(_forward(models, micro, config))
             beat()
         # Read at the end: until then nothing waits for the GPU.
+        found = [np.zeros(sum(s.predicted_tokens for s in samples), dtype=np.float32) for _ in names]
         for indices, columns in zip(micro_batches, computed, strict=True):
-            bounds = np.cumsum([samples[i].predicted_tokens for i in indices])[:-1]
-            split: dict[str, Any] = {name: np.split(values.cpu().numpy(), bounds) for name, values in columns.items()}
-            for k, i in enumerate(indices):
-                g, n = places[i]
-                filled: dict[str, Any] = {name: _unmasked(groups[g][n], parts[k]) for name, parts in split.items()}
-                groups[g][n] = replace(groups[g][n], **filled)
+            at = np.concatenate([np.arange(ends[i] - samples[i].predicted_tokens, ends[i]) for i in indices])
+            for column, name in zip(found, names, strict=True):
+                column[at] = columns[name].cpu().numpy()
+        return found
 
-    retry_on_oom(budget, (), samples, fill)
+    columns = ranks.sum_arrays(retry_on_oom(budget, (), samples, attempt, ranks))
+    split = [np.split(column, ends[:-1]) for column in columns]
+    for k, (g, n) in enumerate(places):
+        own: list[Any] = [_unmasked(samples[k], parts[k]) for parts in split]
+        filled = dict(zip(names, own, strict=True))
+        groups[g][n] = replace(groups[g][n], **filled)
     return groups
+
+
+def _columns(models: Models, config: Config) -> list[str]:
+    """Names of the columns of `Sample` that need forward passes."""
+    pg = config.policy_gradient
+    needed = {
+        "proximal_logprobs": pg.off_policy.proximal == "recomputed",
+        "values": models.critic is not None,
+        "reference_logprobs": pg.kl.coef > 0,
+    }
+    return [name for name, is_needed in needed.items() if is_needed]
 
 
 def _unmasked(sample: Sample, values_N: np.ndarray) -> np.ndarray:

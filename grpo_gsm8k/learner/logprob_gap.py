@@ -9,6 +9,8 @@ import torch
 from grpo_gsm8k.learner.batching import collate, pack
 from grpo_gsm8k.learner.experience import is_active, policy_logprobs
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
+from grpo_gsm8k.learner.ranks import ALONE
+from grpo_gsm8k.learner.update_stats import TokenStats, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.batching import Sample
     from grpo_gsm8k.learner.model import Policy
+    from grpo_gsm8k.learner.ranks import Ranks
 
 SEQUENCES = 4  # enough to see a wrong version, cheap next to an update
 
@@ -25,21 +28,26 @@ def is_measured(samples: Sequence[Sample], config: Config) -> bool:
     return any(is_active(s, config.policy_gradient) and s.on_policy[s.mask].any() for s in samples)
 
 
-def measure_gap(policy: Policy, samples: Sequence[Sample], config: Config, budget: TokenBudget) -> torch.Tensor:
-    """Compute |engine - learner| of the on-policy tokens of a few samples, [N]; empty if no sample has any."""
+def measure_gap(
+    policy: Policy, samples: Sequence[Sample], config: Config, budget: TokenBudget, ranks: Ranks = ALONE
+) -> Totals:
+    """Compute the totals of |engine - learner| of the on-policy tokens of a few samples; none if no sample has any.
+
+    All `ranks` compute all of it: it is less than an exchange would be worth.
+    """
     found = [s for s in samples if s.on_policy[s.mask].any()]
     chosen = found[:: max(1, len(found) // SEQUENCES)][:SEQUENCES]
     if not chosen:
-        return torch.empty(0)
+        return Totals()
 
-    def attempt(token_budget: int) -> torch.Tensor:
-        gaps = []
+    def attempt(token_budget: int) -> Totals:
+        stats = TokenStats()
         for indices in pack(chosen, token_budget):
             part = [chosen[i] for i in indices]
             micro = collate(part, [0.0] * len(part), policy.device)
             with torch.no_grad():
                 logprobs_N, _ = policy_logprobs(policy, micro, config)
-            gaps.append((logprobs_N - micro.behaviour_logprobs_N)[micro.on_policy_M].abs())
-        return torch.cat(gaps)
+            stats.add_gap((logprobs_N - micro.behaviour_logprobs_N)[micro.on_policy_M].abs())
+        return stats.read()
 
-    return retry_on_oom(budget, (), chosen, attempt)
+    return retry_on_oom(budget, (), chosen, attempt, ranks)

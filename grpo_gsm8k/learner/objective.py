@@ -29,6 +29,12 @@ class Models:
     reference: Policy | None
     critic: Critic | None
 
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Parameters that receive gradients: the policy's, then the critic's own."""
+        critic = [] if self.critic is None else self.critic.named_parameters()
+        return [p for _, p in [*self.policy.named_parameters(), *critic]]
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from grpo_gsm8k.errors import MemoryLimitError
+from grpo_gsm8k.learner.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from grpo_gsm8k.learner.batching import TokenSequence
+    from grpo_gsm8k.learner.ranks import Ranks
 
 Result = TypeVar("Result")
 # torch.OutOfMemoryError is a RuntimeError. The CPU allocator raises a plain one with the second text, and libraries
@@ -70,22 +72,28 @@ def retry_on_oom(
     parameters: Iterable[torch.nn.Parameter],
     sequences: Sequence[TokenSequence],
     attempt: Callable[[int], Result],
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Return `attempt(tokens)`: the passes of one optimizer step with micro-batches of that many tokens.
 
     After running out of memory it is called again with half the tokens, cleared gradients and the random state from
-    before, so its result is that of a run with this budget from the start. Raises MemoryLimitError at the smallest
-    budget.
+    before, so its result is that of a run with this budget from the start. All `ranks` repeat it if one of them has to.
+    Raises MemoryLimitError at the smallest budget.
     """
     parameters = list(parameters)
     while True:
         random_state = _random_state()
+        results, reason = [], ""
         try:
-            return attempt(budget.tokens)
+            results.append(attempt(budget.tokens))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             reason = str(error).splitlines()[0]
+        reason = next(filter(None, ranks.gather("out of memory?", reason)), "")
+        if not reason:
+            return results[0]
+        results.clear()
         # Free memory only after the except block: until then the traceback keeps the failed frames' tensors alive.
         for p in parameters:
             p.grad = None

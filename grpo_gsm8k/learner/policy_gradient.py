@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner.experience import Experience, prepare
 from grpo_gsm8k.learner.gpu_turns import engine_asleep
+from grpo_gsm8k.learner.rank_batch import share_rollouts
 from grpo_gsm8k.learner.rollouts import Batch, assemble
 from grpo_gsm8k.learner.update import update_policy
 
@@ -42,9 +43,11 @@ def train(session: PolicyGradientSession) -> int:
 def learn(session: PolicyGradientSession, batch: Batch, version: int, rates: Rates) -> tuple[Experience, UpdateStats]:
     """Do one policy update; returns the data it was trained on, and its statistics."""
     models, config, budget, client = session.models, session.config, session.token_budget, session.client
+    ranks = session.ranks
+    share_rollouts(ranks, batch, version, rates)  # the other ranks do the same two steps, each for its part
     beat = client.beat  # after each micro-batch: shows progress, and starts the grading of what has arrived
-    experience = prepare(batch.samples, batch.trained_rewards_GN, models, config, rates.kl_coef, beat, budget)
+    experience = prepare(batch.samples, batch.trained_rewards_GN, models, config, rates.kl_coef, beat, budget, ranks)
     client.record_span("prepare", version)
-    stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, beat, budget)
+    stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, beat, budget, ranks)
     client.record_span("update", version)
     return experience, stats

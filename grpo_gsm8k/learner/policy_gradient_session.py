@@ -16,6 +16,7 @@ from grpo_gsm8k.learner.earlier_weights import EarlierWeights
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS
 from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.rollout_metrics import failed_gradings, rollout_metrics
 from grpo_gsm8k.learner.rollouts import Batch, Rollouts
 from grpo_gsm8k.learner.schedules import Decay, KlController, Rates, lr_scale
@@ -164,12 +165,14 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
 
     state = resumed.state if resumed else None
     start = state.step if state else 0
-    models = setup.open_models(config, spec.model_folder, spec.critic_folder, resumed.folder if resumed else None)
-    optimizers = setup.open_optimizers(models, config.learner)
+    folder = resumed.folder if resumed else None
+    ranks = start_ranks(spec, folder)
+    models, optimizers = setup.open_trained(config, spec.model_folder, spec.critic_folder, folder)
     updates = config.policy_gradient.updates_for(len(items))
     validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)
+    ranks.join(models.parameters)
     if shared:
         client.report(Ready())
     client.report(Resumed(start, updates))
@@ -180,6 +183,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
         client=client,
         models=models,
         optimizers=optimizers,
+        ranks=ranks,
         kl=KlController(config.policy_gradient, state.kl_coefficient if state else None),
         tokenizer=tokenizer,
         task=task,

@@ -20,9 +20,9 @@ def run_learner(spec: LearnerSpec, channel: Channel) -> None:
     client = Client(channel, spec.incarnation)
     if spec.config.command == "sft":
         fine_tuning = open_sft(spec, client)
-        with closing(fine_tuning.task), closing(fine_tuning.writer):
+        with closing(fine_tuning.task), closing(fine_tuning.writer), closing(fine_tuning.ranks):
             client.report(fine_tuning.outcome(sft.train(fine_tuning)))
     else:
         session = open_policy_gradient(spec, client)
-        with closing(session.task), closing(session.writer):
+        with closing(session.task), closing(session.writer), closing(session.ranks):
             client.report(session.outcome(policy_gradient.train(session)))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.oom import TokenBudget
     from grpo_gsm8k.learner.parity_probe import EngineProbe
     from grpo_gsm8k.learner.publisher import Published, Publisher
+    from grpo_gsm8k.learner.ranks import Ranks
     from grpo_gsm8k.learner.task import Task
     from grpo_gsm8k.learner.update import Optimizers
     from grpo_gsm8k.learner.validation import Validation
@@ -38,6 +39,7 @@ class Session:
     client: Client
     models: Models
     optimizers: Optimizers
+    ranks: Ranks
     tokenizer: Any
     task: Task
     validation: Validation

@@ -51,7 +51,7 @@ class Checkpoint:
 
 def set_up_torch(config: Config) -> None:
     """Set threads, device, seed and determinism. Raises UserError for a configured device that does not exist."""
-    torch.set_num_threads(config.learner.threads or usable_cores())
+    torch.set_num_threads(config.learner.threads or max(1, usable_cores() // len(config.learner.rank_devices)))
     _check_devices(config)
     if config.learner.device != "cpu":
         _claim_gpu(config)
@@ -84,12 +84,15 @@ def _check_devices(config: Config) -> None:
     if os.environ.get(VISIBLE, "").startswith("MIG-"):
         last_actor = "cpu"
     if last_actor.startswith("cuda:"):
-        last_actor = f"cuda:{int(last_actor.removeprefix('cuda:')) + config.engines_here - 1}"
-    for key, device in (("actor.device", last_actor), ("learner.device", config.learner.device)):
+        last_actor = f"cuda:{config.actor.first_device(config.engines_here) - 1}"
+    key = "learner.device" if config.learner.devices is None else "learner.devices"
+    wanted = [("actor.device", last_actor), *((key, device) for device in config.learner.rank_devices)]
+    for key, device in wanted:
         if device.startswith("cuda:") and int(device.removeprefix("cuda:")) >= torch.cuda.device_count():
             raise UserError(
-                f"{key}={device} is configured, but torch sees {torch.cuda.device_count()} GPUs: set {key}=cpu or "
-                "another device, or use preset=one_gpu or preset=cpu_demo"
+                f"{key}={device} is configured, but torch sees {torch.cuda.device_count()} GPUs: set {key}="
+                f"{'null' if key == 'learner.devices' else 'cpu or another device'}, or use preset=one_gpu or "
+                "preset=cpu_demo"
             )
 
 
@@ -138,6 +141,19 @@ def open_models(config: Config, model_folder: Path, critic_folder: Path, checkpo
     if config.policy_gradient.kl.coef and not policy.is_adapter:
         reference = load_reference(model_folder, config.learner)
     return Models(policy, reference, build_critic(config, policy, critic_folder))
+
+
+def open_trained(
+    config: Config, model_folder: Path, critic_folder: Path, checkpoint_folder: Path | None
+) -> tuple[Models, Optimizers]:
+    """Load the models of the configured command, as `open_models` does, and create their optimizers."""
+    learner = config.learner
+    if config.command != "sft":
+        models = open_models(config, model_folder, critic_folder, checkpoint_folder)
+    else:
+        models = Models(open_policy(learner, model_folder, checkpoint_folder), None, None)
+        learner = learner.model_copy(update={"lr": config.sft.lr, "weight_decay": config.sft.weight_decay})
+    return models, open_optimizers(models, learner)
 
 
 def open_policy(learner: LearnerConfig, model_folder: Path, checkpoint_folder: Path | None) -> Policy:

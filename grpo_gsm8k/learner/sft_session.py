@@ -16,8 +16,8 @@ from grpo_gsm8k.learner import setup
 from grpo_gsm8k.learner.batching import TokenSequence, token_sequence
 from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
 from grpo_gsm8k.learner.earlier_weights import EarlierWeights
-from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.publisher import Publisher
+from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task
@@ -138,13 +138,13 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
 
     state = resumed.state if resumed else None
     start = state.step if state else 0
-    policy = setup.open_policy(config.learner, spec.model_folder, resumed.folder if resumed else None)
-    models = Models(policy, None, None)
-    rates = {"lr": config.sft.lr, "weight_decay": config.sft.weight_decay}
-    optimizers = setup.open_optimizers(models, config.learner.model_copy(update=rates))
+    checkpoint = resumed.folder if resumed else None
+    ranks = start_ranks(spec, checkpoint)
+    models, optimizers = setup.open_trained(config, spec.model_folder, spec.critic_folder, checkpoint)
     validation = Validation(client, task, items, config, len(plan), spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)
+    ranks.join(models.parameters)
     if shared:
         client.report(Ready())
     client.report(Resumed(start, len(plan)))
@@ -154,10 +154,11 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         client=client,
         models=models,
         optimizers=optimizers,
+        ranks=ranks,
         tokenizer=tokenizer,
         task=task,
         validation=validation,
-        publisher=Publisher(spec.weights_root, policy, config, items),
+        publisher=Publisher(spec.weights_root, models.policy, config, items),
         earlier=EarlierWeights(spec, items),
         writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client, config.training.keep_last),
         run_folder=spec.run_folder,
@@ -165,7 +166,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
         start=start,
         unvalidated=state.pending_validations if state else (0,),
         token_budget=setup.open_token_budget(config, client),
-        engine_probe=setup.probe(policy, items, config, client),
+        engine_probe=setup.probe(models.policy, items, config, client),
         examples=examples,
         plan=plan,
     )

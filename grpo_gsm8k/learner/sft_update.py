@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,17 @@ import torch
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.learner.batching import pack, pack_tokens
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
+from grpo_gsm8k.learner.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from grpo_gsm8k.config import LearnerConfig
     from grpo_gsm8k.learner.batching import TokenSequence
+    from grpo_gsm8k.learner.dealing import Part
     from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.optimizer import Optimizer
+    from grpo_gsm8k.learner.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +62,40 @@ def fine_tune(
     lr: float,
     beat: Callable[[], None],
     budget: TokenBudget | None = None,
+    ranks: Ranks = ALONE,
 ) -> SftStats:
     """Do one optimizer step on the mean negative log-likelihood of all response tokens of `sequences`.
 
-    `beat` and `budget` are as in `update_policy`.
+    `beat`, `budget` and `ranks` are as in `update_policy`.
     """
     budget = budget or TokenBudget(config.token_budget)
     parameters = [p for _, p in policy.named_parameters()]
-    passes = partial(_passes, policy, sequences, config.logprob_chunk, beat)
-    stats = retry_on_oom(budget, parameters, sequences, passes)
+    passes = partial(_passes, policy, sequences, config.logprob_chunk, beat, ranks.part)
+    own = retry_on_oom(budget, parameters, sequences, passes, ranks)
+    ranks.sum_gradients(parameters)
+    loss_sum, entropy_sum, greedy = (math.fsum(column) for column in zip(*ranks.gather("totals", own), strict=True))
     step = optimizer.step(lr)
-    return replace(stats, grad_norm=step.grad_norm, skipped=step.skipped)
+    ranks.check_equal(parameters)
+    count = sum(sequence.predicted_tokens for sequence in sequences)
+    inputs = sum(len(sequence.prompt_ids) + len(sequence.completion_ids) for sequence in sequences)
+    return SftStats(count, loss_sum, entropy_sum, int(greedy), inputs, step.grad_norm, step.skipped)
 
 
 def _passes(
-    policy: Policy, sequences: Sequence[TokenSequence], logprob_chunk: int, beat: Callable[[], None], token_budget: int
-) -> SftStats:
-    """Accumulate the gradients of one optimizer step."""
+    policy: Policy,
+    sequences: Sequence[TokenSequence],
+    logprob_chunk: int,
+    beat: Callable[[], None],
+    part: Part,
+    token_budget: int,
+) -> list[float]:
+    """Accumulate one rank's part of the gradients of one optimizer step; returns its loss, entropy and greedy tokens.
+
+    All three are sums over tokens, the first two in nats.
+    """
     count = sum(sequence.predicted_tokens for sequence in sequences)
-    sums = []
-    for indices in pack(sequences, token_budget):
+    sums = [torch.zeros(3, dtype=torch.float64, device=policy.device)]
+    for indices in pack(sequences, token_budget, part):
         tokens = pack_tokens([sequences[i] for i in indices], policy.device)
         with policy.autocast():
             hidden_NH = policy.hidden_states(tokens)[tokens.source_N]
@@ -88,6 +105,4 @@ def _passes(
         sums.append(torch.stack([value.double() for value in found]))
         beat()
     # Read once: nothing above waits for the GPU, so the next micro-batch is packed while it computes the last one.
-    loss_sum, entropy_sum, greedy = (math.fsum(column) for column in zip(*torch.stack(sums).tolist(), strict=True))
-    inputs = sum(len(sequence.prompt_ids) + len(sequence.completion_ids) for sequence in sequences)
-    return SftStats(count, loss_sum, entropy_sum, int(greedy), inputs, grad_norm=0.0, skipped=False)
+    return [math.fsum(column) for column in zip(*torch.stack(sums).tolist(), strict=True)]

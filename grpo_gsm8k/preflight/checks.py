@@ -71,7 +71,8 @@ def gpu_lines(machine: Machine, config: Config) -> list[CheckLine]:
         if number >= len(machine.gpus):
             among = "" if machine.visible is None else f" with CUDA_VISIBLE_DEVICES={machine.visible}"
             text = f"{key}: cuda:{number} is configured, but only {len(machine.gpus)} GPUs are visible{among}"
-            fix = f"set {key}=cpu or another device, use preset=one_gpu or preset=cpu_demo, or check the driver"
+            fix = f"set {key}={'null' if key == 'learner.devices' else 'cpu or another device'}, use preset=one_gpu or "
+            fix += "preset=cpu_demo, or check the driver"
             lines.append(CheckLine("GPU", Status.FAILURE, text, fix))
     lines += _mig(machine, config) if wanted else []
     lines += [_gpu(number, gpu, machine, config) for number, gpu in enumerate(machine.gpus)]
@@ -99,6 +100,9 @@ def _mig(machine: Machine, config: Config) -> list[CheckLine]:
     if machine.visible is None:
         text = f"{len(gpus)} GPUs and MIG devices are visible, of which CUDA would choose one"
         fix = "set CUDA_VISIBLE_DEVICES=MIG-..., one UUID of nvidia-smi -L for each device, separated by commas"
+        return [CheckLine("GPU", Status.FAILURE, text, fix)]
+    if len(config.learner.rank_devices) > 1:
+        text, fix = "learner.devices: a process sees only the first of several MIG devices", "set learner.devices=null"
         return [CheckLine("GPU", Status.FAILURE, text, fix)]
     if config.learner.device in ("cpu", "cuda:0"):
         return []
@@ -228,7 +232,7 @@ def _memory(machine: Machine) -> CheckLine:
 
 
 def _threads(machine: Machine, config: Config) -> CheckLine:
-    sides = config.learner.threads, config.actor.threads * config.engines_here
+    sides = config.learner.all_threads, config.actor.threads * config.engines_here
     taking_turns = config.policy_gradient.max_staleness == 0
     configured = max(sides) if taking_turns else sum(sides)
     text = f"{machine.threads} cores for {configured} threads that work at once"
@@ -266,10 +270,9 @@ def _keys(machine: Machine, config: Config) -> CheckLine:
 def _configured_gpus(config: Config) -> list[tuple[str, int]]:
     """Return config key and number of every configured GPU."""
     found = []
-    for key, device, count in (
-        ("actor.device", config.actor.device, config.engines_here),
-        ("learner.device", config.learner.device, 1),
-    ):
+    key = "learner.device" if config.learner.devices is None else "learner.devices"
+    engines = ("actor.device", config.actor.device, config.engines_here * config.actor.tensor_parallel)
+    for key, device, count in (engines, *((key, device, 1) for device in config.learner.rank_devices)):
         if device.startswith("cuda:"):
             first = int(device.removeprefix("cuda:"))
             found += [(key, first + i) for i in range(count)]

@@ -94,7 +94,7 @@ def _on_measured_cpu(
 ) -> Estimate:
     """Estimate a run on a CPU: both sides at once, or one after the other if `shared` or never overlapping."""
     work = workload_of(config)
-    learning, generating = cpu.learning_s(config.learner.threads), cpu.generating_s(config.actor.threads)
+    learning, generating = cpu.learning_s(config.learner.all_threads), cpu.generating_s(config.actor.threads)
     validating = cpu.validating_s(questions, config.actor.threads)
     if (work.overlapping or not work.generated) and not shared:
         whole = max(updates * learning, updates * generating + validating)
@@ -123,7 +123,7 @@ def _whole_run(step_s: float, updates: int, other_s: float, usd_per_hour: float 
 
 
 def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device) -> float:
-    """Seconds for forward and backward passes over `tokens`.
+    """Seconds for forward and backward passes over `tokens`, of which each GPU of the learner computes its part.
 
     Operations per parameter and token: 2 forward, 4 backward (2 if frozen), and 2 to recompute with checkpointing.
     """
@@ -132,14 +132,20 @@ def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device
     operations += 2 if learner.gradient_checkpointing else 0
     # The embedding multiplies nothing and the head does: together as many operations as the trunk's count, tied or not.
     share = CPU_SHARE if device.name == "cpu" else COMPILED_SHARE if learner.compile else LEARNING_SHARE
-    return operations * shape.trunk * tokens / (share * device.bf16_tflops * 1e12)
+    gpus = len(learner.devices or [device])
+    return operations * shape.trunk * tokens / (gpus * share * device.bf16_tflops * 1e12)
 
 
 def _recomputing_s(shape: ModelShape, actor: ActorMemory, config: Config, device: Device, prompt: float) -> float:
     """Seconds to compute the contexts of all running requests again with new weights: 2 operations per parameter."""
     context = prompt + answer_tokens(config) / 2
     running = min(actor.sequences, workload_of(config).generated / config.actor.replicas)
-    return 2 * shape.parameters * running * context / (GENERATING_SHARE * device.bf16_tflops * 1e12)
+    return 2 * shape.parameters * running * context / (GENERATING_SHARE * _tflops(device, config) * 1e12)
+
+
+def _tflops(device: Device, config: Config) -> float:
+    """Return the rate of one engine; what its GPUs lose by exchanging activations is not counted."""
+    return device.bf16_tflops * config.actor.tensor_parallel
 
 
 def _generating_s(
@@ -155,5 +161,5 @@ def _generating_s(
     rounds = answers / shares / at_once
     read = actor.weights + at_once * (prompt + answer / 2) * actor.cache_per_token
     waiting = read / (BANDWIDTH_SHARE * device.bandwidth_gb_s * 1e9)
-    computing = 2 * shape.parameters * at_once / (GENERATING_SHARE * device.bf16_tflops * 1e12)
+    computing = 2 * shape.parameters * at_once / (GENERATING_SHARE * _tflops(device, config) * 1e12)
     return rounds * answer * (max(waiting, computing) + TOKEN_OVERHEAD_S)

@@ -26,7 +26,7 @@ UNKNOWN = by_name("a40")
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Devices of actor and learner; `shared`: both run on the same device."""
+    """Devices of actor and learner; of a learner of several GPUs, the smallest. `shared`: both are the same device."""
 
     actor: Device
     learner: Device
@@ -76,7 +76,7 @@ def diagnose(
 
 def _side_by_side(config: Config, machine: Machine) -> bool:
     """Whether both processes are on the CPU with cores enough for the threads of both."""
-    threads = config.learner.threads + config.actor.threads * config.engines_here
+    threads = config.learner.all_threads + config.actor.threads * config.engines_here
     return config.actor.device == config.learner.device == "cpu" and threads <= machine.threads
 
 
@@ -86,9 +86,10 @@ def places_of(config: Config, machine: Machine) -> Places:
     if config.doctor.gpu is not None:
         row = by_name(config.doctor.gpu)
         return Places(row, row, shared=actor == learner, known=True)
-    found = (_device(actor, config.actor.threads, machine), _device(learner, config.learner.threads, machine))
-    on_actor, on_learner = (device or UNKNOWN for device in found)
-    return Places(on_actor, on_learner, shared=actor == learner, known=all(found))
+    on_actor = _device(actor, config.actor.threads, machine)
+    ranks = [_device(name, config.learner.all_threads, machine) for name in config.learner.rank_devices]
+    smallest = min((device or UNKNOWN for device in ranks), key=lambda device: device.memory_gib)
+    return Places(on_actor or UNKNOWN, smallest, shared=actor == learner, known=on_actor is not None and all(ranks))
 
 
 def _device(name: str, threads: int, machine: Machine) -> Device | None:
@@ -108,7 +109,8 @@ def hourly_price(config: Config, places: Places) -> float | None:
     """Return USD per hour for all devices: `budget.usd_per_hour`, else the table's prices; None if unknown."""
     if config.budget.usd_per_hour is not None:
         return config.budget.usd_per_hour
-    devices = [places.actor] * config.actor.replicas + ([] if places.shared else [places.learner])
+    learners = [] if places.shared else [places.learner] * len(config.learner.rank_devices)
+    devices = [places.actor] * (config.actor.replicas * config.actor.tensor_parallel) + learners
     prices = [device.usd_per_hour for device in devices if device.name != "cpu"]
     return sum(prices) if prices and all(prices) else None
 

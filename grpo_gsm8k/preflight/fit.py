@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TORCH_ON_CPU = 0.8 * 2**30  # the learner's process with torch and transformers imported
 FRAGMENTATION = 0.05  # share of temporary memory that the allocator cannot reuse because block sizes differ
 SHARED_ACTOR = 0.4  # the actor's share of a device used by both processes, as in preset=one_gpu
+EXCHANGE = 0.5 * 2**30  # assumed, of a rank on a GPU: NCCL's buffers, and a bucket of gradients
 MIN_BUDGET = 256  # tokens
 FEW_SEQUENCES = 8  # with fewer at once an engine mostly waits for its memory: every step reads all weights
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85)  # of a GPU, for the engine
@@ -102,7 +103,9 @@ def evaluate_fit(shape: ModelShape, config: Config, actor_bytes: float, learner_
     return Sides(
         learner=learner,
         actor=actor,
-        learner_need=learner_need(learner, copies if config.learner.device == "cpu" else None),
+        learner_need=learner_need(
+            learner, copies if config.learner.device == "cpu" else None, len(config.learner.rank_devices)
+        ),
         learner_room=learner_room,
         actor_need=actor.total,
         actor_room=room,
@@ -113,14 +116,16 @@ def evaluate_fit(shape: ModelShape, config: Config, actor_bytes: float, learner_
     )
 
 
-def learner_need(learner: LearnerMemory, host_copies: float | None) -> float:
-    """Return the learner's peak plus the overhead of its process and allocator.
+def learner_need(learner: LearnerMemory, host_copies: float | None, ranks: int = 1) -> float:
+    """Return the learner's peak plus the overhead of its process and allocator: on GPUs on each, on a CPU of all ranks.
 
-    `host_copies` are those that a learner on the CPU keeps in the same memory; None: it computes on a GPU.
+    `host_copies` are those that the first rank of a learner on the CPU keeps in the same memory; None: it computes on
+    GPUs.
     """
     if host_copies is not None:
-        return learner.peak + learner.host + host_copies + TORCH_ON_CPU
-    return learner.peak + FRAGMENTATION * (learner.peak - learner.lasting) + CUDA_CONTEXT
+        return ranks * (learner.peak + learner.host + TORCH_ON_CPU) + host_copies
+    exchange = EXCHANGE if ranks > 1 else 0.0
+    return learner.peak + FRAGMENTATION * (learner.peak - learner.lasting) + CUDA_CONTEXT + exchange
 
 
 def nearest(

@@ -20,7 +20,7 @@ class HostCopies:
     published: float  # weights in the engine's precision, kept for the run; see learner/host_copy.py
     saved_state: float  # optimizer state, while a checkpoint is written
     sleeping: float  # weights of an engine that sleeps between updates
-    offloaded: float  # optimizer state, masters and gradients with `learner.offload_optimizer`; also in LearnerMemory
+    offloaded: float  # with `learner.offload_optimizer`, of all ranks: optimizer state, masters, gradients
     saved_weights: float  # weights, while a checkpoint is written and training goes on, if there is room for them
 
     @property
@@ -35,11 +35,12 @@ def host_copies(shape: ModelShape, config: Config) -> HostCopies:
     trained = shape.adapter(learner.lora.rank, learner.lora.targets) if learner.lora.enabled else shape.parameters
     models = 2 if workload_of(config).critic == "separate" else 1
     state = ADAMW if learner.optimizer == "adamw" else ADAMW_8BIT
+    ranks = len(learner.rank_devices)
     return HostCopies(
         published=_published(shape, config),
         saved_state=float(state * trained * models),
         sleeping=float(_width(config) * shape.parameters if config.actor.sleep_between_updates else 0),
-        offloaded=float((state + 2 * F32) * trained * models if learner.offload_optimizer else 0),
+        offloaded=float(ranks * (state + 2 * F32) * trained * models if learner.offload_optimizer else 0),
         saved_weights=float(F32 * trained * models),
     )
 

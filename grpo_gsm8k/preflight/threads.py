@@ -29,7 +29,7 @@ class UpdateTimes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """CPU threads of one engine and of the learner, and why."""
+    """CPU threads of one engine and of one rank of the learner, and why."""
 
     actor: int
     learner: int
@@ -41,12 +41,14 @@ def choose_threads(config: Config, times: UpdateTimes | None, cores: int) -> Thr
 
     Processes that share `cores` either work at once, each with a part of them (more threads than cores wait for each
     other at the end of every product), or take turns with all of them, as `policy_gradient.max_staleness=0` makes them.
-    Otherwise the parts are those with the shortest predicted update. Without predictions cores are split evenly.
+    Otherwise the parts are those with the shortest predicted update. Without predictions cores are split evenly. The
+    learner's part is divided among its ranks.
     """
     chosen = _shared_cpu(config, times, cores) if _both_on_cpu(config) else _beside_a_gpu(config, cores)
     pins = config.actor.cores, config.learner.cores
     actor, learner = (min(n, len(pin) or n) for n, pin in zip((chosen.actor, chosen.learner), pins, strict=True))
-    return Threads(config.actor.threads or actor, config.learner.threads or learner, chosen.why)
+    each = learner // len(config.learner.rank_devices) if config.learner.device == "cpu" else learner
+    return Threads(config.actor.threads or actor, config.learner.threads or max(1, each), chosen.why)
 
 
 def _both_on_cpu(config: Config) -> bool:
@@ -95,7 +97,7 @@ def _splits(config: Config, cores: int) -> list[Threads]:
     engines = config.engines_here
     most = max(1, (cores - 1) // engines)
     actors = [config.actor.threads] if config.actor.threads else range(1, most + 1)
-    return [Threads(n, config.learner.threads or max(1, cores - engines * n)) for n in actors]
+    return [Threads(n, config.learner.all_threads or max(1, cores - engines * n)) for n in actors]
 
 
 def _fewest(seconds: Callable[[int], float], most: int) -> int:

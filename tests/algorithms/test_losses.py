@@ -88,6 +88,7 @@ VALUE_CASES = [
     (0.9, 0.4, 1.0, 0.2, 0.5 * 0.4**2, 0.0, True),  # moved by 0.5: judged as 0.6, the worse of the two
     (0.0, 0.4, 1.0, 0.2, 0.5, -1.0, False),  # moved away: the plain error is the worse
     (0.9, 0.4, 1.0, None, 0.005, -0.1, False),
+    (0.12, -0.03, 0.48, 0.2, 0.5 * 0.36**2, -0.36, False),  # old + (new - old) is not new in float32
 ]
 
 

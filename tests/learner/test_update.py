@@ -165,7 +165,7 @@ def test_the_host_reads_nothing_from_the_device_between_micro_batches(
     assert len(micro_batches) > 3
     monkeypatch.setattr(update_module, "microbatches", lambda *_: iter(micro_batches))
     with Reads(reads):
-        passes.run(UpdateStats(), config.learner.token_budget)
+        passes.run(config.learner.token_budget)
         assert reads == []  # the one read at the end, `tolist`, is not an operation
         float(micro_batches[0].advantages_N.sum())
     assert reads == ["_local_scalar_dense"]

@@ -1,0 +1,92 @@
+"""A learner of two ranks computes what one rank does: gradients, weights and metrics; ranks that fail are named."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from grpo_gsm8k.learner import checkpoint
+from grpo_gsm8k.learner.checkpoint import TrainerState
+from tests.learner.conftest import small_config
+from tests.learner.two_ranks import GRADIENTS, WEIGHTS, distance, one_update, opened, spec_of, train
+
+pytestmark = pytest.mark.slow
+
+PPO = ("policy_gradient=ppo", "policy_gradient.critic.cliprange=0.2")
+CASES = {
+    "grpo": ("policy_gradient.epochs_per_batch=2", "policy_gradient.minibatches=2"),
+    "grpo_kl": ("policy_gradient.kl.coef=0.1", "policy_gradient.off_policy.proximal=recomputed"),
+    "ppo_shared": (*PPO, "policy_gradient.critic.kind=shared"),
+    "ppo_separate": (*PPO, "policy_gradient.critic.kind=separate", "policy_gradient.kl.coef=0.1"),
+    "ppo_pretraining": (*PPO, "policy_gradient.critic.kind=shared", "policy_gradient.critic.pretrain_updates=1"),
+    "m2po": ("policy_gradient=m2po", "policy_gradient.m2po.threshold=0.002", "policy_gradient.minibatches=2"),
+    "kl_cov": ("policy_gradient=kl_cov", "policy_gradient.kl_cov.fraction=0.1", "policy_gradient.minibatches=2"),
+    "clip_cov": (
+        *("policy_gradient=clip_cov", "policy_gradient.clip_cov.fraction=0.1", "policy_gradient.clip_cov.low=0.01"),
+        "policy_gradient.minibatches=2",
+    ),
+    "lora": ("learner=lora",),
+    "lora_kl": ("learner=lora", "policy_gradient.kl.coef=0.1", "policy_gradient.off_policy.proximal=recomputed"),
+    "sft": ("command=sft",),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: Path) -> None:
+    """The token budget makes several micro-batches, of another composition on two ranks."""
+    words = ("learner.token_budget=60", *CASES[name])
+    one = one_update(small_config(*words), random_model, tmp_path / "one")
+    two = one_update(small_config(*words, "learner.ranks=2"), random_model, tmp_path / "two")
+    assert len(one.gradients) == len(two.gradients) > 0
+    for left, right in zip(two.gradients, one.gradients, strict=True):
+        assert distance(left, right) < GRADIENTS
+    assert distance(two.weights, one.weights) < WEIGHTS
+    for left, right in zip(two.metrics, one.metrics, strict=True):
+        assert left.keys() == right.keys()
+        for metric, value in right.items():
+            assert math.isclose(left[metric], value, rel_tol=1e-4, abs_tol=1e-6), metric
+
+
+def test_a_rank_without_samples_takes_part(random_model: Path, tmp_path: Path) -> None:
+    """Of two prompts one has no advantage, so one rank has nothing to compute."""
+    found = []
+    for count in (1, 2):
+        spec = spec_of(small_config(f"learner.ranks={count}"), random_model, tmp_path / str(count))
+        with opened(spec) as session:
+            found.append(train(session, range(2), groups=2))
+    one, two = found
+    for left, right in zip(two.gradients, one.gradients, strict=True):
+        assert distance(left, right) < GRADIENTS
+    assert distance(two.weights, one.weights) < WEIGHTS
+
+
+def test_all_ranks_stop_an_update_early(random_model: Path, tmp_path: Path) -> None:
+    words = ("policy_gradient.epochs_per_batch=3", "policy_gradient.target_kl=1e-12")
+    one = one_update(small_config(*words), random_model, tmp_path / "one")
+    two = one_update(small_config(*words, "learner.ranks=2"), random_model, tmp_path / "two")
+    epochs = [[metrics["train/epochs"] for metrics in found.metrics] for found in (one, two)]
+    assert epochs[0] == epochs[1]
+    assert max(epochs[0]) < 3
+
+
+@pytest.mark.parametrize("method", [(), ("learner=lora",)], ids=["all weights", "lora"])
+def test_a_run_continues_with_other_ranks(method: tuple[str, ...], random_model: Path, tmp_path: Path) -> None:
+    """One rank, then two, then one, with a checkpoint between them: the weights of a run that never stopped."""
+    ranks = (1, 2, 1)
+    undisturbed = one_update(small_config(*method), random_model, tmp_path / "one")
+    resumed = None
+    for version, count in enumerate(ranks):
+        spec = spec_of(small_config(*method, f"learner.ranks={count}"), random_model, tmp_path / str(version))
+        with opened(spec, resumed) as session:
+            found = train(session, range(version, version + 1))
+            resumed = checkpoint.save(
+                spec.run_folder / "checkpoints",
+                TrainerState(version + 1, (), {}, None, spec.config.seed),
+                session.models,
+                session.optimizers,
+                AutoTokenizer.from_pretrained(random_model),
+            )
+    assert distance(found.weights, undisturbed.weights) < WEIGHTS
