@@ -123,8 +123,9 @@ docs: setup ## build the site of docs/ in site/
 	@$(PY) -c "import material" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/docs.txt
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet # the variable hides an advertisement, not a warning
 
-docs-reference: setup ## generate docs/configuration.md, docs/metrics.md and docs/diagnoses.md
+docs-reference: setup ## generate docs/configuration.md, methods.md, metrics.md and diagnoses.md
 	@$(PY) -m scripts.config_reference
+	@$(PY) -m scripts.methods_reference
 	@$(PY) -m scripts.metrics_reference
 	@$(PY) -m scripts.diagnoses_reference
 

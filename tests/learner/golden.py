@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,13 @@ def updates(config: Config, artifacts: Path, seed: int = 0) -> Iterator[tuple[Up
         sampler.load_state_dict(dict(models.policy.merged_tensors()), strict=False)  # a tied head comes once
         first = (seed * UPDATES + version) * PROMPTS
         chosen = [items[(first + i) % len(items)] for i in range(PROMPTS)]
-        batch = assemble(rollout(sampler, task, chosen, version, 40, seed * UPDATES + version), config, version)
+        groups = rollout(sampler, task, chosen, version, 40, seed * UPDATES + version)
+        if config.policy_gradient.advantage_name == "greedy_baseline":
+            groups = with_baselines(sampler, task, groups, version, 40)
+        batch = assemble(groups, config, version)
         scale = lr_scale(version, UPDATES, config.learner.warmup_updates, Decay.of(config.learner))
         rates = Rates(config.learner.lr * scale, config.policy_gradient.critic.lr * scale, 0.0)
-        experience = prepare(batch.samples, batch.rewards_GN, models, config, 0.0, _ignore)
+        experience = prepare(batch.samples, batch.trained_rewards_GN, models, config, 0.0, _ignore)
         yield update_policy(models, optimizers, experience.groups, config, version, rates, _ignore), batch
 
 
@@ -85,25 +89,47 @@ def of_one_length(items: list[Item]) -> list[Item]:
     return [item for item in items if len(item.prompt_ids) == length]
 
 
-@torch.no_grad()
 def rollout(model: Any, task: Task, items: list[Item], version: int, limit: int, seed: int) -> list[RolloutGroup]:
     """Sample a group of every item, all at once."""
     generator = torch.Generator().manual_seed(seed)
-    step_ids = torch.tensor(np.repeat([item.prompt_ids for item in items], GROUP, axis=0), dtype=torch.long)
+    rows = generate(model, np.repeat([item.prompt_ids for item in items], GROUP, axis=0), limit, generator)
+    completions = [_completion(*row, task.stop_token_ids, version) for row in rows]
+    return [
+        RolloutGroup(0, item, task.start_grading(item, completions[i * GROUP : (i + 1) * GROUP]).result())
+        for i, item in enumerate(items)
+    ]
+
+
+def with_baselines(model: Any, task: Task, groups: list[RolloutGroup], version: int, limit: int) -> list[RolloutGroup]:
+    """Add the greedy completion of every prompt."""
+    rows = generate(model, np.array([group.item.prompt_ids for group in groups]), limit, None)
+    found = []
+    for group, row in zip(groups, rows, strict=True):
+        completion = _completion(*row, task.stop_token_ids, version)
+        (graded,) = task.start_grading(group.item, [completion]).result()
+        found.append(replace(group, baseline=graded))
+    return found
+
+
+@torch.no_grad()
+def generate(
+    model: Any, prompts_SP: np.ndarray, limit: int, generator: torch.Generator | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ids and log-probabilities of `limit` tokens behind each prompt; without a generator the most likely ones."""
+    step_ids = torch.tensor(prompts_SP, dtype=torch.long)
     cache = DynamicCache()
     tokens, logprobs = [], []
     for _ in range(limit):
         logits = model(step_ids, past_key_values=cache).logits[:, -1].double()
         rows = torch.log_softmax(logits, dim=-1)
-        step_ids = torch.multinomial(rows.exp(), 1, generator=generator)
+        if generator is None:
+            step_ids = rows.argmax(dim=-1, keepdim=True)
+        else:
+            step_ids = torch.multinomial(rows.exp(), 1, generator=generator)
         tokens.append(step_ids[:, 0])
         logprobs.append(rows.gather(1, step_ids)[:, 0])
     ids_SR, logprobs_SR = torch.stack(tokens, 1).numpy(), torch.stack(logprobs, 1).numpy()
-    completions = [_completion(*row, task.stop_token_ids, version) for row in zip(ids_SR, logprobs_SR, strict=True)]
-    return [
-        RolloutGroup(0, item, task.start_grading(item, completions[i * GROUP : (i + 1) * GROUP]).result())
-        for i, item in enumerate(items)
-    ]
+    return list(zip(ids_SR, logprobs_SR, strict=True))
 
 
 def _completion(ids: np.ndarray, logprobs: np.ndarray, stops: tuple[int, ...], version: int) -> Completion:
