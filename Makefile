@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak under-fire scale-check audit check-models \
 	tiny-model clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
-	bench-publish docs docs-reference \
+	bench-publish bench-pool scale-check docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -87,6 +87,12 @@ bench-grading: setup ## benchmark: grading of expressions, compared with an upda
 
 bench-memory: setup ## benchmark: the doctor's memory estimate, compared with the measured peak
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
+
+scale-check: setup ## engines that come and go, several learner ranks, and a Ray cluster of two nodes with its faults
+	@$(offline) $(PY) -m pytest -n 0 tests/cluster tests/orchestrator/test_scale_runs.py $(ARGS)
+
+bench-pool: setup ## benchmark: completions per second that the orchestrator can pass on from 64 engines
+	@$(offline) $(PY) -m benchmarks.pool_speed $(ARGS)
 
 bench-publish: setup ## benchmark: seconds from trained weights to weights in the engine
 	@$(offline) $(PY) -m benchmarks.publish_speed $(ARGS)

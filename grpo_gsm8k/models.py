@@ -66,6 +66,23 @@ def context_length(folder: Path) -> int:
     return length
 
 
+def check_tensor_parallel(folder: Path, ways: int) -> None:
+    """Raise UserError unless every one of `ways` GPUs gets equally many heads of the model, by `config.json`.
+
+    vLLM would repeat key-value heads on several GPUs; the comparison of weights after a reload does not know that.
+    """
+    if ways == 1:
+        return
+    config = _json_object(folder / "config.json")
+    for key in ("num_attention_heads", "num_key_value_heads"):
+        heads = config.get(key)
+        if isinstance(heads, int) and heads % ways:
+            fits = [n for n in range(1, heads + 1) if heads % n == 0]
+            raise UserError(
+                f"actor.tensor_parallel={ways} does not divide the {heads} {key} of {folder}: use one of {fits}"
+            )
+
+
 def vocabulary_size(folder: Path) -> int | None:
     """Return the number of rows of the model's embedding by `config.json`; None if it is not there."""
     size = _json_object(folder / "config.json").get("vocab_size")

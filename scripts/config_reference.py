@@ -9,6 +9,7 @@ import html
 from pathlib import Path
 
 from grpo_gsm8k.command_line.key_reference import Schema, resolved, settings, shown_value, values_of
+from grpo_gsm8k.command_line.word_checks import groups
 from grpo_gsm8k.command_line.yaml_comments import ConfFile, read_conf
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.tracking.saved_config import CONF
@@ -60,6 +61,10 @@ def _section(schema: Schema, group: str, default: str) -> str:
     lines += [*_table(settings(schema, part), files[default], f"{group}."), ""]
     if len(files) > 1:
         lines += _options(group, {name: file for name, file in files.items() if name != default})
+    for folder in sorted(path for path in (CONF / group).iterdir() if path.is_dir()):
+        inner = f"{group}/{folder.name}"
+        if inner in groups():
+            lines += [*_options(inner, {path.stem: read_conf(path) for path in sorted(folder.glob("*.yaml"))})]
     return "\n".join(lines)
 
 
@@ -83,6 +88,7 @@ def _value(file: ConfFile, key: str) -> object:
 
 
 def _options(group: str, files: dict[str, ConfFile]) -> list[str]:
+    """Return a table of a group's options; an inner group's option sets keys of its section."""
     lines = ["| instead | what it is | what it sets |", "|---|---|---|"]
     for name, file in files.items():
         sets = [f"as `{group}={base}`" for base in file.bases if isinstance(base, str)]

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up: a room may import those before it. A file in the package's root is a room, too.
 ROOMS = (
     *("errors", "faults", "files", "children", "grading", "config_keys", "config", "algorithms", "transport", "models"),
-    *("data", "tiny", "terminal", "diagnoses", "tracking", "actor", "learner", "runtime", "start_model"),
+    *("data", "tiny", "terminal", "diagnoses", "tracking", "actor", "learner", "runtime", "cluster", "start_model"),
     *("traces", "preflight", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
     *("orchestrator", "commands", "command_line"),
 )
@@ -100,7 +100,9 @@ def test_vllm_wandb_and_multiprocessing_have_one_place() -> None:
     assert importers("grpo_gsm8k.actor.engine_arguments") == {"actor/vllm_engine.py"}
     assert importers("wandb") == {"tracking/wandb_writer.py"}
     assert importers("tensorboard") == {"tracking/tensorboard_writer.py"}
-    assert importers("multiprocessing") == {"runtime/process.py"}
+    assert importers("multiprocessing") == {
+        *("runtime/process.py", "cluster/dial_in.py", "cluster/dial_back.py", "cluster/host.py"),
+    }
 
 
 def test_torch_stays_out_of_orchestrator_and_actor_loop() -> None:

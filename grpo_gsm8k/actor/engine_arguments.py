@@ -39,6 +39,9 @@ def engine_args(spec: EngineSpec, extension: str) -> EngineArgs:
             "enable_chunked_prefill": False,
             "block_size": 32,
         }
+    if spec.tensor_parallel > 1:
+        # Its processes are children of this one, with a pipe that ends them when it dies.
+        device |= {"tensor_parallel_size": spec.tensor_parallel, "distributed_executor_backend": "mp"}
     if spec.lora_rank:
         device |= {
             "enable_lora": True,

@@ -131,11 +131,13 @@ class Actor:
     def _swap_weights(self) -> bool:
         """Verify the newest published weights, or the oldest that a pinned request still needs, then load them.
 
-        Returns whether a verification is running. Running requests then go on, but no new ones start: they are to begin
+        Returns whether a swap is being prepared. Running requests then go on, but no new ones start: they are to begin
         with the new weights. Damaged weights are reported, and the engine keeps the version that it has.
         """
         if self._must_keep_version() or self._needs_damaged():
             return False
+        if self._running and self._goes_back():
+            return True
         if not self._verifier.is_busy and (ref := self._next_load()) is not None:
             self._verifier.start(ref)
         verified = self._verifier.take()
@@ -160,10 +162,19 @@ class Actor:
         """Whether a pinned request needs a damaged version: no later one is loaded before it is published again."""
         return any(r.pinned and r.min_version in self._damaged for r in self._waiting.values())
 
+    def _goes_back(self) -> bool:
+        """Whether an older version is loaded next, for a pinned request of another actor that has left.
+
+        That waits until nothing runs: running requests may only ever see newer weights.
+        """
+        older = {ref.version for ref in self._loads if ref.version < self._version}
+        return any(r.pinned and r.min_version in older for r in self._waiting.values())
+
     def _next_load(self) -> WeightsRef | None:
         """Return the oldest version that a pinned request needs, else the newest; None if that is live already."""
         pinned = [r.min_version for r in self._waiting.values() if r.pinned]
-        self._loads = [ref for ref in self._loads if ref.version > self._version or ref.version in pinned]
+        first = self._version if self._goes_back() else self._version + 1  # after an older one, the live one again
+        self._loads = [ref for ref in self._loads if ref.version >= first or ref.version in pinned]
         while len(self._loads) > 1 and self._loads[0].version not in pinned:
             del self._loads[0]  # superseded before any request needed it
         return self._loads.pop(0) if self._loads else None

@@ -18,6 +18,8 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 import numpy as np
 from safetensors import safe_open
 from vllm import LLMEngine
+from vllm.distributed import get_tensor_model_parallel_rank
+from vllm.distributed import get_tensor_model_parallel_world_size as tensor_parallel_size
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -98,8 +100,8 @@ class WorkerExtension:
     get_model: Callable[[], torch.nn.Module]  # the worker's own
 
     def probe_weights(self, file: str) -> Probe:
-        """Compare the running model with the file it was loaded from."""
-        return probe_weights(self.get_model(), file)
+        """Compare the running model, or this process's part of it, with the file it was loaded from."""
+        return probe_weights(self.get_model(), file, get_tensor_model_parallel_rank(), tensor_parallel_size())
 
 
 EXTENSION = f"{__name__}.{WorkerExtension.__name__}"
@@ -178,8 +180,9 @@ class VllmEngine:
             raise RuntimeError("the engine did not get all of its GPU memory back")
 
     def gpu_bytes(self) -> int:
-        """Return how much GPU memory the engine holds; 0 on a CPU."""
-        return reserved_gpu_bytes() if self._spec.device.startswith("cuda") else 0
+        """Return how much GPU memory the engine holds; 0 on a CPU, and for an engine of several processes."""
+        alone = self._spec.device.startswith("cuda") and self._spec.tensor_parallel == 1
+        return reserved_gpu_bytes() if alone else 0
 
     def step(self) -> list[GroupResult | Failed | WeightsLive]:
         """Sample one token for every running sequence; returns finished groups, and WeightsLive after a `load`.
@@ -228,8 +231,8 @@ class VllmEngine:
         file = verified.folder / weights.MODEL_FILE
         self._engine.collective_rpc("update_weights", kwargs={"update_info": {"file": str(file)}})
         self._engine.collective_rpc("finish_weight_update")
-        (probe,) = self._engine.collective_rpc("probe_weights", kwargs={"file": str(file)})
-        _check_probe(probe, verified.ref.version)
+        for probe in self._engine.collective_rpc("probe_weights", kwargs={"file": str(file)}):
+            _check_probe(probe, verified.ref.version)
         self._engine.reset_prefix_cache(reset_running_requests=True)
         self._engine.set_weight_version(str(verified.ref.version))
 

@@ -34,12 +34,18 @@ class _Place(NamedTuple):
     offset: int
 
 
-def probe_weights(model: torch.nn.Module, file: str) -> Probe:
-    """Compare the running `model` with the safetensors file of the plain Hugging Face model."""
+def probe_weights(model: torch.nn.Module, file: str, rank: int = 0, ranks: int = 1) -> Probe:
+    """Compare the running `model` with the safetensors file of the plain Hugging Face model.
+
+    `model` is part number `rank` of `ranks` of a model that is divided among as many processes (Megatron-LM,
+    arXiv:1909.08053: heads and intermediate units, and rows of the embedding).
+    """
     compared = 0
     with torch.no_grad(), safe_open(file, framework="pt") as tensors:
         for name, place in _places(model, tensors):
             expected = tensors.get_tensor(name)  # mapped: only the pages that are compared are read
+            if ranks > 1:
+                place, expected = _part(place, expected, rank, ranks)
             results = [*_compare_parameter(place, expected), *_compare_product(place, expected)]
             compared += bool(results)
             if not all(results):
@@ -98,6 +104,23 @@ def _fused_place(
             if place is not None:
                 return place
     return None
+
+
+def _part(place: _Place, expected: torch.Tensor, rank: int, ranks: int) -> tuple[_Place, torch.Tensor]:
+    """Return the rows or columns of a tensor that one process holds, and where it holds them."""
+    layer: Any = place.module
+    vocabulary = getattr(layer, "shard_indices", None)
+    if vocabulary is not None:
+        return place, expected[vocabulary.org_vocab_start_index : vocabulary.org_vocab_end_index]
+    rows = getattr(layer, "output_size_per_partition", None)
+    columns = getattr(layer, "input_size_per_partition", None)
+    if rows is None or columns is None:  # a norm: every process has all of it
+        return place, expected
+    if expected.dim() == 2 and columns * ranks == expected.shape[1]:
+        return place, expected.chunk(ranks, dim=1)[rank]
+    if rows * ranks == layer.output_size:
+        return place._replace(offset=place.offset // ranks), expected.chunk(ranks)[rank]
+    return place, expected
 
 
 def _compare_parameter(place: _Place, expected: torch.Tensor) -> list[bool]:

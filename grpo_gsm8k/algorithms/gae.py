@@ -27,7 +27,12 @@ def gae(rewards_R: np.ndarray, values_R: np.ndarray, gamma: float, lam: float) -
 
 
 def whiten(advantages: Sequence[np.ndarray], eps: float) -> list[np.ndarray]:
-    """Shift and scale to mean 0 and standard deviation 1 over the tokens of all completions together."""
+    """Shift and scale to mean 0 and standard deviation 1 over the tokens of all completions together.
+
+    Returns exact zeros where all of them are equal.
+    """
     tokens = np.concatenate(list(advantages))
+    if tokens.max() == tokens.min():
+        return [np.zeros_like(a) for a in advantages]
     mean, std = tokens.mean(), tokens.std()
     return [(a - mean) / (std + eps) for a in advantages]

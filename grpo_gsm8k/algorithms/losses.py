@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Literal
 
 import torch
 
-
-class TokenLoss(NamedTuple):
-    """`loss_N` is differentiable; `clipped_N` marks tokens that a clip keeps from contributing a gradient."""
-
-    loss_N: torch.Tensor
-    clipped_N: torch.Tensor
-
-
-class ClipRange(NamedTuple):
-    """The ratio is kept within [1 - low, 1 + high]; `dual` bounds the loss of negative advantages. None: no bound."""
-
-    low: float | None
-    high: float | None
-    dual: float | None = None
-
-    def apply(self, ratio_N: torch.Tensor) -> torch.Tensor:
-        """Return the ratio within its bounds."""
-        if self.low is None and self.high is None:
-            return ratio_N
-        return ratio_N.clamp(None if self.low is None else 1 - self.low, None if self.high is None else 1 + self.high)
-
-
-class LossInputs(NamedTuple):
-    """Everything a policy loss may use, [N] each: current log-probabilities, importance ratios, advantages."""
-
-    logprobs_N: torch.Tensor
-    ratio_N: torch.Tensor
-    advantages_N: torch.Tensor
-    clip: ClipRange
+from grpo_gsm8k.algorithms.loss_inputs import LossInputs, TokenLoss, chosen
+from grpo_gsm8k.algorithms.sequence_losses import gmpo_loss, vespo_loss
 
 
 def reinforce_loss(inputs: LossInputs) -> TokenLoss:
@@ -73,12 +47,80 @@ def cispo_loss(inputs: LossInputs) -> TokenLoss:
     return TokenLoss(loss_N, weight_N != inputs.ratio_N.detach())
 
 
-LOSSES: dict[str, Callable[[LossInputs], TokenLoss]] = {
+def sapo_loss(inputs: LossInputs, tau_pos: float, tau_neg: float) -> TokenLoss:
+    """-A sigmoid(tau (r - 1)) 4 / tau, with one temperature for A > 0, another for A <= 0 (SAPO, arXiv:2511.20347).
+
+    The gate's slope is 1 at r = 1 and falls off smoothly on both sides instead of ending at a clip.
+    """
+    advantages_N = inputs.advantages_N
+    tau_N = chosen(advantages_N > 0, tau_pos, tau_neg, advantages_N)
+    loss_N = -advantages_N * torch.sigmoid(tau_N * (inputs.ratio_N - 1)) * 4 / tau_N
+    return TokenLoss(loss_N, torch.zeros_like(loss_N, dtype=torch.bool))
+
+
+def dppo_loss(inputs: LossInputs, divergence: Literal["tv", "kl"]) -> TokenLoss:
+    """-sg(r) A log p, zero for tokens that have left a trust region on the side where they gain (arXiv:2602.04879).
+
+    The region bounds the divergence of two distributions over {this token, another one}, with p now and q before:
+    tv: |p - q|; kl: KL(q || p). The bound is `clip.high` for A > 0 and p > q, `clip.low` for A < 0 and p < q; a dual
+    clip is the largest r, for both signs (section 5.4).
+    """
+    advantages_N, (low, high, largest) = inputs.advantages_N, inputs.clip
+    logprobs_N, old_N = inputs.logprobs_N.detach(), inputs.old_logprobs_N
+    now_N, before_N = logprobs_N.exp(), old_N.exp()
+    if divergence == "tv":
+        distance_N = (now_N - before_N).abs()
+    else:
+        rest_N = 1 - before_N
+        # xlogy(0, 0) is 0: a token that was certain has no others to compare.
+        distance_N = before_N * (old_N - logprobs_N) + torch.xlogy(rest_N, rest_N) - torch.xlogy(rest_N, 1 - now_N)
+    left_above_N = (advantages_N > 0) & (now_N > before_N) & (distance_N > _bound(high))
+    left_below_N = (advantages_N < 0) & (now_N < before_N) & (distance_N > _bound(low))
+    left_N = left_above_N | left_below_N
+    weight_N = inputs.ratio_N.detach().clamp(max=_bound(largest)).masked_fill(left_N, 0.0)
+    return TokenLoss(-weight_N * advantages_N * inputs.logprobs_N, left_N)
+
+
+def masked_ratio_loss(inputs: LossInputs) -> TokenLoss:
+    """-r A, zero for the selected tokens (M2PO, arXiv:2510.01161, with `selection.second_moment_outliers`)."""
+    loss_N = -inputs.ratio_N * inputs.advantages_N
+    return TokenLoss(loss_N.masked_fill(inputs.selected_N, 0.0), inputs.selected_N)
+
+
+def clip_cov_loss(inputs: LossInputs) -> TokenLoss:
+    """The clipped loss, zero for the selected tokens (Clip-Cov, arXiv:2505.22617, with `selection.random_within`)."""
+    loss_N, clipped_N = clipped_loss(inputs)
+    return TokenLoss(loss_N.masked_fill(inputs.selected_N, 0.0), clipped_N | inputs.selected_N)
+
+
+def kl_cov_loss(inputs: LossInputs, fraction: float, coef: float) -> TokenLoss:
+    """-r A, plus coef |log r| for the selected tokens (KL-Cov, arXiv:2505.22617, with `selection.largest`).
+
+    |log r| is the penalty in the authors' program; `fraction` belongs to the selection.
+    """
+    distance_N = (inputs.logprobs_N - inputs.old_logprobs_N).abs()
+    loss_N = -inputs.ratio_N * inputs.advantages_N + coef * distance_N * inputs.selected_N
+    return TokenLoss(loss_N, torch.zeros_like(loss_N, dtype=torch.bool))
+
+
+def _bound(value: float | None) -> float:
+    return torch.inf if value is None else value
+
+
+LOSSES: dict[str, Callable[..., TokenLoss]] = {
     "no_baseline": reinforce_loss,
     "reinforce_with_baseline": reinforce_loss,
     "grpo_clip": clipped_loss,
     "ppo_clip": clipped_loss,
     "cispo": cispo_loss,
+    "sapo": sapo_loss,
+    "dppo_tv": partial(dppo_loss, divergence="tv"),
+    "dppo_kl": partial(dppo_loss, divergence="kl"),
+    "gmpo": gmpo_loss,
+    "vespo": vespo_loss,
+    "m2po": masked_ratio_loss,
+    "clip_cov": clip_cov_loss,
+    "kl_cov": kl_cov_loss,
 }
 
 

@@ -17,7 +17,8 @@ class Command(NamedTuple):
 _OUTPUT = ("artifacts", "private_files")
 _RUN = ("name", "sweep", *_OUTPUT, "seed")
 _TRACKING = ("tracker", "completion_tables", "console", "wandb")
-_TRAINING = ("model", "data", "prompt", "actor", "learner", "budget", *_TRACKING, *_RUN, "shm", "stop_grace_s")
+_PROCESSES = ("actor", "learner", "cluster")
+_TRAINING = ("model", "data", "prompt", *_PROCESSES, "budget", *_TRACKING, *_RUN, "shm", "stop_grace_s")
 _FORCE = ("resume_force", "doctor.force")
 _CHECKPOINT = ("run", "step", *_OUTPUT)
 
@@ -32,7 +33,7 @@ COMMANDS = {
         "grpo_gsm8k.traces.collect_traces",
         "collect_traces",
         "collect solutions from a teacher model",
-        ("traces", "data", "prompt", "model", "actor", *_OUTPUT, "seed"),
+        ("traces", "data", "prompt", "model", "actor", "cluster", *_OUTPUT, "seed"),
     ),
     "preprocess": Command(
         "grpo_gsm8k.data.preprocess",
@@ -56,7 +57,7 @@ COMMANDS = {
         "grpo_gsm8k.commands.evaluate",
         "evaluate",
         "evaluate models, or only generate",
-        ("eval", "data", "prompt", "model", "actor", *_RUN),
+        ("eval", "data", "prompt", "model", "actor", "cluster", *_RUN),
     ),
     "report": Command(
         "grpo_gsm8k.report.write_report", "write_report", "write an HTML page about runs", ("report", *_OUTPUT)
@@ -75,6 +76,12 @@ COMMANDS = {
     ),
     "push": Command(
         "grpo_gsm8k.commands.push", "push_model", "upload a model to the Hugging Face Hub", ("push", *_CHECKPOINT)
+    ),
+    "scale": Command(
+        "grpo_gsm8k.commands.scale",
+        "scale_run",
+        "change the number of engines of a running run",
+        ("run", "actor.replicas", *_OUTPUT),
     ),
     "doctor": Command(
         "grpo_gsm8k.preflight.doctor",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_gsm8k.command_line.command_table import COMMANDS
 from grpo_gsm8k.command_line.key_reference import settings, shown_value, values_of
 from grpo_gsm8k.command_line.loading import composed_values, presets
-from grpo_gsm8k.command_line.word_checks import options
+from grpo_gsm8k.command_line.word_checks import groups, options
 from grpo_gsm8k.command_line.yaml_comments import read_conf
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
@@ -64,7 +64,9 @@ def command_help(words: Sequence[str]) -> str:
 
 def _group_lines(keys: Sequence[str]) -> list[str]:
     """Return one entry per configuration group with a choice, among those of a command."""
-    chosen = [key for key in (*keys, "preset", "recipe", "scale") if (CONF / key).is_dir() and len(options(key)) > 1]
+    wanted = (*keys, "preset", "recipe", "scale")
+    chosen = [group for key in wanted for group in groups() if group == key or group.startswith(f"{key}/")]
+    chosen = [group for group in chosen if len(options(group)) > 1]
     found = [line for group in chosen for line in _wrapped(f"{group}={'|'.join(options(group))}", "  ", "|")]
     return ["groups, replaced as a whole:", *found]
 

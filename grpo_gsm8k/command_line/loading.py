@@ -33,6 +33,8 @@ def load_config(arguments: Sequence[str]) -> Config:
             raise UserError("artifacts is empty: set artifacts=FOLDER")
         config = parse_config(values)
         _check_sweep(config, words)
+        if config.command == "scale" and "actor.replicas" not in keys_set(words):
+            raise UserError("command=scale needs actor.replicas=N, the number of engines that the run is to have")
         return config
 
 

@@ -34,8 +34,9 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def groups() -> list[str]:
-    """Return the names of the configuration groups."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name.isidentifier())
+    """Return the names of the configuration groups, such as `policy_gradient` and `policy_gradient/off_policy`."""
+    folders = {path.parent.relative_to(CONF).as_posix() for path in CONF.glob("*/**/*.yaml")}
+    return sorted(folder for folder in folders if folder.isidentifier() or folder.replace("/", ".") in _sections())
 
 
 def options(group: str) -> list[str]:
@@ -52,7 +53,8 @@ def _check_names(word: str) -> None:
 
 
 def _sections() -> set[str]:
-    return {key.partition(".")[0] for key in dotted_keys(Config) if "." in key}
+    """Return all sections, inner ones by their dotted names."""
+    return {key.rpartition(".")[0] for key in dotted_keys(Config)}
 
 
 def _check_group(word: str, override: Override) -> None:
@@ -67,7 +69,7 @@ def _check_group(word: str, override: Override) -> None:
     if override.is_sweep_override():
         return  # explained by the composition
     value = override.value()
-    sets_keys = isinstance(value, dict) and value and group in _sections()
+    sets_keys = isinstance(value, dict) and value and group.replace("/", ".") in _sections()
     if sets_keys or (value is None and group == RECIPE):
         return
     if isinstance(value, list | dict) or value is None or value == "":

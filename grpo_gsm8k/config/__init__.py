@@ -29,6 +29,8 @@ from grpo_gsm8k.config.fields import (
     TopP,
 )
 from grpo_gsm8k.config.fine_tuning_config import PreprocessConfig, SftConfig, TracesConfig
+from grpo_gsm8k.config.loss_config import SELECTS_TOKENS, LossType
+from grpo_gsm8k.config.method_config import PER_TOKEN, Advantage
 from grpo_gsm8k.config.model_config import ModelSection
 from grpo_gsm8k.config.objective_config import (
     CriticConfig,
@@ -38,7 +40,7 @@ from grpo_gsm8k.config.objective_config import (
     TagCountConfig,
     TagName,
 )
-from grpo_gsm8k.config.policy_gradient_config import NEUTRAL_SAMPLING, Advantage, LossType, PolicyGradientConfig
+from grpo_gsm8k.config.policy_gradient_config import NEUTRAL_SAMPLING, PolicyGradientConfig
 from grpo_gsm8k.config.process_config import ActorConfig, LearnerConfig, LoraConfig
 from grpo_gsm8k.config.prompt_config import PromptConfig
 from grpo_gsm8k.config.tracker_config import CompletionTablesConfig, ConsoleConfig, WandbConfig
@@ -49,7 +51,9 @@ __all__ = [
     "GENERATORS",
     "MIN_TEMPERATURE",
     "NEUTRAL_SAMPLING",
+    "PER_TOKEN",
     "RANDOM",
+    "SELECTS_TOKENS",
     "ActorConfig",
     "Advantage",
     "Beta",

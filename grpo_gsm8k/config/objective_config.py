@@ -4,26 +4,64 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from grpo_gsm8k.config.fields import Section
+
+
+def _ratio_range(value: tuple[float, float]) -> tuple[float, float]:
+    """Raise ValueError for a range without the ratio 1, that of two equal policies."""
+    low, high = value
+    if not 0 <= low <= 1 <= high:
+        raise ValueError(f"[{low:g}, {high:g}]: give [low, high] with low from 0 to 1 and high of at least 1")
+    return value
+
+
+RatioRange = Annotated[tuple[float, float], AfterValidator(_ratio_range)]
+
+
+class RejectConfig(Section):
+    """Ranges of the ratio of proximal to behavior policy outside of which tokens, or completions, weigh 0."""
+
+    token: RatioRange | None = None
+    sequence: RatioRange | None = None
+    geometric_mean: RatioRange | None = None
+    outlier: RatioRange | None = None
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The ranges that are set, by key."""
+        return {name: value for name, value in self if value is not None}
 
 
 class OffPolicyConfig(Section):
     """The denominator of the importance ratio, and the correction for its distance from the behavior policy."""
 
     proximal: Literal["behaviour", "recomputed"]
-    correction: Literal["none", "importance", "truncate", "mask"]
+    correction: Literal["none", "importance", "truncate", "mask", "masked_importance"]
     level: Literal["token", "sequence", "geometric_mean"]
     low: float = Field(ge=0, le=1)
     high: float = Field(ge=1)
+    reject: RejectConfig = RejectConfig()
+
+    @property
+    def corrects(self) -> bool:
+        """Whether tokens have weights other than 1."""
+        return self.correction != "none" or bool(self.reject.ranges)
 
     @model_validator(mode="after")
     def _check_correction(self) -> Self:
-        if self.correction != "none" and self.proximal == "behaviour":
+        if self.proximal == "recomputed":
+            return self
+        if self.correction != "none":
             raise ValueError(
                 f"correction={self.correction} has no effect with proximal=behaviour, where its weights are all 1: "
                 "set policy_gradient.off_policy.proximal=recomputed"
+            )
+        for name in self.reject.ranges:
+            raise ValueError(
+                f"reject.{name} has no effect with proximal=behaviour, where all ratios are 1: set "
+                "policy_gradient.off_policy.proximal=recomputed"
             )
         return self
 

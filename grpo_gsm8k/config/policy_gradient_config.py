@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -16,64 +16,30 @@ from grpo_gsm8k.config.fields import (
     MinP,
     OptionalStopTexts,
     RepetitionPenalty,
-    Section,
     TopK,
     TopP,
     require_one,
 )
-from grpo_gsm8k.config.objective_config import (
-    CriticConfig,
-    KlConfig,
-    OffPolicyConfig,
-    RegressionSuiteConfig,
-    TagCountConfig,
-)
+from grpo_gsm8k.config.method_config import MethodConfig
+from grpo_gsm8k.config.objective_config import RegressionSuiteConfig, TagCountConfig
 from grpo_gsm8k.grading.user_rewards import OnError, RewardLimits
 
-LossType = Literal["no_baseline", "reinforce_with_baseline", "grpo_clip", "ppo_clip", "cispo"]
-Advantage = Literal["reward", "group_mean", "group_mean_std", "leave_one_out", "batch_whitened", "gae"]
-_DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
-    "no_baseline": "reward",
-    "reinforce_with_baseline": "group_mean",
-    "grpo_clip": "group_mean_std",
-    "ppo_clip": "gae",
-    "cispo": "group_mean_std",
-}
-_CLIPPED = ("grpo_clip", "ppo_clip")
 # Sampling settings that change the engine's distribution but not the learner's, with the value that changes nothing.
 # The temperature is not one of them: the learner applies it too.
 NEUTRAL_SAMPLING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-_PER_GROUP = ("group_mean", "group_mean_std", "leave_one_out")
-# GSPO clips at 3e-4. A token-level range such as 0.2 would never clip a geometric mean.
-_MAX_SEQUENCE_CLIPRANGE = 0.05
 
 
-class PolicyGradientConfig(Section):
+class PolicyGradientConfig(MethodConfig):
     """The algorithm and the schedule of a policy-gradient run."""
 
     model_id: str | None
-    loss_type: LossType
-    advantage: Advantage | None
-    ratio: Literal["token", "sequence", "geometric_mean"]
-    reduction: Literal["sequence_mean", "token_mean", "constant"]
-    group_size: int = Field(ge=1)
     episodes_per_update: int = Field(ge=1)
     updates: int | None = Field(ge=1)
     epochs: float | None = Field(default=None, gt=0)
     epochs_per_batch: int = Field(ge=1)
     minibatches: int = Field(ge=1)
-    cliprange: float | None = Field(gt=0, lt=1)
-    cliprange_high: float | None = Field(gt=0)
-    dual_clip: float | None = Field(gt=1)
-    advantage_eps: float = Field(gt=0)
-    entropy_coef: float = Field(ge=0)
     target_kl: float | None = Field(gt=0)
-    off_policy: OffPolicyConfig
-    kl: KlConfig
-    critic: CriticConfig
-    overlong: Literal["keep", "mask", "penalty"]
     overlong_buffer: float = Field(gt=0, le=1)
-    active_sampling: int = Field(ge=0)
     max_new_tokens: int = Field(ge=1)
     temperature: float = Field(ge=MIN_TEMPERATURE)
     top_p: TopP
@@ -82,7 +48,6 @@ class PolicyGradientConfig(Section):
     repetition_penalty: RepetitionPenalty = 1.0
     stop: OptionalStopTexts = None
     max_staleness: int = Field(ge=0)
-    rewards: dict[str, float]
     rewards_file: Path | list[Path] | None = None
     rewards_on_error: OnError = "stop"
     rewards_timeout_s: float = Field(default=30.0, gt=0)
@@ -188,44 +153,4 @@ class PolicyGradientConfig(Section):
                     f"importance ratios are wrong: set policy_gradient.{key}={neutral:g}, or "
                     "policy_gradient.off_policy.proximal=recomputed policy_gradient.off_policy.correction=truncate"
                 )
-        return self
-
-    @property
-    def advantage_name(self) -> Advantage:
-        """The configured advantage, or the default of `loss_type`."""
-        return self.advantage or _DEFAULT_ADVANTAGE[self.loss_type]
-
-    @model_validator(mode="after")
-    def _check_advantage(self) -> Self:
-        name = self.advantage_name
-        if name in _PER_GROUP and self.group_size < 2:
-            raise ValueError(f"advantage={name} needs groups: set policy_gradient.group_size to 2 or more")
-        if self.loss_type == "no_baseline" and name != "reward":
-            raise ValueError(f"loss_type=no_baseline excludes advantage={name}: set loss_type=reinforce_with_baseline")
-        if name == "gae" and self.critic.kind == "none":
-            raise ValueError(
-                f"loss_type={self.loss_type} with advantage=gae needs a critic: use policy_gradient=ppo, or set "
-                "policy_gradient.critic.kind=shared or separate"
-            )
-        if name != "gae" and self.critic.kind != "none":
-            raise ValueError(f"critic.kind={self.critic.kind} has no effect with advantage={name}: set it to none")
-        if self.active_sampling and name not in _PER_GROUP:
-            raise ValueError(f"active_sampling={self.active_sampling} has no effect with advantage={name}: set it to 0")
-        return self
-
-    @model_validator(mode="after")
-    def _check_ratio_and_clip(self) -> Self:
-        if self.loss_type not in _CLIPPED:
-            if self.ratio != "token":
-                raise ValueError(
-                    f"ratio={self.ratio} needs loss_type=grpo_clip or ppo_clip: set policy_gradient.ratio=token"
-                )
-            if self.dual_clip is not None:
-                raise ValueError(f"dual_clip has no effect with loss_type={self.loss_type}: set it to null")
-        widest = max(self.cliprange or 0, self.cliprange_high or 0)
-        if self.ratio == "geometric_mean" and widest > _MAX_SEQUENCE_CLIPRANGE:
-            raise ValueError(
-                f"cliprange={widest} is too wide for ratio=geometric_mean, so nothing would be clipped: set "
-                "policy_gradient.cliprange=3e-4 policy_gradient.cliprange_high=4e-4, or use policy_gradient=gspo"
-            )
         return self

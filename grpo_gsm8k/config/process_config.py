@@ -25,6 +25,7 @@ class ActorConfig(Section):
     engine: Literal["vllm", "scripted"]
     device: Device
     replicas: int = Field(ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
     dtype: Dtype
     gpu_memory: float = Field(gt=0, le=1)
     kv_cache_mb: int = Field(ge=1)
@@ -50,6 +51,19 @@ class ActorConfig(Section):
     def _check_scheduling(self) -> Self:
         if self.async_scheduling and self.device == "cpu":
             raise ValueError("async_scheduling=true has no effect on a CPU: set actor.async_scheduling=false")
+        return self
+
+    def first_device(self, index: int) -> int:
+        """Return the number of the first GPU of engine `index`."""
+        return int(self.device.removeprefix("cuda:")) + index * self.tensor_parallel
+
+    @model_validator(mode="after")
+    def _check_tensor_parallel(self) -> Self:
+        if self.tensor_parallel > 1 and self.sleep_between_updates:
+            raise ValueError(
+                f"tensor_parallel={self.tensor_parallel}: an engine of several processes does not sleep: set "
+                "actor.sleep_between_updates=false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from grpo_gsm8k.config.cluster_config import ClusterConfig
 from grpo_gsm8k.config.command_config import BudgetConfig, DoctorConfig, PipelineConfig, PushConfig, ReportConfig
 from grpo_gsm8k.config.data_config import DataConfig
 from grpo_gsm8k.config.engine_limits import with_max_num_seqs
@@ -45,6 +46,7 @@ class Config(Section):
         "replay",
         "merge",
         "push",
+        "scale",
         "doctor",
     ]
     recipe: str | None = None
@@ -80,8 +82,15 @@ class Config(Section):
     completion_tables: CompletionTablesConfig = CompletionTablesConfig()
     console: ConsoleConfig = ConsoleConfig()
     wandb: WandbConfig
+    cluster: ClusterConfig = ClusterConfig()
 
     _resolve_max_num_seqs = model_validator(mode="before")(with_max_num_seqs)
+
+    @property
+    def engines_here(self) -> int:
+        """Engines of a training run on this machine; with a cluster, the most that may be."""
+        most = self.actor.replicas
+        return most if self.cluster.kind == "local" else min(most, self.cluster.actors_per_node)
 
     @property
     def training(self) -> SftConfig | PolicyGradientConfig:
@@ -143,19 +152,37 @@ class Config(Section):
         actor, learner = self.actor.device, self.learner.device
         if self.command not in ("sft", "policy_gradient", "doctor") or "cpu" in (actor, learner):
             return self
-        first = int(actor.removeprefix("cuda:"))
-        engines = [f"cuda:{number}" for number in range(first, first + self.actor.replicas)]
+        engines = [f"cuda:{n}" for n in range(self.actor.first_device(0), self.actor.first_device(self.engines_here))]
         if len(self.learner.rank_devices) > 1:
             if both := sorted(set(engines) & set(self.learner.rank_devices)):
                 raise ValueError(
-                    f"learner.devices has {both[0]}, the GPU of an engine (actor.replicas={self.actor.replicas} from "
+                    f"learner.devices has {both[0]}, the GPU of an engine (actor.replicas={self.engines_here} from "
                     f"actor.device={actor} on): name other GPUs in learner.devices and learner.device"
                 )
             return self
         if actor != learner and learner in engines:
             raise ValueError(
-                f"actor.replicas={self.actor.replicas} engines from actor.device={actor} on would share "
-                f"learner.device={learner}: set learner.device=cuda:{first + self.actor.replicas}"
+                f"actor.replicas={self.engines_here} engines from actor.device={actor} on would share "
+                f"learner.device={learner}: set learner.device=cuda:{self.actor.first_device(self.engines_here)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tensor_parallel(self) -> Self:
+        """Refuse what an engine of several processes has not been shown to do exactly."""
+        ways = self.actor.tensor_parallel
+        if ways == 1 or self.command not in ("sft", "policy_gradient", "doctor"):
+            return self
+        if self.learner.lora.enabled and self.actor.lora == "adapter":
+            raise ValueError(f"actor.tensor_parallel={ways} loads whole models only: set actor.lora=merged")
+        if self.actor.device == self.learner.device != "cpu":
+            raise ValueError(
+                f"actor.tensor_parallel={ways} needs GPUs without a learner: set learner.device=cuda:{ways}"
+            )
+        if self.command != "sft" and self.policy_gradient.regression_suite.tasks:
+            raise ValueError(
+                f"policy_gradient.regression_suite.tasks needs room on one GPU beside the engine, which uses {ways}: "
+                "leave them out, or set actor.tensor_parallel=1"
             )
         return self
 

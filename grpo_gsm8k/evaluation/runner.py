@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.cluster.placement import open_placement
 from grpo_gsm8k.errors import LabError, UserError
 from grpo_gsm8k.files.locks import try_lock
 from grpo_gsm8k.models import context_length
@@ -109,7 +110,10 @@ def run_requests(
     """
     if not requests:
         return
-    with Engines(config, folder, logs, config.eval.num_shards) as engines:
+    with (
+        open_placement(config, logs) as placement,
+        Engines(config, folder, logs, config.eval.num_shards, spawn=placement.spawn_actor) as engines,
+    ):
         with stage(f"starting the engine for {shortened(model, NAME_SIZE)}"):
             engines.wait_until_ready()
         with CountProgress("questions", len(requests)) as progress:

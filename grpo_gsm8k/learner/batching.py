@@ -41,8 +41,9 @@ class Sample(TokenSequence):
     """One rollout with everything a loss needs; arrays are [R].
 
     `on_policy` marks tokens sampled by the version being trained. `in_loss` is False for a completion that is left out
-    of the loss and its denominators. The arrays from `advantages` on are filled in by `experience.prepare`:
-    `proximal_logprobs` equal `behaviour_logprobs` unless they are recomputed, and what the method does not use is zero.
+    of the loss and its denominators. The arrays from `advantages` on are filled in by `experience.prepare`, `selected`
+    by `token_selection.with_selection`: `proximal_logprobs` equal `behaviour_logprobs` unless they are recomputed, and
+    what the method does not use is zero.
     """
 
     behaviour_logprobs: np.ndarray  # float32
@@ -53,6 +54,7 @@ class Sample(TokenSequence):
     reference_logprobs: np.ndarray  # float32
     values: np.ndarray  # float32
     returns: np.ndarray  # float32
+    selected: np.ndarray  # bool
 
 
 def token_sequence(prompt_ids: np.ndarray, completion_ids: np.ndarray) -> TokenSequence:
@@ -84,6 +86,7 @@ def rollout_sample(
         reference_logprobs=zeros,
         values=zeros,
         returns=zeros,
+        selected=np.zeros(len(completion_ids), dtype=np.bool_),
     )
 
 
@@ -119,6 +122,7 @@ class MicroBatch:
     advantages_N: torch.Tensor
     values_N: torch.Tensor
     returns_N: torch.Tensor
+    selected_N: torch.Tensor
     loss_weights_N: torch.Tensor
 
 
@@ -224,6 +228,7 @@ def collate(samples: Sequence[Sample], token_weights: Sequence[float], device: t
         advantages_N=column("advantages"),
         values_N=column("values"),
         returns_N=column("returns"),
+        selected_N=_tensor([s.selected[s.mask] for s in samples], torch.bool, device),
         loss_weights_N=_tensor([np.repeat(token_weights, counts)], torch.float32, device),
     )
 

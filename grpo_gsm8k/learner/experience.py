@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from grpo_gsm8k.algorithms.advantages import ADVANTAGES
+from grpo_gsm8k.algorithms.advantages import ADVANTAGES, Scores
 from grpo_gsm8k.algorithms.gae import gae, whiten
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
+from grpo_gsm8k.config import PER_TOKEN
 from grpo_gsm8k.learner.batching import collate, pack
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 from grpo_gsm8k.learner.ranks import ALONE
@@ -67,10 +68,12 @@ def prepare(
 def with_advantages(groups: Groups, rewards_GN: np.ndarray, pg: PolicyGradientConfig, kl_coef: float) -> Groups:
     """Fill in the advantages (and returns) of every token; `kl_coef` > 0 subtracts the KL to the reference."""
     kl_GN = [[kl_coef * _kl(s, pg) if kl_coef else np.zeros(s.predicted_tokens) for s in group] for group in groups]
-    if pg.advantage_name == "gae":
-        return _with_gae(groups, rewards_GN, kl_GN, pg)
+    if pg.advantage_name in PER_TOKEN:
+        return _with_token_advantages(groups, rewards_GN, kl_GN, pg)
     sums_GN = np.array([[kl.sum() for kl in row] for row in kl_GN])
-    advantages_GN = ADVANTAGES[pg.advantage_name](np.asarray(rewards_GN, dtype=np.float64) - sums_GN, pg.advantage_eps)
+    lengths_GN = np.array([[s.predicted_tokens for s in group] for group in groups])
+    rewards_GN = np.asarray(rewards_GN, dtype=np.float64) - sums_GN
+    advantages_GN = ADVANTAGES[pg.advantage_name](Scores(rewards_GN, lengths_GN, pg.advantage_eps, pg.pass_k))
     return [
         [
             replace(s, advantages=np.full(len(s.completion_ids), advantage, dtype=np.float32))
@@ -80,21 +83,23 @@ def with_advantages(groups: Groups, rewards_GN: np.ndarray, pg: PolicyGradientCo
     ]
 
 
-def _with_gae(
+def _with_token_advantages(
     groups: Groups, rewards_GN: np.ndarray, kl_GN: list[list[np.ndarray]], pg: PolicyGradientConfig
 ) -> Groups:
     """Fill in advantages by GAE, whitened after the returns are computed.
 
     The reward is on the last predicted token, the KL penalty on every one. Tokens outside the mask are not steps of the
-    episode: neither discounted nor bootstrapped from.
+    episode: neither discounted nor bootstrapped from. Without a critic, GAE of values 0 with lambda 1 is the discounted
+    sum of the rewards to come, as in REINFORCE++ (arXiv:2501.03262).
     """
+    lam = pg.critic.lam if pg.advantage_name == "gae" else 1.0
     samples = [s for group in groups for s in group]
     penalties = [kl for row in kl_GN for kl in row]
     advantages, returns = [], []
     for sample, reward, penalty in zip(samples, np.ravel(rewards_GN), penalties, strict=True):
         rewards_R = -penalty
         rewards_R[-1] += reward
-        advantage_R, return_R = gae(rewards_R, sample.values[sample.mask], pg.critic.gamma, pg.critic.lam)
+        advantage_R, return_R = gae(rewards_R, sample.values[sample.mask], pg.critic.gamma, lam)
         advantages.append(advantage_R)
         returns.append(return_R.astype(np.float32))
     whitened = iter(zip(whiten(advantages, pg.advantage_eps), returns, strict=True))
@@ -110,6 +115,7 @@ def _with_gae(
 def is_active(sample: Sample, pg: PolicyGradientConfig) -> bool:
     """Whether a sample can contribute a gradient."""
     always = pg.entropy_coef > 0 or (pg.kl.coef > 0 and pg.kl.place == "loss") or pg.critic.kind != "none"
+    always = always or pg.loss_type == "kl_cov"  # it penalizes tokens whatever their advantage
     return sample.in_loss and (always or bool(sample.advantages[sample.mask].any()))
 
 

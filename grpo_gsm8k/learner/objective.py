@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from grpo_gsm8k.algorithms.corrections import correction_weights
+from grpo_gsm8k.algorithms.corrections import correction_weights, kept_tokens
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
-from grpo_gsm8k.algorithms.losses import LOSSES, ClipRange, LossInputs, TokenLoss, value_loss
+from grpo_gsm8k.algorithms.loss_inputs import ClipRange, LossInputs, TokenLoss
+from grpo_gsm8k.algorithms.losses import LOSSES, value_loss
 from grpo_gsm8k.algorithms.ratios import importance_ratio
 
 if TYPE_CHECKING:
@@ -54,15 +55,7 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
             hidden_NH, models.policy.head, tokens.targets_N, pg.temperature, config.learner.logprob_chunk
         )
     log_ratio_N = logprobs_N - micro.proximal_logprobs_N
-    correction_N = correction_weights(
-        micro.proximal_logprobs_N - micro.behaviour_logprobs_N,
-        tokens.sequence_N,
-        pg.off_policy.correction,
-        pg.off_policy.level,
-        pg.off_policy.low,
-        pg.off_policy.high,
-        tokens.sequences,
-    )
+    correction_N = correction(pg, micro)
     ratio_N = importance_ratio(log_ratio_N, tokens.sequence_N, pg.ratio, tokens.sequences)
     policy_loss = surrogate(pg, logprobs_N, ratio_N, micro)
     corrected_N = correction_N * policy_loss.loss_N
@@ -75,7 +68,7 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
         "train/entropy": entropy_N.detach(),
         "train/approx_kl": drift_N.exp() - 1 - drift_N,
     }
-    if pg.off_policy.correction != "none":
+    if pg.off_policy.corrects:
         per_token["train/correction_mean"] = correction_N
         per_token["train/correction_masked_frac"] = correction_N == 0
     if pg.kl.coef:
@@ -94,10 +87,32 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
     return Objective(loss, (logprobs_N - micro.behaviour_logprobs_N).detach(), per_token, policy_part)
 
 
+def correction(pg: PolicyGradientConfig, micro: MicroBatch) -> torch.Tensor:
+    """Weight of each token for the distance of proximal and behavior policy; 0 for rejected ones."""
+    off, tokens = pg.off_policy, micro.tokens
+    log_ratio_N = micro.proximal_logprobs_N - micro.behaviour_logprobs_N
+    weights_N = correction_weights(
+        log_ratio_N, tokens.sequence_N, off.correction, off.level, off.low, off.high, tokens.sequences
+    )
+    if not off.reject.ranges:
+        return weights_N
+    return weights_N * kept_tokens(log_ratio_N, tokens.sequence_N, off.reject.ranges, tokens.sequences)
+
+
 def surrogate(
     pg: PolicyGradientConfig, logprobs_N: torch.Tensor, ratio_N: torch.Tensor, micro: MicroBatch
 ) -> TokenLoss:
     """Policy loss per token, as `loss_type` and the clip ranges define it."""
     high = pg.cliprange if pg.cliprange_high is None else pg.cliprange_high
     clip = ClipRange(pg.cliprange, high, pg.dual_clip)
-    return LOSSES[pg.loss_type](LossInputs(logprobs_N, ratio_N, micro.advantages_N, clip))
+    inputs = LossInputs(
+        logprobs_N=logprobs_N,
+        old_logprobs_N=micro.proximal_logprobs_N,
+        ratio_N=ratio_N,
+        advantages_N=micro.advantages_N,
+        clip=clip,
+        sequence_N=micro.tokens.sequence_N,
+        sequences=micro.tokens.sequences,
+        selected_N=micro.selected_N,
+    )
+    return LOSSES[pg.loss_type](inputs, **pg.loss_constants)

@@ -86,7 +86,7 @@ def _check_devices(config: Config) -> None:
     if os.environ.get(VISIBLE, "").startswith("MIG-"):
         last_actor = "cpu"
     if last_actor.startswith("cuda:"):
-        last_actor = f"cuda:{int(last_actor.removeprefix('cuda:')) + config.actor.replicas - 1}"
+        last_actor = f"cuda:{config.actor.first_device(config.engines_here) - 1}"
     key = "learner.device" if config.learner.devices is None else "learner.devices"
     wanted = [("actor.device", last_actor), *((key, device) for device in config.learner.rank_devices)]
     for key, device in wanted:

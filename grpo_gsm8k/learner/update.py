@@ -15,6 +15,7 @@ from grpo_gsm8k.learner.logprob_gap import is_measured, measure_gap
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 from grpo_gsm8k.learner.ranks import ALONE
+from grpo_gsm8k.learner.token_selection import with_selection
 from grpo_gsm8k.learner.update_stats import TokenStats, Totals, UpdateStats
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ def update_policy(
     budget = budget or TokenBudget(config.learner.token_budget)
     for epoch in range(pg.epochs_per_batch):
         before = stats.total("train/approx_kl")
-        for indices in minibatch_indices(len(groups), pg.minibatches, (config.seed, step, epoch)):
+        for number, indices in enumerate(minibatch_indices(len(groups), pg.minibatches, (config.seed, step, epoch))):
             samples = [sample for i in indices for sample in groups[i]]
+            samples = with_selection(models.policy, samples, config, (config.seed, step, epoch, number), beat, budget)
             if not stats.losses and not is_measured(samples, config):
                 every = [sample for group in groups for sample in group]
                 stats.add_tokens(measure_gap(models.policy, every, config, budget, ranks))

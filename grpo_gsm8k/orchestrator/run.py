@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k import models
+from grpo_gsm8k.cluster.placement import Placement, open_placement
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.prepare import DataFolder, ensure, load_split
 from grpo_gsm8k.data.schedule import plan_updates, update_size
@@ -25,7 +26,7 @@ from grpo_gsm8k.orchestrator.start_phases import StartPhases
 from grpo_gsm8k.orchestrator.supervisor import Outcome, RestartLimits, Spawners, Supervisor
 from grpo_gsm8k.preflight import gate
 from grpo_gsm8k.preflight.cache_sizes import CacheSizes, cache_sizes
-from grpo_gsm8k.runtime.actor_process import engine_spec, spawn_actor
+from grpo_gsm8k.runtime.actor_process import engine_spec
 from grpo_gsm8k.runtime.learner_process import spawn_learner
 from grpo_gsm8k.start_model import pin_model, start_folder
 from grpo_gsm8k.terminal.console import open_console
@@ -83,7 +84,8 @@ def run_training(config: Config) -> int:
         values, source = config.model_dump(mode="json"), models.hub_source(config.model.path, model_folder)
         manifest.write_manifest(run, values, inputs=inputs, base_model=source)  # first: an old one may be damaged
         manifest.write_config(run, values)
-        plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store, caches)
+        placement = stack.enter_context(open_placement(config, run.path))
+        plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store, placement, caches)
         return _run_to_exit_code(plan, updates, estimate, changes)
 
 
@@ -155,15 +157,16 @@ class WorkerPlan:
     run: RunFolder
     resume_step: int | None
     store: WeightsStore
+    placement: Placement
     caches: CacheSizes
 
-    def spawn_actor(self, index: int, deliver: Deliver) -> Worker:
-        """Start actor `index`."""
+    def spawn_actor(self, index: int, deliver: Deliver) -> Worker | None:
+        """Start actor `index`; None if there is no place for it now."""
         lora = self.config.learner.lora
         rank = lora.rank if lora.enabled and self.config.actor.lora == "adapter" else 0
         versions = self.config.training.versions_at_once
         spec = engine_spec(self.config, self.model_folder, rank, versions, kv_cache_bytes=self.caches.actor)
-        return spawn_actor(self.config, spec, self.run.logs, index, deliver)
+        return self.placement.spawn_actor(self.config, spec, self.run.logs, index, deliver)
 
     def spawn_learner(
         self, incarnation: int, in_use: Sequence[WeightsRef], wandb_run_id: str | None, deliver: Deliver
@@ -203,6 +206,8 @@ def _supervise(plan: WorkerPlan, total: int, estimate: Estimate | None, changes:
             incarnation, in_use, writers.wandb_run_id, deliver
         ),
         actors=config.actor.replicas,
+        delete=plan.placement.delete,
+        discard=plan.placement.discard,
     )
     synchronous = config.command == "policy_gradient" and config.policy_gradient.max_staleness == 0
     limits = RestartLimits(

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.orchestrator.host_memory import memory_metrics
 from grpo_gsm8k.orchestrator.idle import IdleTime
+from grpo_gsm8k.orchestrator.scaling import scale
 from grpo_gsm8k.orchestrator.signals import catch_signals, restore_signals
 from grpo_gsm8k.runtime.actor_pool import ActorPool
 from grpo_gsm8k.runtime.process import EventQueue, end_workers
 from grpo_gsm8k.runtime.restarts import Restarts, raise_if_fatal
-from grpo_gsm8k.transport import weights
 from grpo_gsm8k.transport.protocol import (
     Bundle,
     CheckpointSaved,
     CheckpointsDeleted,
+    Connected,
     Crashed,
     Failed,
     Finished,
@@ -80,11 +81,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Spawners:
-    """How to start each worker: `actor` takes its index, `learner` its incarnation and the weights still in use."""
+    """How to start each worker: `actor` takes its index, `learner` its incarnation and the weights still in use.
 
-    actor: Callable[[int, Deliver], Worker]
+    `delete` and `discard` as for `Router`.
+    """
+
+    actor: Callable[[int, Deliver], Worker | None]
     learner: Callable[[int, Sequence[WeightsRef], Deliver], Worker]
     actors: int
+    delete: Callable[[WeightsRef], None]
+    discard: Callable[[WeightsRef], None]
 
 
 class Supervisor:
@@ -113,8 +119,8 @@ class Supervisor:
             lambda index: spawners.actor(index, self._events.deliver),
             Restarts("actor", limits.actor_restarts, tracker.worker_event, BACKOFF_SECONDS),
             self._to_learner,
-            weights.delete,
-            weights.discard,
+            spawners.delete,
+            spawners.discard,
             limits.repeat_bundles,
         )
         self._spawn_learner = spawners.learner
@@ -143,6 +149,7 @@ class Supervisor:
                 self._show_signal()
                 self._excuse_after_a_pause()
                 self._replace_overdue()
+                scale(self._pool, self._tracker)
                 self._check_regressions()
                 self._check_budget()
             self._suite.finish(lambda: bool(self._signal or self._over_budget))
@@ -161,7 +168,9 @@ class Supervisor:
                 self._from_learner(message)
         elif worker in self._pool.actors:
             if isinstance(message, Span):
-                self._tracker.span(worker.name, message)
+                self._tracker.span(message.row or worker.name, message)
+            elif isinstance(message, Connected):
+                self._tracker.event("worker_connected", worker=worker.name, pid=message.pid, node=message.node)
             elif isinstance(message, GroupResult | Failed | WeightsLive):
                 self._idle.start(self._pool.actors)
             elif isinstance(message, WeightsDamaged):

@@ -232,7 +232,7 @@ def _memory(machine: Machine) -> CheckLine:
 
 
 def _threads(machine: Machine, config: Config) -> CheckLine:
-    sides = config.learner.all_threads, config.actor.threads * config.actor.replicas
+    sides = config.learner.all_threads, config.actor.threads * config.engines_here
     taking_turns = config.policy_gradient.max_staleness == 0
     configured = max(sides) if taking_turns else sum(sides)
     text = f"{machine.threads} cores for {configured} threads that work at once"
@@ -271,7 +271,7 @@ def _configured_gpus(config: Config) -> list[tuple[str, int]]:
     """Return config key and number of every configured GPU."""
     found = []
     key = "learner.device" if config.learner.devices is None else "learner.devices"
-    engines = ("actor.device", config.actor.device, config.actor.replicas)
+    engines = ("actor.device", config.actor.device, config.engines_here * config.actor.tensor_parallel)
     for key, device, count in (engines, *((key, device, 1) for device in config.learner.rank_devices)):
         if device.startswith("cuda:"):
             first = int(device.removeprefix("cuda:"))

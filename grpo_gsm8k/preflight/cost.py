@@ -140,7 +140,12 @@ def _recomputing_s(shape: ModelShape, actor: ActorMemory, config: Config, device
     """Seconds to compute the contexts of all running requests again with new weights: 2 operations per parameter."""
     context = prompt + answer_tokens(config) / 2
     running = min(actor.sequences, workload_of(config).generated / config.actor.replicas)
-    return 2 * shape.parameters * running * context / (GENERATING_SHARE * device.bf16_tflops * 1e12)
+    return 2 * shape.parameters * running * context / (GENERATING_SHARE * _tflops(device, config) * 1e12)
+
+
+def _tflops(device: Device, config: Config) -> float:
+    """Return the rate of one engine; what its GPUs lose by exchanging activations is not counted."""
+    return device.bf16_tflops * config.actor.tensor_parallel
 
 
 def _generating_s(
@@ -156,5 +161,5 @@ def _generating_s(
     rounds = answers / shares / at_once
     read = actor.weights + at_once * (prompt + answer / 2) * actor.cache_per_token
     waiting = read / (BANDWIDTH_SHARE * device.bandwidth_gb_s * 1e9)
-    computing = 2 * shape.parameters * at_once / (GENERATING_SHARE * device.bf16_tflops * 1e12)
+    computing = 2 * shape.parameters * at_once / (GENERATING_SHARE * _tflops(device, config) * 1e12)
     return rounds * answer * (max(waiting, computing) + TOKEN_OVERHEAD_S)

@@ -76,7 +76,7 @@ def diagnose(
 
 def _side_by_side(config: Config, machine: Machine) -> bool:
     """Whether both processes are on the CPU with cores enough for the threads of both."""
-    threads = config.learner.all_threads + config.actor.threads * config.actor.replicas
+    threads = config.learner.all_threads + config.actor.threads * config.engines_here
     return config.actor.device == config.learner.device == "cpu" and threads <= machine.threads
 
 
@@ -110,7 +110,7 @@ def hourly_price(config: Config, places: Places) -> float | None:
     if config.budget.usd_per_hour is not None:
         return config.budget.usd_per_hour
     learners = [] if places.shared else [places.learner] * len(config.learner.rank_devices)
-    devices = [places.actor] * config.actor.replicas + learners
+    devices = [places.actor] * (config.actor.replicas * config.actor.tensor_parallel) + learners
     prices = [device.usd_per_hour for device in devices if device.name != "cpu"]
     return sum(prices) if prices and all(prices) else None
 

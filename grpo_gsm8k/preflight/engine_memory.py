@@ -20,7 +20,7 @@ ENGINE_ON_CPU = 1.2 * 2**30  # the process with vLLM and torch imported
 
 @dataclass(frozen=True, slots=True)
 class ActorMemory:
-    """Memory of one engine; its cache holds `sequences` of the full context at once."""
+    """Memory of one engine, on each of its devices; its cache holds `sequences` of the full context at once."""
 
     weights: float
     overhead: float
@@ -38,8 +38,8 @@ def actor_memory(shape: ModelShape, config: Config, device_bytes: float, share: 
     """Return the memory of an engine with `share` of a device; on a CPU its cache has `actor.kv_cache_mb`."""
     actor = config.actor
     width = 2 if actor.dtype == "bfloat16" else F32
-    weights = float(width * shape.parameters)
-    cache_per_token = 2.0 * shape.layers * shape.key_value * width
+    weights = width * shape.parameters / actor.tensor_parallel
+    cache_per_token = 2.0 * shape.layers * shape.key_value * width / actor.tensor_parallel
     if actor.device == "cpu":
         overhead, cache = ENGINE_ON_CPU, actor.kv_cache_mb * 2.0**20
     else:

@@ -56,7 +56,7 @@ def _both_on_cpu(config: Config) -> bool:
 
 
 def _beside_a_gpu(config: Config, cores: int) -> Threads:
-    engines = config.actor.replicas
+    engines = config.engines_here
     actor, learner = ACTOR_OF_A_GPU, max(1, cores - engines)
     if config.learner.device != "cpu":
         learner = min(LEARNER_OF_A_GPU, cores)
@@ -66,7 +66,7 @@ def _beside_a_gpu(config: Config, cores: int) -> Threads:
 
 def _shared_cpu(config: Config, times: UpdateTimes | None, cores: int) -> Threads:
     """Choose for two processes on the CPU."""
-    engines = config.actor.replicas
+    engines = config.engines_here
     together = Threads(max(1, cores // engines), cores)
     if config.command == "sft":
         learner = cores if times is None else _fewest(times.learning_s, cores)
@@ -94,7 +94,7 @@ def _splits(config: Config, cores: int) -> list[Threads]:
 
     A number that is set narrows the choice. With too few cores, each process gets one thread.
     """
-    engines = config.actor.replicas
+    engines = config.engines_here
     most = max(1, (cores - 1) // engines)
     actors = [config.actor.threads] if config.actor.threads else range(1, most + 1)
     return [Threads(n, config.learner.all_threads or max(1, cores - engines * n)) for n in actors]

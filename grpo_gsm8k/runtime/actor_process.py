@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.actor.engine import EngineSpec
+from grpo_gsm8k.models import check_tensor_parallel
 from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.runtime.worker import actor_main, worker_setup
 from grpo_gsm8k.tracking.gpu_list import DEVICE_ORDER, VISIBLE, visible_entry
@@ -39,8 +40,12 @@ def engine_spec(
     own_version: int = -1,
     kv_cache_bytes: int | None = None,
 ) -> EngineSpec:
-    """Return the engine settings of `config.actor`; the last four arguments are those of `EngineSpec`."""
+    """Return the engine settings of `config.actor`; the last four arguments are those of `EngineSpec`.
+
+    Raises UserError if the model's heads cannot be divided among `actor.tensor_parallel` GPUs.
+    """
     actor = config.actor
+    check_tensor_parallel(model_folder, actor.tensor_parallel)
     return EngineSpec(
         kind=actor.engine,
         model_folder=str(model_folder),
@@ -58,6 +63,7 @@ def engine_spec(
         canary_tolerance=actor.canary_tolerance,
         seed=config.seed,
         async_scheduling=actor.async_scheduling,
+        tensor_parallel=actor.tensor_parallel,
         sleeps=actor.sleep_between_updates and config.command == "policy_gradient",
         kv_cache_bytes=kv_cache_bytes,
         own_version=own_version,
@@ -71,11 +77,8 @@ def _threads_alone(config: Config) -> int:
     return max(1, usable_cores() // max(config.actor.replicas, config.eval.num_shards))
 
 
-def actor_environment(config: Config, index: int) -> dict[str, str]:
-    """Return the variables that vLLM and OpenMP read when they are imported; actor `index` gets its own GPU.
-
-    Raises UserError if CUDA_VISIBLE_DEVICES does not show that GPU.
-    """
+def engine_variables(config: Config) -> dict[str, str]:
+    """Return the variables that vLLM and OpenMP read when they are imported, the same on every machine."""
     actor = config.actor
     values = {
         "OMP_NUM_THREADS": str(actor.threads or _threads_alone(config)),
@@ -85,9 +88,18 @@ def actor_environment(config: Config, index: int) -> dict[str, str]:
     }
     if actor.device == "cpu" and actor.enforce_eager:
         values["TORCHDYNAMO_DISABLE"] = "1"  # else vLLM compiles its log-probability kernel, which needs a C++ compiler
+    return values | (DEVICE_ORDER if actor.device.startswith("cuda:") else {})
+
+
+def actor_environment(config: Config, index: int) -> dict[str, str]:
+    """Return the variables of actor `index` on this machine, which gets its own GPU.
+
+    Raises UserError if CUDA_VISIBLE_DEVICES does not show that GPU.
+    """
+    actor = config.actor
+    values = engine_variables(config)
     if actor.device.startswith("cuda:"):
-        number = int(actor.device.removeprefix("cuda:")) + index
         engine = f"actor.device={actor.device}" + (f" (engine {index})" if index else "")
-        values |= DEVICE_ORDER
-        values[VISIBLE] = visible_entry(engine, number, os.environ.get(VISIBLE))
+        numbers = range(actor.first_device(index), actor.first_device(index + 1))
+        values[VISIBLE] = ",".join(visible_entry(engine, number, os.environ.get(VISIBLE)) for number in numbers)
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.runtime.actor_pool import ActorPool
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from grpo_gsm8k.actor.engine import EngineSpec
     from grpo_gsm8k.config import Config
+    from grpo_gsm8k.runtime.process import Deliver, Worker
     from grpo_gsm8k.transport.protocol import GenerateGroup
 
+SpawnActor = Callable[["Config", "EngineSpec", "Path", int, "Deliver"], "Worker | None"]
 VERSION = 0  # the version of the folder's own weights; no other weights are published
 
 
@@ -26,7 +30,13 @@ class Engines:
     """`actors` engine processes with the model of one folder; use it in a `with` statement."""
 
     def __init__(
-        self, config: Config, model_folder: Path, logs: Path, actors: int, kv_cache_bytes: int | None = None
+        self,
+        config: Config,
+        model_folder: Path,
+        logs: Path,
+        actors: int,
+        kv_cache_bytes: int | None = None,
+        spawn: SpawnActor = spawn_actor,
     ) -> None:
         """Start nothing yet; `logs` is an existing folder. `kv_cache_bytes`: see `EngineSpec`."""
         spec = engine_spec(config, model_folder, 0, 1, own_version=VERSION, kv_cache_bytes=kv_cache_bytes)
@@ -34,7 +44,7 @@ class Engines:
         self._results: list[GroupResult | Failed] = []
         self._pool = ActorPool(
             actors,
-            lambda index: spawn_actor(config, spec, logs, index, self._events.deliver),
+            lambda index: spawn(config, spec, logs, index, self._events.deliver),
             Restarts("actor", config.actor.max_restarts, _record_nothing, backoff_s=0.0),
             self._add_result,
             delete=lambda _: None,  # nothing is published

@@ -1,7 +1,7 @@
 """Worker processes as seen by the process that starts them.
 
-The only module that imports multiprocessing. The rest of the project uses `Worker` and `spawn` alone, so that another
-transport, such as TCP to workers on other machines, can implement the same methods.
+The only module that starts processes with multiprocessing. The rest of the project uses `Worker` alone, which may also
+stand for a process on another machine (`cluster/`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grpo_gsm8k.children.parent_death import PARENT
 from grpo_gsm8k.transport.channel import Channel
@@ -38,11 +38,65 @@ class Deadlines:
     progress_s: float
 
 
-class Worker:
-    """A child process with its own new channel; a replacement gets both new."""
+class WorkerProcess(Protocol):
+    """A worker's process, here or on another machine."""
 
-    def __init__(self, name: str, process: BaseProcess, channel: Channel, deadlines: Deadlines) -> None:
-        """Called by `spawn` only."""
+    @property
+    def pid(self) -> int | None:
+        """Process id; None if it is not known yet."""
+
+    @property
+    def exit_reason(self) -> str:
+        """Why it ended."""
+
+    @property
+    def machine_lost(self) -> bool:
+        """Whether it ended because its machine is gone."""
+
+    @property
+    def here(self) -> bool:
+        """Whether it is on this machine."""
+
+    def join(self, timeout: float) -> None:
+        """Wait until it has ended, for at most `timeout` seconds."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+@dataclass(frozen=True)
+class ChildProcess:
+    """A process that this one has started."""
+
+    process: BaseProcess
+    machine_lost: bool = False
+    here: bool = True
+
+    @property
+    def pid(self) -> int | None:
+        """Process id."""
+        return self.process.pid
+
+    @property
+    def exit_reason(self) -> str:
+        """`exit code <N>` of an ended process, negative for a signal."""
+        return f"exit code {self.process.exitcode}"
+
+    def join(self, timeout: float) -> None:
+        """Wait until it has ended, for at most `timeout` seconds."""
+        self.process.join(timeout)
+
+    def kill(self) -> None:
+        """End it at once, even if it is stopped, and reap it."""
+        self.process.kill()
+        self.process.join()
+
+
+class Worker:
+    """A process with its own new channel; a replacement gets both new."""
+
+    def __init__(self, name: str, process: WorkerProcess, channel: Channel, deadlines: Deadlines) -> None:
+        """Called by `spawn`, and by the placement on other machines."""
         self.name = name
         self.channel = channel
         self.ready = False
@@ -54,15 +108,24 @@ class Worker:
         self._started = self._last_message = self._progressed = time.monotonic()
 
     @property
-    def pid(self) -> int:
-        """Process id."""
-        assert self._process.pid is not None  # the process was started
+    def pid(self) -> int | None:
+        """Process id; None for one on another machine that has not connected yet."""
         return self._process.pid
 
     @property
+    def here(self) -> bool:
+        """Whether it is on this machine."""
+        return self._process.here
+
+    @property
     def exit_reason(self) -> str:
-        """`exit code <N>` of an ended process, negative for a signal."""
-        return f"exit code {self._process.exitcode}"
+        """Why it ended: `exit code <N>`, negative for a signal, or what is known of another machine."""
+        return self._process.exit_reason
+
+    @property
+    def machine_lost(self) -> bool:
+        """Whether it ended because its machine is gone."""
+        return self._process.machine_lost
 
     def release(self, message: object) -> None:
         """Send the message that the worker waits for; its time until Ready counts from now."""
@@ -106,9 +169,8 @@ class Worker:
         self._process.join(timeout)
 
     def kill(self) -> None:
-        """End the process at once, even if it is stopped, and reap it."""
+        """End the process at once, even if it is stopped."""
         self._process.kill()
-        self._process.join()
 
 
 Deliver = Callable[[Worker, object], None]
@@ -158,7 +220,7 @@ def spawn(
         deliver(worker, message)
 
     channel = Channel(parent_reader, parent_writer, start=False, deliver=on_message, on_closed=lambda: on_message(None))
-    worker = Worker(name, process, channel, deadlines)
+    worker = Worker(name, ChildProcess(process), channel, deadlines)
     channel.start()
     return worker
 

@@ -51,6 +51,11 @@ class Restarts:
             if self._new_updates >= FORGIVING_UPDATES:
                 self._counted = 0
 
+    def note_lost(self, worker: Worker) -> None:
+        """Record that a worker's machine is gone: that says nothing about the worker, so it does not count."""
+        self.count += 1
+        self._record(f"{self._kind}_restarted", worker=worker.name, reason=worker.exit_reason, restart=self.count)
+
     def note_failure(self, worker: Worker, overdue: str, progressed: bool) -> float:
         """Count a failure of an ended worker; returns the seconds to wait before the next start, 0 if it was stuck.
 

@@ -6,6 +6,7 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.cluster.placement import open_placement
 from grpo_gsm8k.data.prompts import encode_prompt
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.runtime.engines import VERSION, Engines
@@ -35,7 +36,10 @@ def local_producer(config: Config, logs: Path, grader: Grader) -> Producer:
         by_id = {sample.id: sample for sample in samples}
         requests = [_request(config, sample, tokenizer, stops) for sample in samples]
         started = time.monotonic()
-        with Engines(config, folder, logs, config.actor.replicas) as engines:
+        with (
+            open_placement(config, logs) as placement,
+            Engines(config, folder, logs, config.actor.replicas, spawn=placement.spawn_actor) as engines,
+        ):
             for result in engines.run(requests):
                 sample = by_id[result.request_id]
                 answered = _answered(config, sample, result, tokenizer, time.monotonic() - started)

@@ -7,6 +7,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config, PolicyGradientConfig
 
+# These losses name the method,
+_OF_LOSS = ("cispo", "sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo", "m2po", "clip_cov", "kl_cov")
+_OF_ADVANTAGE = {  # and so do these advantages
+    "group_mean_rescaled": "gpg",
+    "length_weighted": "opo",
+    "mean_normalized": "maxrl",
+    "pass_at_k": "pass_at_k",
+    "token_whitened": "reinforce_plus_plus",
+    "group_mean_whitened": "reinforce_plus_plus_baseline",
+}
+_TITLES = {
+    "reinforce": "REINFORCE",
+    "reinforce_baseline": "REINFORCE with baseline",
+    "dr_grpo": "Dr. GRPO",
+    "dppo_tv": "DPPO (total variation)",
+    "dppo_kl": "DPPO (KL)",
+    "gspo_token": "GSPO-token",
+    "clip_cov": "Clip-Cov",
+    "kl_cov": "KL-Cov",
+    "maxrl": "MaxRL",
+    "pass_at_k": "Pass@k training",
+    "positive_only": "GRPO without a baseline",
+    "reinforce_plus_plus": "REINFORCE++",
+    "reinforce_plus_plus_baseline": "REINFORCE++-baseline",
+}
+
 
 def training_method(config: Config) -> str:
     """Return `sft`, or the name of the option of `policy_gradient=` whose loss, advantage and ratio the run has."""
@@ -15,20 +41,23 @@ def training_method(config: Config) -> str:
 
 def method_title(method: str) -> str:
     """Return a method's name as its papers write it: `GRPO`, `Dr. GRPO`."""
-    names = {"reinforce": "REINFORCE", "reinforce_baseline": "REINFORCE with baseline", "dr_grpo": "Dr. GRPO"}
-    return names.get(method, method if " " in method else method.upper())
+    return _TITLES.get(method, method if " " in method else method.upper())
 
 
 def _policy_gradient(pg: PolicyGradientConfig) -> str:
     advantage = pg.advantage_name
-    if pg.loss_type == "cispo":
-        return "cispo"
+    if pg.loss_type in _OF_LOSS:
+        return pg.loss_type
+    if advantage in _OF_ADVANTAGE:
+        return _OF_ADVANTAGE[advantage]
     if advantage == "gae":
-        return "ppo"
+        return "gspo_token" if pg.ratio == "geometric_mean_token" else "ppo"
     if pg.loss_type in ("no_baseline", "reinforce_with_baseline"):
         return {"reward": "reinforce", "leave_one_out": "rloo"}.get(advantage, "reinforce_baseline")
     if pg.ratio == "geometric_mean":
-        return "gspo"
+        return "luspo" if pg.reduction == "sequence_sum" else "gspo"
     if pg.active_sampling and pg.cliprange_high is not None:
         return "dapo"
+    if advantage == "reward":
+        return "positive_only"
     return "dr_grpo" if advantage == "group_mean" and pg.reduction == "constant" else "grpo"

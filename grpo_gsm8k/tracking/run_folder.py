@@ -83,6 +83,16 @@ class RunFolder:
         return self.path / "regression.json"
 
     @property
+    def scale_request(self) -> Path:
+        """A request of `command=scale` that the run has not taken yet."""
+        return self.path / "scale.json"
+
+    @property
+    def scale_answer(self) -> Path:
+        """The run's answer to it."""
+        return self.path / "scale_answer.json"
+
+    @property
     def rollouts(self) -> Path:
         """Training completions as `step_<N>.parquet`."""
         return self.path / "rollouts"

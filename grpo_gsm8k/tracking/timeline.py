@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ORCHESTRATOR = "orchestrator"
 CHECKPOINTS = "checkpoints"
+WEIGHTS = "weights of "  # followed by an actor's name: from publishing to live on another machine
 _TRACKS = (ORCHESTRATOR, "learner", "validations")  # rows in this order; the actors follow
 _LAST_ROW = 999  # after all actors: earlier versions had no row of checkpoints, and may have begun the file
 _END = b"\n]\n"
@@ -62,8 +63,11 @@ class Timeline:
         """Return the worker's row; name it on first use."""
         if worker == CHECKPOINTS:
             row = _LAST_ROW
+        elif worker in _TRACKS:
+            row = _TRACKS.index(worker)
         else:
-            row = _TRACKS.index(worker) if worker in _TRACKS else len(_TRACKS) + int(worker.rpartition("-")[2])
+            first = _LAST_ROW + 1 if worker.startswith(WEIGHTS) else len(_TRACKS)
+            row = first + int(worker.rpartition("-")[2])
         place = {"pid": row + 1, "tid": row + 1}  # viewers hide process 0
         if worker not in self._known:
             self._known.add(worker)

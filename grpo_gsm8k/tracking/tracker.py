@@ -59,7 +59,7 @@ class Tracker:
 
         `writers` get a copy of each record, and are closed with the tracker.
         """
-        self._run = run
+        self.run = run
         self._writers = tuple(writers)
         self.total_steps = total_steps
         self._console = console
@@ -96,7 +96,7 @@ class Tracker:
         self._metrics.append(record)
         self._steps.add(step)
         self._last_step = step
-        completions = self._run.rollouts / f"step_{step}.parquet"
+        completions = self.run.rollouts / f"step_{step}.parquet"
         self._send(Record("update", step, _numbers(record), completions))
         self._console.update(step, record, completions)
 
@@ -110,7 +110,7 @@ class Tracker:
             self.event("validation_repeated", version=version, replaced=replaced)
         self._metrics.append(record)
         self._timeline.validation(version, self._now(), metrics.get("val/seconds", 0.0))
-        completions = self._run.validation / f"step_{version}.parquet"
+        completions = self.run.validation / f"step_{version}.parquet"
         self._send(Record("validation", version, _numbers(record), completions))
         self._console.validation(version, record, completions)
 
@@ -226,9 +226,9 @@ class Tracker:
         self._status = status
         self.event("end", status=status)
         summary = self.summary()
-        write_atomically(self._run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_atomically(self.run.summary_json, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         stats = training_stats(self._metrics.records(), self.total_steps)
-        write_atomically(self._run.training_stats_json, json.dumps(stats, indent=2, allow_nan=False) + "\n")
+        write_atomically(self.run.training_stats_json, json.dumps(stats, indent=2, allow_nan=False) + "\n")
         for writer in self._writers:
             writer.end(0 if status in SUCCESSES else 1, summary)
         deadline = time.monotonic() + seconds
@@ -262,7 +262,7 @@ class Tracker:
             return
         writer.reported = True
         self.event(f"{writer.name}_problem", problem=problem)
-        hint = f"training continues, {self._run.metrics_jsonl.name} is complete"
+        hint = f"training continues, {self.run.metrics_jsonl.name} is complete"
         self._console.note(f"{redact(problem)} ({hint})")
 
 

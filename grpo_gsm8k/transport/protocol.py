@@ -159,6 +159,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Connected:
+    """A worker on the machine `node` of a cluster has connected; made by the placement, not by the worker."""
+
+    pid: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Sent several times per second; `progress` counts engine steps or micro-batches, and must grow while `busy`.
 
@@ -306,7 +314,7 @@ class Stop:
 
 
 ActorCommand = StartEngine | GenerateGroup | LoadWeights | Reset | Bundle | Stop
-ActorReport = GroupResult | Failed | WeightsLive | WeightsDamaged | Ready | Heartbeat | Span | Crashed
+ActorReport = GroupResult | Failed | WeightsLive | WeightsDamaged | Ready | Connected | Heartbeat | Span | Crashed
 LearnerReport = (
     Bundle
     | StepDone

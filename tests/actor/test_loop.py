@@ -177,3 +177,13 @@ def test_a_version_older_than_the_live_one_is_loaded_for_a_pinned_request_only()
     assert order(None, SECOND, late, Bundle((request("r3", 1, 6),))) == [
         *("load 1", "start r2", "end r2", "start r3", "end r3"),
     ]
+
+
+def test_the_live_version_is_loaded_again_after_an_older_one_for_an_actor_that_has_left() -> None:
+    """Running requests end first: none may get tokens of older weights than those it began with."""
+    moved = Bundle((weights(0), weights(1), request("val", 0, 3, pinned=True), request("r4", 1, 6)))
+    assert order(None, SECOND, moved) == [
+        *("load 1", "start r2", "end r2"),
+        *("load 0", "start val", "end val"),
+        *("load 1", "start r4", "end r4"),
+    ]

@@ -6,21 +6,19 @@ from typing import get_args
 import pytest
 import torch
 
-from grpo_gsm8k.algorithms.losses import (
-    LOSSES,
-    ClipRange,
-    LossInputs,
-    TokenLoss,
-    cispo_loss,
-    clipped_loss,
-    reinforce_loss,
-    value_loss,
-)
+from grpo_gsm8k.algorithms.loss_inputs import ClipRange, LossInputs, TokenLoss
+from grpo_gsm8k.algorithms.losses import LOSSES, cispo_loss, clipped_loss, reinforce_loss, value_loss
 from grpo_gsm8k.config import LossType
 
 
 def tensor(*values: float, grad: bool = False) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64, requires_grad=grad)
+
+
+def inputs(logprobs: torch.Tensor, ratio: torch.Tensor, advantages: torch.Tensor, clip: ClipRange) -> LossInputs:
+    """Of one sequence, for losses that read nothing else."""
+    none = torch.zeros_like(advantages)
+    return LossInputs(logprobs, none, ratio, advantages, clip, none.long(), 1, none.bool())
 
 
 def gradient(output: TokenLoss, leaf: torch.Tensor) -> list[float]:
@@ -30,7 +28,7 @@ def gradient(output: TokenLoss, leaf: torch.Tensor) -> list[float]:
 
 def test_reinforce() -> None:
     logprobs = tensor(-0.5, -2.0, grad=True)
-    output = reinforce_loss(LossInputs(logprobs, logprobs.exp(), tensor(2.0, -1.0), ClipRange(None, None)))
+    output = reinforce_loss(inputs(logprobs, logprobs.exp(), tensor(2.0, -1.0), ClipRange(None, None)))
     assert output.loss_N.tolist() == [1.0, -2.0]
     assert gradient(output, logprobs) == [-2.0, 1.0]
     assert not output.clipped_N.any()
@@ -58,7 +56,7 @@ CLIP_CASES = [
 @pytest.mark.parametrize(("ratio", "advantage", "clip", "loss", "slope", "clipped"), CLIP_CASES)
 def test_clips(ratio: float, advantage: float, clip: tuple, loss: float, slope: float, clipped: bool) -> None:
     leaf = tensor(ratio, grad=True)
-    output = clipped_loss(LossInputs(leaf.log(), leaf, tensor(advantage), ClipRange(*clip)))
+    output = clipped_loss(inputs(leaf.log(), leaf, tensor(advantage), ClipRange(*clip)))
     assert output.loss_N.tolist() == pytest.approx([loss])
     assert gradient(output, leaf) == pytest.approx([slope])
     assert output.clipped_N.tolist() == [clipped]
@@ -67,7 +65,7 @@ def test_clips(ratio: float, advantage: float, clip: tuple, loss: float, slope: 
 def test_cispo_keeps_every_gradient() -> None:
     # weights 1.5 -> 1.2 and 0.5 -> 0.8; the gradient by log p is -weight * A
     logprobs = tensor(-1.0, -2.0, grad=True)
-    output = cispo_loss(LossInputs(logprobs, tensor(1.5, 0.5), tensor(1.0, -2.0), ClipRange(0.2, 0.2)))
+    output = cispo_loss(inputs(logprobs, tensor(1.5, 0.5), tensor(1.0, -2.0), ClipRange(0.2, 0.2)))
     assert output.loss_N.tolist() == pytest.approx([1.2, -3.2])
     assert gradient(output, logprobs) == pytest.approx([-1.2, 1.6])
     assert output.clipped_N.tolist() == [True, True]
@@ -76,7 +74,7 @@ def test_cispo_keeps_every_gradient() -> None:
 def test_cispo_weight_is_a_constant() -> None:
     logprobs = tensor(-1.0, grad=True)
     ratio = (logprobs + 1.1).exp()  # e^0.1
-    output = cispo_loss(LossInputs(logprobs, ratio, tensor(1.0), ClipRange(None, 4.0)))
+    output = cispo_loss(inputs(logprobs, ratio, tensor(1.0), ClipRange(None, 4.0)))
     assert gradient(output, logprobs) == pytest.approx([-math.exp(0.1)])
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from grpo_gsm8k.algorithms.corrections import correction_weights
+from grpo_gsm8k.algorithms.corrections import correction_weights, kept_tokens
 from grpo_gsm8k.algorithms.ratios import importance_ratio
 
 LOG_RATIO = torch.tensor([0.1, 0.3, -0.2, 0.4], dtype=torch.float64)
@@ -50,8 +50,22 @@ def test_corrections_by_hand() -> None:
     assert of("truncate", "token") == pytest.approx([math.exp(0.1), 1.2, math.exp(-0.2), 1.2])
     assert of("truncate", "sequence", high=2.0) == pytest.approx([2.0, 2.0, math.exp(-0.2), 2.0])
     assert of("mask", "token") == [1.0, 0.0, 0.0, 0.0]
+    assert of("masked_importance", "token") == pytest.approx([math.exp(0.1), 0.0, 0.0, 0.0])
+    assert of("masked_importance", "sequence", high=3.0) == pytest.approx([*[math.exp(0.8)] * 2, 0.0, math.exp(0.8)])
     assert of("mask", "geometric_mean", high=1.4) == [1.0, 1.0, 0.0, 1.0]  # e^(0.8 / 3) = 1.306
 
 
 def test_corrections_are_constants() -> None:
     assert not correction_weights(LOG_RATIO.clone().requires_grad_(), SEQUENCE, "truncate", "token", 0, 2).requires_grad
+
+
+def test_rejections_by_hand() -> None:
+    def of(**ranges: tuple[float, float]) -> list[bool]:
+        return kept_tokens(LOG_RATIO, SEQUENCE, ranges, 2).tolist()
+
+    assert of() == [True] * 4
+    assert of(token=(0.9, 1.4)) == [True, True, False, False]
+    assert of(sequence=(0.5, 2.0)) == [False, False, True, False]
+    assert of(geometric_mean=(0.9, 1.4)) == [True, True, False, True]
+    assert of(outlier=(0.5, 1.4)) == [False, False, True, False]  # the last token's 1.49 removes its sequence
+    assert of(token=(0.5, 1.2), geometric_mean=(0.9, 1.4)) == [True, False, False, False]  # inside every range

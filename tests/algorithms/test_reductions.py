@@ -10,6 +10,7 @@ def test_weights() -> None:
     # two sequences of 2 and 4 tokens
     assert token_weights([2, 4], "sequence_mean", 10) == [1 / 4, 1 / 8]
     assert token_weights([2, 4], "token_mean", 10) == [1 / 6, 1 / 6]
+    assert token_weights([2, 4], "sequence_sum", 10) == [1 / 2, 1 / 2]
     assert token_weights([2, 4], "constant", 10) == [1 / 20, 1 / 20]
     assert token_weights([], "token_mean", 10) == []
 

@@ -34,7 +34,7 @@ def titles(*words: str) -> list[str]:
         ('name="a","b"', ['"a"', '"b"']),
         ("data.stop=[a,b],[c]", ["[a,b]", "[c]"]),
         ("policy_gradient.rewards={correct: 1},{correct: 2}", ["{correct:1}", "{correct:2}"]),
-        ("policy_gradient=glob(re*)", ["reinforce", "reinforce_baseline"]),
+        ("policy_gradient=glob(gspo*)", ["gspo", "gspo_token"]),
         ("+policy_gradient.rewards.length=0.1,0.2", ["0.1", "0.2"]),
     ],
 )

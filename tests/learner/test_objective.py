@@ -17,6 +17,8 @@ from grpo_gsm8k.learner.critic import build_critic
 from grpo_gsm8k.learner.experience import prepare
 from grpo_gsm8k.learner.model import load_policy, load_reference
 from grpo_gsm8k.learner.objective import Models, objective
+from grpo_gsm8k.learner.oom import TokenBudget
+from grpo_gsm8k.learner.token_selection import with_selection
 from grpo_gsm8k.learner.update import microbatches
 from tests.learner import derivation
 from tests.learner.conftest import random_groups, random_rewards, small_config
@@ -30,6 +32,28 @@ METHODS = {
     "rloo": ["policy_gradient=rloo"],
     "gspo": ["policy_gradient=gspo"],
     "cispo": ["policy_gradient=cispo", "policy_gradient.cliprange_high=0.05"],
+    "sapo": ["policy_gradient=sapo"],
+    "dppo_tv": ["policy_gradient=dppo_tv", "policy_gradient.cliprange=2e-4"],
+    "dppo_kl": ["policy_gradient=dppo_kl", "policy_gradient.cliprange=2e-5"],
+    "gmpo": ["policy_gradient=gmpo", "policy_gradient.cliprange=0.05"],
+    "vespo": ["policy_gradient=vespo"],
+    "luspo": ["policy_gradient=luspo"],
+    "gspo_token": ["policy_gradient=gspo_token", "policy_gradient.critic.lam=0.95"],
+    "m2po": ["policy_gradient=m2po", "policy_gradient.m2po.threshold=0.004"],
+    "clip_cov": [
+        "policy_gradient=clip_cov",
+        "policy_gradient.clip_cov.fraction=1.0",
+        "policy_gradient.clip_cov.low=0.01",
+        "policy_gradient.clip_cov.high=0.3",
+        "policy_gradient.cliprange=0.1",
+    ],
+    "kl_cov": ["policy_gradient=kl_cov", "policy_gradient.kl_cov.fraction=0.2", "policy_gradient.kl_cov.coef=0.5"],
+    "gpg": ["policy_gradient=gpg"],
+    "opo": ["policy_gradient=opo"],
+    "maxrl": ["policy_gradient=maxrl"],
+    "reinforce_plus_plus": ["policy_gradient=reinforce_plus_plus", "policy_gradient.critic.gamma=0.9"],
+    "reinforce_plus_plus_baseline": ["policy_gradient=reinforce_plus_plus_baseline"],
+    "positive_only": ["policy_gradient=positive_only"],
     "ppo": ["policy_gradient=ppo", "policy_gradient.critic.lam=0.95"],
     "ppo_shared": ["policy_gradient=ppo", "policy_gradient.critic.kind=shared", "policy_gradient.critic.lam=0.95"],
     "ppo_kl_reward": [
@@ -48,6 +72,12 @@ METHODS = {
         "policy_gradient.kl.estimator=k2",
         "policy_gradient.off_policy.proximal=recomputed",
     ],
+    "reinforce_plus_plus_kl": [
+        "policy_gradient=reinforce_plus_plus",
+        "policy_gradient.kl.coef=0.3",
+        "policy_gradient.kl.place=reward",
+        "policy_gradient.kl.estimator=k1",
+    ],
     "kl_k2": ["policy_gradient.kl.coef=0.3", "policy_gradient.kl.estimator=k2"],
     "kl_k3": ["policy_gradient.kl.coef=0.3", "policy_gradient.kl.estimator=k3"],
     "entropy": ["policy_gradient.entropy_coef=0.2"],
@@ -59,6 +89,22 @@ METHODS = {
         "policy_gradient.off_policy.correction=importance",
     ],
     **{
+        f"preset_{name}": [f"policy_gradient/off_policy={name}"]
+        for name in ("tis", "mis", "icepop", "geo_rs_tis", "decoupled")
+    },
+    "reject_all": [
+        "policy_gradient/off_policy=tis",
+        "policy_gradient.off_policy.high=1.1",
+        "policy_gradient.off_policy.reject.token=[0.92,1.1]",
+        "policy_gradient.off_policy.reject.sequence=[0.75,1.35]",
+        "policy_gradient.off_policy.reject.geometric_mean=[0.96,1.03]",
+        "policy_gradient.off_policy.reject.outlier=[0.85,1.14]",
+    ],
+    "reject_alone": [
+        "policy_gradient.off_policy.proximal=recomputed",
+        "policy_gradient.off_policy.reject.outlier=[0.85,1.15]",
+    ],
+    **{
         f"{kind}_{level}": [
             "policy_gradient.off_policy.proximal=recomputed",
             f"policy_gradient.off_policy.correction={kind}",
@@ -66,7 +112,7 @@ METHODS = {
             f"policy_gradient.off_policy.low={0.8 if level == 'sequence' else 0.95}",
             f"policy_gradient.off_policy.high={1.3 if level == 'sequence' else 1.05}",
         ]
-        for kind in ("truncate", "mask")
+        for kind in ("truncate", "mask", "masked_importance")
         for level in ("token", "sequence", "geometric_mean")
     },
 }
@@ -109,6 +155,7 @@ class Scene:
         noisy(policy.model, seed=4, scale=0.005)
         if critic is not None and critic.trunk is not None:
             noisy(critic.trunk.model, seed=6, scale=0.005)
+        self.samples = with_selection(policy, self.samples, config, (0,), _no_beat, TokenBudget(60))
 
     def double(self, model: Any) -> Any:
         config = copy.deepcopy(model.config)  # else the policy's own attention would become eager
@@ -154,10 +201,15 @@ class Scene:
             head = [h.requires_grad_() for h in head]
         scalars = [[self._scalars(s, head) for s in group] for group in self.groups]
         derivation.fill_advantages(scalars, self.rewards, pg)
+        flat = [s for group in scalars for s in group]
+        forwards = [
+            own(s, derivation.forward(policy, s.prompt_ids.tolist(), s.completion_ids.tolist(), pg.temperature))
+            for s in self.samples
+        ]
+        derivation.select(flat, [logprobs for logprobs, _, _ in forwards], pg)
         objectives = []
-        for sample, s in zip(self.samples, [s for group in scalars for s in group], strict=True):
+        for sample, s, (logprobs, entropies, states) in zip(self.samples, flat, forwards, strict=True):
             prompt, completion = sample.prompt_ids.tolist(), sample.completion_ids.tolist()
-            logprobs, entropies, states = own(sample, derivation.forward(policy, prompt, completion, pg.temperature))
             values = None
             if head is not None:
                 if trunk is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 from grpo_gsm8k.errors import LabError, UserError, WorkerError
-from grpo_gsm8k.runtime.actor_pool import ActorPool
+from grpo_gsm8k.runtime.actor_pool import PLACE_SECONDS, ActorPool
 from grpo_gsm8k.runtime.restarts import Restarts
 from grpo_gsm8k.transport.protocol import Bundle, Crashed, GenerateGroup, GroupResult, SamplingSpec, StartEngine
 
@@ -21,7 +22,7 @@ class FakeWorker:
     def __init__(self, index: int, pid: int) -> None:
         self.name, self.pid, self.exit_reason = f"actor-{index}", pid, "exit code -9"
         self.crash: Crashed | None = None
-        self.ready = self.held = False
+        self.ready = self.held = self.machine_lost = False
         self.channel = self
         self.sent: list[object] = []
         self.stuck = ""
@@ -53,6 +54,7 @@ class Run:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.results: list[Any] = []
         restarts = Restarts("actor", limit, lambda kind, **fields: self.events.append((kind, fields)), backoff_s=0.0)
+        self.full = False
         self.pool = ActorPool(2, self.spawn, restarts, self.results.append, lambda _: None, lambda _: None)
         self.pool.start()
         if not start_engines:
@@ -61,6 +63,8 @@ class Run:
         self.pool.router.from_learner(Bundle((REQUEST,)))
 
     def spawn(self, index: int) -> Any:
+        if self.full:
+            return None
         self.workers.append(FakeWorker(index, pid=100 + len(self.workers)))
         return self.workers[-1]
 
@@ -85,13 +89,16 @@ def test_a_dead_actor_is_replaced_and_its_requests_are_issued_again() -> None:
 def test_engines_start_when_told_to_and_later_replacements_at_once() -> None:
     run = Run(limit=2, start_engines=False)
     run.pool.handle(run.workers[0], None)  # dies while it imports
-    waiting: list[Any] = run.pool.actors
-    assert [(worker.pid, worker.held, worker.sent) for worker in waiting] == [(102, True, []), (101, True, [])]
+
+    def actors() -> list[Any]:
+        return run.pool.actors
+
+    assert [(worker.pid, worker.held, worker.sent) for worker in actors()] == [(102, True, []), (101, True, [])]
     for _ in range(2):  # the second time does nothing
         run.pool.start_engines()
     run.pool.handle(run.workers[1], Crashed("A: a", fatal=False, user_error=False))
     run.pool.handle(run.workers[1], None)
-    assert [(worker.pid, worker.held, worker.sent) for worker in waiting] == [
+    assert [(worker.pid, worker.held, worker.sent) for worker in actors()] == [
         (102, False, [StartEngine()]),
         (103, False, [StartEngine()]),
     ]
@@ -148,3 +155,33 @@ def test_other_errors_before_ready_are_retried() -> None:
         crash(run, 0, "A: a")
         run.pool.actors[0].ready = True  # type: ignore[misc]
     assert len(run.workers) == 8
+
+
+def test_the_number_of_actors_changes_while_requests_are_outstanding() -> None:
+    run = Run()
+    run.pool.resize(1)
+    assert (run.pool.size, run.workers[1].killed) == (1, True)
+    run.pool.handle(run.workers[1], None)  # the end of its channel: no failure
+    assert [kind for kind, _ in run.events] == ["worker_started"] * 2
+    run.pool.resize(3)
+    assert [worker.name for worker in run.pool.actors] == ["actor-0", "actor-1", "actor-2"]
+    run.pool.resize(0)
+    assert run.pool.actors == []
+    run.pool.resize(1)
+    assert run.workers[-1].sent == [StartEngine(), Bundle((REQUEST,))]
+
+
+def test_an_actor_without_a_place_is_started_once_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run()
+    run.full = True
+    run.pool.handle(run.workers[0], None)
+    assert run.pool.actors == [run.workers[1]]
+    assert run.workers[1].sent[-1] == Bundle((REQUEST,))
+    run.pool.replace_overdue()
+    run.full = False
+    run.pool.replace_overdue()  # not searched for again so soon
+    assert len(run.workers) == 2
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now + PLACE_SECONDS)
+    run.pool.replace_overdue()
+    assert [worker.name for worker in run.pool.actors] == ["actor-0", "actor-1"]

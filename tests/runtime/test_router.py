@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.runtime.router import Router
@@ -236,3 +238,89 @@ def test_damage_reported_after_the_learner_was_replaced_does_not_matter() -> Non
     net.taken()
     net.damaged(ref(0))
     assert net.taken() == ([], [])
+
+
+def sent(net: Net) -> list[tuple[int, tuple[str, ...]]]:
+    """What went to actors since the last call: versions to load and requests, by name."""
+    found = []
+    for index, message in net.taken()[0]:
+        assert isinstance(message, Bundle)
+        names = [f"v{m.ref.version}" if isinstance(m, LoadWeights) else m.request_id for m in message.messages]
+        found.append((index, tuple(names)))
+    return found
+
+
+def test_the_requests_of_an_actor_that_leaves_go_to_the_others_with_the_weights_they_are_pinned_to() -> None:
+    net = Net(actors=2)
+    net.publish(ref(0), request("a", n=2), request("val", version=0, pinned=True))
+    net.publish(ref(1), request("b", version=1), request("c", version=1, n=3))
+    net.live(ref(1), index=0)
+    net.live(ref(0), index=1)
+    assert sent(net) == [(0, ("v0", "a")), (1, ("v0", "val")), (0, ("v1", "c")), (1, ("v1", "b"))]
+    net.router.actor_left(1)
+    assert sent(net) == [(0, ("v0", "v1", "val", "b"))]
+    assert net.deleted == []  # version 0 is needed again
+    net.router.from_actor(0, GroupResult("val", ()))
+    net.live(ref(1), index=0)
+    assert net.deleted == [ref(0)]  # the absent actor does not count
+    net.publish(ref(2), request("d", version=2))
+    assert sent(net)[-1] == (0, ("v2", "d"))
+
+
+def test_requests_wait_while_all_actors_are_absent() -> None:
+    net = Net(actors=1)
+    net.publish(ref(0), request("a"))
+    net.router.actor_left(0)
+    net.publish(ref(1), request("b", version=1))
+    assert sent(net) == [(0, ("v0", "a"))]
+    assert net.router.outstanding == 2
+    net.router.actor_restarted(0)
+    assert sent(net) == [(0, ("v1", "a", "b"))]
+
+
+def test_an_actor_that_is_added_gets_the_newest_weights_and_then_its_share() -> None:
+    net = Net(actors=1)
+    net.publish(ref(0), request("a", n=4))
+    net.router.actor_restarted(1)
+    assert sent(net) == [(0, ("v0", "a")), (1, ("v0",))]
+    net.publish(ref(1), request("b", version=1))
+    assert sent(net) == [(0, ("v1",)), (1, ("v1", "b"))]
+
+
+@given(st.data())
+def test_actors_may_come_and_go_without_losing_or_repeating_a_result(data: st.DataObject) -> None:
+    """Each present actor holds exactly its own outstanding requests; every request ends once."""
+    net = Net(actors=3)
+    held: dict[int, dict[str, GenerateGroup]] = {0: {}, 1: {}, 2: {}}  # by present actor
+    issued, version = 0, 0
+
+    def deliver() -> None:
+        for index, message in net.taken()[0]:
+            assert index in held, "sent to an absent actor"
+            assert isinstance(message, Bundle)
+            held[index].update({m.request_id: m for m in message.messages if isinstance(m, GenerateGroup)})
+
+    done: list[str] = []
+    for _ in range(data.draw(st.integers(5, 30))):
+        action = data.draw(st.sampled_from(["publish", "finish", "leave", "join"]))
+        if action == "publish":
+            names = [f"r{issued + i}" for i in range(data.draw(st.integers(0, 4)))]
+            issued += len(names)
+            net.publish(ref(version), *(request(name) for name in names))
+            version += 1
+        elif action == "finish" and (busy := [i for i in held if held[i]]):
+            index = data.draw(st.sampled_from(busy))
+            net.router.from_actor(index, GroupResult(held[index].popitem()[0], ()))
+            done += [m.request_id for m in net.to_learner if isinstance(m, GroupResult)]
+        elif action == "leave" and held:
+            index = data.draw(st.sampled_from(sorted(held)))
+            del held[index]
+            net.router.actor_left(index)
+        elif action == "join":
+            index = data.draw(st.sampled_from([i for i in range(max(held, default=2) + 2) if i not in held][:1]))
+            held[index] = {}
+            net.router.actor_restarted(index)
+        deliver()
+        assert len(done) == len(set(done))
+        if held:
+            assert sum(map(len, held.values())) == net.router.outstanding == issued - len(done)

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from grpo_gsm8k.cluster.placement import open_placement
 from grpo_gsm8k.evaluation.harness.scores import Score, scores_of
 from grpo_gsm8k.evaluation.harness.server import served
 from grpo_gsm8k.files.aside import write_atomically
@@ -77,7 +78,10 @@ def _language_model(config: Config, model_folder: Path, logs: Path, kv_cache_byt
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     limits = EngineLimits(actor.max_model_len, given.lm_eval_max_gen_toks, given.max_attempts)
-    with Engines(config, model_folder, logs, given.num_shards, kv_cache_bytes) as engines:
+    with (
+        open_placement(config, logs) as placement,
+        Engines(config, model_folder, logs, given.num_shards, kv_cache_bytes, placement.spawn_actor) as engines,
+    ):
         yield EngineLM(
             engines, tokenizer, stop_token_ids(model_folder, tokenizer, given.lm_eval_chat), limits, config.seed
         )

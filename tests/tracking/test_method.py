@@ -1,0 +1,21 @@
+"""The names of training methods."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli import CONF, load_config
+from grpo_gsm8k.tracking.method import method_title, training_method
+
+SETTINGS = sorted(path.stem for path in (CONF / "policy_gradient").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_run_is_named_after_its_option(setting: str) -> None:
+    config = load_config(["command=policy_gradient", "preset=cpu_demo", f"policy_gradient={setting}"])
+    assert training_method(config) == setting
+
+
+def test_titles_are_those_of_the_papers() -> None:
+    assert [method_title(name) for name in ("grpo", "dr_grpo", "gspo_token")] == ["GRPO", "Dr. GRPO", "GSPO-token"]
+    assert len({method_title(name) for name in SETTINGS}) == len(SETTINGS)
