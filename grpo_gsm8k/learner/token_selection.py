@@ -14,16 +14,18 @@ import torch
 
 from grpo_gsm8k.algorithms.selection import covariances, largest, random_within, second_moment_outliers
 from grpo_gsm8k.config import SELECTS_TOKENS
-from grpo_gsm8k.learner.batching import collate, pack
 from grpo_gsm8k.learner.experience import policy_logprobs
-from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
+from grpo_gsm8k.learner.forwards import forward_columns
+from grpo_gsm8k.learner.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from grpo_gsm8k.config import Config, PolicyGradientConfig
-    from grpo_gsm8k.learner.batching import Sample
+    from grpo_gsm8k.learner.batching import MicroBatch, Sample
     from grpo_gsm8k.learner.model import Policy
+    from grpo_gsm8k.learner.oom import TokenBudget
+    from grpo_gsm8k.learner.ranks import Ranks
 
 
 def with_selection(
@@ -33,12 +35,13 @@ def with_selection(
     seed: tuple[int, ...],
     beat: Callable[[], None],
     budget: TokenBudget,
+    ranks: Ranks = ALONE,
 ) -> list[Sample]:
     """Fill in `selected` of the samples of an optimizer step, if the loss needs it; `seed` is for a random choice."""
     if config.policy_gradient.loss_type not in SELECTS_TOKENS:
         return list(samples)
     counted = [s for s in samples if s.in_loss]
-    logprobs = present_logprobs(policy, counted, config, beat, budget)
+    logprobs = present_logprobs(policy, counted, config, beat, budget, ranks)
     selected_N = selection(counted, np.concatenate([*logprobs, np.empty(0)]), config.policy_gradient, seed)
     bounds = np.cumsum([s.predicted_tokens for s in counted])[:-1]
     marks = iter(np.split(selected_N, bounds))
@@ -69,27 +72,25 @@ def selection(
 
 
 def present_logprobs(
-    policy: Policy, samples: Sequence[Sample], config: Config, beat: Callable[[], None], budget: TokenBudget
+    policy: Policy,
+    samples: Sequence[Sample],
+    config: Config,
+    beat: Callable[[], None],
+    budget: TokenBudget,
+    ranks: Ranks = ALONE,
 ) -> list[np.ndarray]:
-    """Compute the log-probabilities of each sample's predicted tokens, float64, without dropout."""
-    found: dict[int, np.ndarray] = {}
+    """Compute the log-probabilities of each sample's predicted tokens, float64, without dropout.
 
-    def attempt(token_budget: int) -> None:
-        micro_batches = pack(samples, token_budget)
-        computed = []
-        for indices in micro_batches:
-            part = [samples[i] for i in indices]
-            with torch.no_grad():
-                logprobs_N, _ = policy_logprobs(policy, collate(part, [0.0] * len(part), policy.device), config)
-            computed.append(logprobs_N)
-            beat()
-        # Read at the end: until then nothing waits for the GPU.
-        for indices, logprobs_N in zip(micro_batches, computed, strict=True):
-            bounds = np.cumsum([samples[i].predicted_tokens for i in indices])[:-1]
-            found.update(zip(indices, np.split(logprobs_N.double().cpu().numpy(), bounds), strict=True))
+    All ranks get the same numbers, so they choose the same tokens.
+    """
 
-    retry_on_oom(budget, (), samples, attempt)
-    return [found[i] for i in range(len(samples))]
+    def forward(micro: MicroBatch) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            logprobs_N, _ = policy_logprobs(policy, micro, config)
+        return {"logprobs": logprobs_N.float()}
+
+    found = forward_columns(samples, ["logprobs"], forward, policy.device, beat, budget, ranks)
+    return [logprobs.astype(np.float64) for logprobs in found["logprobs"]]
 
 
 def _at_places(sample: Sample, marks: np.ndarray) -> np.ndarray:

@@ -73,7 +73,8 @@ def update_policy(
         before = stats.total("train/approx_kl")
         for number, indices in enumerate(minibatch_indices(len(groups), pg.minibatches, (config.seed, step, epoch))):
             samples = [sample for i in indices for sample in groups[i]]
-            samples = with_selection(models.policy, samples, config, (config.seed, step, epoch, number), beat, budget)
+            seed = (config.seed, step, epoch, number)
+            samples = with_selection(models.policy, samples, config, seed, beat, budget, ranks)
             if not stats.losses and not is_measured(samples, config):
                 every = [sample for group in groups for sample in group]
                 stats.add_tokens(measure_gap(models.policy, every, config, budget, ranks))

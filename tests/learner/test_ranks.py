@@ -20,6 +20,7 @@ PPO = ("policy_gradient=ppo", "policy_gradient.critic.cliprange=0.2")
 CASES = {
     "grpo": ("policy_gradient.epochs_per_batch=2", "policy_gradient.minibatches=2"),
     "grpo_kl": ("policy_gradient.kl.coef=0.1", "policy_gradient.off_policy.proximal=recomputed"),
+    "kl_cov": ("policy_gradient=kl_cov", "policy_gradient.kl_cov.fraction=0.2", "policy_gradient.minibatches=2"),
     "ppo_shared": (*PPO, "policy_gradient.critic.kind=shared"),
     "ppo_separate": (*PPO, "policy_gradient.critic.kind=separate", "policy_gradient.kl.coef=0.1"),
     "lora": ("learner=lora",),
