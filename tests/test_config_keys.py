@@ -47,7 +47,7 @@ def test_a_typo_in_any_key_leads_to_it(key: str) -> None:
         ("presett=cpu_demo", "did you mean preset?"),
         ("zzzqqq=1", "zzzqqq: unknown key; look up the name in docs/configuration.md"),
         ("data.params.top=3", "a new entry of a map needs a plus sign: +data.params.top=VALUE"),
-        ("policy_gradient=grop", "did you mean policy_gradient=grpo? options: cispo, dapo, dppo_kl,"),
+        ("policy_gradient=grop", "did you mean policy_gradient=grpo? options: cispo, clip_cov, dapo,"),
         ("learner=loraa", "learner=loraa does not exist: did you mean learner=lora? options: default, lora, qlora"),
         ("learner=3", "learner=3 does not exist: options: default, lora, qlora"),
         ("data=zzz", "options: asdiv, chain_sum, dapo_math_17k, gsm8k, gsm8k_socratic, gsm_symbolic, jsonl"),

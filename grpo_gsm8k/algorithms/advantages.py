@@ -1,7 +1,8 @@
 """Advantages from the rewards of a batch, float64 [G, N]: G prompts with N completions each.
 
-Every method but `reward` returns exactly zero for a group (or batch) whose rewards are all equal, instead of the
-rounding error of its mean divided by eps. (`group_mean_whitened` only for such a batch: its mean is over all tokens.)
+Every method but `reward` and `greedy_baseline` returns exactly zero for a group (or batch) whose rewards are all equal,
+instead of the rounding error of its mean divided by eps. (`group_mean_whitened` only for such a batch: its mean is over
+all tokens.)
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ class Scores(NamedTuple):
 
 def reward(scores: Scores) -> np.ndarray:
     """A = r (REINFORCE, Williams 1992)."""
+    return scores.rewards_GN.copy()
+
+
+def greedy_baseline(scores: Scores) -> np.ndarray:
+    """A = r - r of the prompt's greedy completion (ReMax, arXiv:2310.10505); the rewards are given less that one."""
     return scores.rewards_GN.copy()
 
 
@@ -113,6 +119,7 @@ def pass_at_k(scores: Scores) -> np.ndarray:
 
 ADVANTAGES: dict[str, Callable[[Scores], np.ndarray]] = {
     "reward": reward,
+    "greedy_baseline": greedy_baseline,
     "group_mean": group_mean,
     "group_mean_std": group_mean_std,
     "leave_one_out": leave_one_out,

@@ -26,6 +26,7 @@ from grpo_gsm8k.config.objective_config import CriticConfig, KlConfig, OffPolicy
 
 Advantage = Literal[
     "reward",
+    "greedy_baseline",
     "group_mean",
     "group_mean_std",
     "leave_one_out",
@@ -126,9 +127,9 @@ class MethodConfig(Section):
                 f"pass_k={self.pass_k} exceeds the {self.group_size} completions of a group: lower "
                 "policy_gradient.pass_k or raise policy_gradient.group_size"
             )
-        if name not in ("pass_at_k", "mean_normalized"):
+        if name not in ("pass_at_k", "mean_normalized", "greedy_baseline"):
             return self
-        if self.overlong == "penalty":
+        if self.overlong == "penalty" and name != "greedy_baseline":
             raise ValueError(
                 f"overlong=penalty makes rewards negative, which advantage={name} has no meaning for: set "
                 "policy_gradient.overlong=keep or mask"

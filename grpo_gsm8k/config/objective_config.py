@@ -104,6 +104,16 @@ class CriticConfig(Section):
     cliprange: float | None = Field(gt=0)
     gamma: float = Field(gt=0, le=1)
     lam: float = Field(ge=0, le=1)
+    lam_value: float | None = Field(default=None, ge=0, le=1)
+    pretrain_updates: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_critic(self) -> Self:
+        for key, default in (("lam_value", None), ("pretrain_updates", 0)):
+            value = getattr(self, key)
+            if self.kind == "none" and value != default:
+                raise ValueError(f"{key}={value} has no effect without a critic: use policy_gradient=ppo")
+        return self
 
 
 class RegressionSuiteConfig(Section):

@@ -73,6 +73,12 @@ class PolicyGradientConfig(MethodConfig):
         """Number of prompts per policy update."""
         return self.episodes_per_update // self.group_size
 
+    @property
+    def completions_per_update(self) -> int:
+        """Number of completions generated per policy update, with those that are only a baseline."""
+        greedy = self.prompts_per_update if self.advantage_name == "greedy_baseline" else 0
+        return self.episodes_per_update + greedy
+
     def updates_for(self, prompts: int) -> int:
         """Return the number of updates of a run with this many training prompts."""
         if self.epochs is None:
@@ -129,6 +135,11 @@ class PolicyGradientConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
+        if self.updates is not None and self.critic.pretrain_updates >= self.updates:
+            raise ValueError(
+                f"critic.pretrain_updates={self.critic.pretrain_updates} leaves the policy none of the {self.updates} "
+                "updates: lower policy_gradient.critic.pretrain_updates or raise policy_gradient.updates"
+            )
         epochs = 3 if self.epochs is None else self.epochs
         example = f"policy_gradient.updates=null policy_gradient.epochs={epochs:g}"
         require_one("updates", self.updates, "epochs", self.epochs, example)

@@ -80,10 +80,12 @@ def clip_fraction_high(record: RunRecord) -> Found | None:
     clipped = record.late("train/clip_frac")
     if clipped is None or clipped < OFTEN_CLIPPED or record.setting("policy_gradient.ratio") not in (None, "token"):
         return None  # ratios of whole sequences are clipped far more often, by design (GSPO)
+    loss = record.setting("policy_gradient.loss_type")
+    bound = "policy_gradient.m2po.threshold" if loss == "m2po" else "policy_gradient.cliprange"
     return Found(
         f"{percent(clipped)} of trained tokens clipped",
-        f"lower {record.now('learner.lr')}, policy_gradient.epochs_per_batch or "
-        "policy_gradient.minibatches, or raise policy_gradient.cliprange",
+        f"lower {record.now('learner.lr')}, policy_gradient.epochs_per_batch or policy_gradient.minibatches, or raise "
+        f"{bound}",
     )
 
 
@@ -201,7 +203,8 @@ def correction_masks_most(record: RunRecord) -> Found | None:
         return None
     return Found(
         f"{percent(masked)} of trained tokens masked by the off-policy correction",
-        f"lower policy_gradient.max_staleness or learner.lr, or raise {record.now('policy_gradient.off_policy.high')}",
+        f"lower policy_gradient.max_staleness or learner.lr, or raise {record.now('policy_gradient.off_policy.high')} "
+        "or widen policy_gradient.off_policy.reject",
     )
 
 

@@ -93,13 +93,17 @@ def _with_token_advantages(
     sum of the rewards to come, as in REINFORCE++ (arXiv:2501.03262).
     """
     lam = pg.critic.lam if pg.advantage_name == "gae" else 1.0
+    lam_value = lam if pg.critic.lam_value is None else pg.critic.lam_value
     samples = [s for group in groups for s in group]
     penalties = [kl for row in kl_GN for kl in row]
     advantages, returns = [], []
     for sample, reward, penalty in zip(samples, np.ravel(rewards_GN), penalties, strict=True):
         rewards_R = -penalty
         rewards_R[-1] += reward
-        advantage_R, return_R = gae(rewards_R, sample.values[sample.mask], pg.critic.gamma, lam)
+        values_R = sample.values[sample.mask]
+        advantage_R, return_R = gae(rewards_R, values_R, pg.critic.gamma, lam)
+        if lam_value != lam:  # decoupled GAE (VC-PPO, arXiv:2503.01491)
+            _, return_R = gae(rewards_R, values_R, pg.critic.gamma, lam_value)
         advantages.append(advantage_R)
         returns.append(return_R.astype(np.float32))
     whitened = iter(zip(whiten(advantages, pg.advantage_eps), returns, strict=True))

@@ -46,10 +46,13 @@ class Objective:
     policy_loss: torch.Tensor  # the policy loss's part of `loss`
 
 
-def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float) -> Objective:
-    """Forward pass and loss: policy loss + KL to the reference - entropy bonus + value loss, as far as enabled."""
+def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float, value_only: bool = False) -> Objective:
+    """Forward pass and loss: policy loss + KL to the reference - entropy bonus + value loss, as far as enabled.
+
+    `value_only`: the value loss alone, without a gradient for the policy's parameters.
+    """
     pg, tokens = config.policy_gradient, micro.tokens
-    with models.policy.autocast():
+    with models.policy.autocast(), torch.set_grad_enabled(not value_only):
         hidden_NH = models.policy.hidden_states(tokens)[tokens.source_N]
         logprobs_N, entropy_N, _ = token_logprobs(
             hidden_NH, models.policy.head, tokens.targets_N, pg.temperature, config.learner.logprob_chunk
@@ -71,7 +74,7 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
     if pg.off_policy.corrects:
         per_token["train/correction_mean"] = correction_N
         per_token["train/correction_masked_frac"] = correction_N == 0
-    if pg.kl.coef:
+    if pg.kl.coef and not value_only:
         kl_N = kl_estimate(logprobs_N, micro.reference_logprobs_N, pg.kl.estimator)
         per_token["train/kl_reference"] = kl_N.detach()
         if pg.kl.place == "loss":
@@ -81,9 +84,10 @@ def objective(models: Models, micro: MicroBatch, config: Config, kl_coef: float)
         critic_loss = value_loss(values_N, micro.values_N, micro.returns_N, pg.critic.cliprange)
         per_token["train/value_loss"] = critic_loss.loss_N.detach()
         per_token["train/value_clip_frac"] = critic_loss.clipped_N
-        loss_N = loss_N + pg.critic.value_coef * critic_loss.loss_N
+        value_N = pg.critic.value_coef * critic_loss.loss_N
+        loss_N = value_N if value_only else loss_N + value_N
     loss = (loss_N * micro.loss_weights_N).sum()
-    policy_part = (corrected_N.detach() * micro.loss_weights_N).sum()
+    policy_part = loss.new_zeros(()) if value_only else (corrected_N.detach() * micro.loss_weights_N).sum()
     return Objective(loss, (logprobs_N - micro.behaviour_logprobs_N).detach(), per_token, policy_part)
 
 

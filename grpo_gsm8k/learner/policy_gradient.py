@@ -46,7 +46,7 @@ def learn(session: PolicyGradientSession, batch: Batch, version: int, rates: Rat
     ranks = session.ranks
     share_rollouts(ranks, batch, version, rates)  # the other ranks do the same two steps, each for its part
     beat = client.beat  # after each micro-batch: shows progress, and starts the grading of what has arrived
-    experience = prepare(batch.samples, batch.rewards_GN, models, config, rates.kl_coef, beat, budget, ranks)
+    experience = prepare(batch.samples, batch.trained_rewards_GN, models, config, rates.kl_coef, beat, budget, ranks)
     client.record_span("prepare", version)
     stats = update_policy(models, session.optimizers, experience.groups, config, version, rates, beat, budget, ranks)
     client.record_span("update", version)

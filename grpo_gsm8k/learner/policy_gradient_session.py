@@ -127,7 +127,7 @@ class PolicyGradientSession(Session):
         if self.config.policy_gradient.record:
             folder = self._record_folder(version)
             checkpoint.save(folder / "before", self.state(version), self.models, self.optimizers, self.tokenizer)
-            update_record.save_batch(folder, batch.samples, batch.rewards_GN)
+            update_record.save_batch(folder, batch.samples, batch.trained_rewards_GN)
 
     def record_result(self, version: int, rates: Rates, stats: UpdateStats) -> None:
         """Complete the record of the update of `version`, and delete the oldest records."""

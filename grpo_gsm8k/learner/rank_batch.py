@@ -25,7 +25,7 @@ FILE = "sequences.safetensors"
 
 def share_rollouts(ranks: Ranks, batch: Batch, version: int, rates: Rates) -> None:
     """Let the other ranks take part in a policy update; they read the batch with `update_record.load_batch`."""
-    write = partial(save_batch, samples=batch.samples, rewards_GN=batch.rewards_GN)
+    write = partial(save_batch, samples=batch.samples, rewards_GN=batch.trained_rewards_GN)
     ranks.announce({"version": version, "rates": asdict(rates)}, write)
 
 

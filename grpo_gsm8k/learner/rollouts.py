@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,11 +32,12 @@ SKIPPED = "skipped"  # by data.sampler=difficulty
 
 @dataclass(frozen=True, slots=True)
 class RolloutGroup:
-    """All completions of one prompt in one epoch, graded."""
+    """All completions of one prompt in one epoch, graded; `baseline` is its greedy one, if the method has it."""
 
     epoch: int
     item: Item
     completions: tuple[GradedCompletion, ...]
+    baseline: GradedCompletion | None = None
 
     @property
     def tied(self) -> bool:
@@ -84,6 +85,8 @@ class Rollouts:
         self._solved: dict[int, Solved] = {}  # by position
         self._kept: dict[int, list[int]] = {}  # positions that an update trains on
         self._gradings: dict[int, Future[tuple[GradedCompletion, ...]]] = {}  # in progress, by position
+        self._baselines: dict[int, Future[tuple[GradedCompletion, ...]]] = {}
+        self._with_baseline = self._pg.advantage_name == "greedy_baseline"
 
     @property
     def plan(self) -> PromptPlan:
@@ -160,17 +163,26 @@ class Rollouts:
         return len(self._order.planned[step]) - self._pg.prompts_per_update
 
     def _queue(self, step: int, position: int) -> None:
-        self._client.request(self._request(step, position), partial(self._start_grading, position))
+        request = self._request(step, position)
+        self._client.request(request, partial(self._start_grading, self._gradings, position))
+        if self._with_baseline:
+            self._client.request(_greedy(request), partial(self._start_grading, self._baselines, position))
 
-    def _start_grading(self, position: int, result: GroupResult) -> None:
-        self._gradings[position] = self._task.start_grading(self._order.at(position)[1], result.completions)
+    def _start_grading(
+        self, gradings: dict[int, Future[tuple[GradedCompletion, ...]]], position: int, result: GroupResult
+    ) -> None:
+        gradings[position] = self._task.start_grading(self._order.at(position)[1], result.completions)
 
     def _arrived(self, positions: Sequence[int]) -> bool:
-        return all(position in self._gradings for position in positions)
+        needed = [self._gradings, self._baselines] if self._with_baseline else [self._gradings]
+        return all(position in gradings for gradings in needed for position in positions)
 
     def _graded(self, position: int) -> RolloutGroup:
         epoch, item = self._order.at(position)
-        return RolloutGroup(epoch, item, self._client.wait_for(self._gradings.pop(position)))
+        baseline = None
+        if self._with_baseline:
+            (baseline,) = self._client.wait_for(self._baselines.pop(position))
+        return RolloutGroup(epoch, item, self._client.wait_for(self._gradings.pop(position)), baseline)
 
     def _request_id(self, step: int, position: int) -> str:
         return f"{self._client.incarnation}/rollout/{step}/{position}"
@@ -199,6 +211,12 @@ class Rollouts:
         )
 
 
+def _greedy(request: GenerateGroup) -> GenerateGroup:
+    """Return the request of the same prompt's most likely completion."""
+    sampling = replace(request.sampling, temperature=0.0)
+    return replace(request, request_id=f"{request.request_id}/greedy", n=1, sampling=sampling)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rollouts of one policy update: G groups of N completions, with their rewards."""
@@ -206,6 +224,13 @@ class Batch:
     groups: Sequence[RolloutGroup]
     rewards_GN: np.ndarray
     samples: list[list[Sample]]
+
+    @property
+    def trained_rewards_GN(self) -> np.ndarray:
+        """The rewards, less that of the group's greedy completion if there is one."""
+        baselines_G = [0.0 if group.baseline is None else group.baseline.reward.total for group in self.groups]
+        less_baseline_GN: np.ndarray = self.rewards_GN - np.array(baselines_G)[:, None]
+        return less_baseline_GN
 
 
 def assemble(groups: Sequence[RolloutGroup], config: Config, version: int) -> Batch:

@@ -43,8 +43,8 @@ def with_selection(
     counted = [s for s in samples if s.in_loss]
     logprobs = present_logprobs(policy, counted, config, beat, budget, ranks)
     selected_N = selection(counted, np.concatenate([*logprobs, np.empty(0)]), config.policy_gradient, seed)
-    bounds = np.cumsum([s.predicted_tokens for s in counted])[:-1]
-    marks = iter(np.split(selected_N, bounds))
+    ends = np.cumsum([s.predicted_tokens for s in counted], dtype=np.int64)
+    marks = iter(np.split(selected_N, ends[:-1]))
     return [replace(s, selected=_at_places(s, next(marks))) if s.in_loss else s for s in samples]
 
 

@@ -78,7 +78,9 @@ def update_policy(
             if not stats.losses and not is_measured(samples, config):
                 every = [sample for group in groups for sample in group]
                 stats.add_tokens(measure_gap(models.policy, every, config, budget, ranks))
-            passes = Passes(models, samples, config, rates.kl_coef, beat, not stats.losses, ranks.part)
+            # Before the policy moves, the critic learns to predict its returns (VC-PPO, arXiv:2503.01491).
+            value_only = step < pg.critic.pretrain_updates
+            passes = Passes(models, samples, config, rates.kl_coef, beat, not stats.losses, ranks.part, value_only)
             own = retry_on_oom(budget, models.parameters, samples, passes.run, ranks)
             ranks.sum_gradients(models.parameters)
             totals = _merged(ranks.gather("totals", asdict(own)))
@@ -105,12 +107,13 @@ class Passes:
     beat: Callable[[], None]
     first: bool = True
     part: Part = WHOLE
+    value_only: bool = False
 
     def run(self, token_budget: int) -> Totals:
         """Accumulate the gradients; returns the loss and the totals of the tokens."""
         stats = TokenStats()
         for micro in microbatches(self.samples, self.config, self.models.policy.device, token_budget, self.part):
-            output = objective(self.models, micro, self.config, self.kl_coef)
+            output = objective(self.models, micro, self.config, self.kl_coef, self.value_only)
             output.loss.backward()
             stats.add(output, micro.on_policy_M if self.first else None)
             self.beat()

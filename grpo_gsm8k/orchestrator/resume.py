@@ -152,7 +152,8 @@ def _explicit(arguments: Sequence[str], earlier: Sequence[str] | None, command: 
     )
     keys = overrides.differing(one, other)
     if earlier is None:  # the run's options are unknown: an option counts as setting its whole section
-        keys += [key for key in overrides.all_keys() if key.partition(".")[0] in chosen]
+        sections = tuple(f"{group.replace('/', '.')}." for group in chosen)
+        keys += [key for key in overrides.all_keys() if key in chosen or key.startswith(sections)]
     words = [*(f"{group}={name}" for group, name in now.items()), *overrides.value_arguments(arguments)]
     return overrides.compose_arguments(words), [*keys, *overrides.keys_set(arguments)]
 

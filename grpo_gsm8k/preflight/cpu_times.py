@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from grpo_gsm8k.config import SELECTS_TOKENS
 from grpo_gsm8k.preflight.cpu_cost import EngineLoad, UpdateLoad, generating_s, learning_s
 from grpo_gsm8k.preflight.cpu_rates import MachineRates, cpu_rates
 from grpo_gsm8k.preflight.engine_memory import actor_memory, shm_bytes
@@ -86,6 +87,7 @@ def passes_of(shape: ModelShape, config: Config, prompt: float) -> UpdateLoad:
         critic = int(pg.critic.kind == "separate")
         models = 1 + critic
         forward = (pg.kl.coef > 0) + (pg.off_policy.proximal == "recomputed") + (pg.critic.kind != "none")
+        forward += epochs * (pg.loss_type in SELECTS_TOKENS)
     tokens = work.learned_tokens / epochs
     steps = epochs * minibatches
     return UpdateLoad(

@@ -94,7 +94,7 @@ def _policy_gradient(config: Config, prompt: float) -> Workload:
         learned_tokens=tokens * pg.epochs_per_batch,
         predicted_tokens=pg.episodes_per_update * answer * pg.epochs_per_batch,
         context=prompt + answer / 2,
-        generated=pg.episodes_per_update,
+        generated=pg.completions_per_update,
         prompts=pg.prompts_per_update,
         overlapping=pg.max_staleness > 0,
         waits_for_validations=True,

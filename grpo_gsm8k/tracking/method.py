@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 # These losses name the method,
 _OF_LOSS = ("cispo", "sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo", "m2po", "clip_cov", "kl_cov")
 _OF_ADVANTAGE = {  # and so do these advantages
+    "greedy_baseline": "remax",
     "group_mean_rescaled": "gpg",
     "length_weighted": "opo",
     "mean_normalized": "maxrl",
@@ -28,7 +29,8 @@ _TITLES = {
     "kl_cov": "KL-Cov",
     "maxrl": "MaxRL",
     "pass_at_k": "Pass@k training",
-    "positive_only": "GRPO without a baseline",
+    "positive_only": "Positive-only GRPO",
+    "remax": "ReMax",
     "reinforce_plus_plus": "REINFORCE++",
     "reinforce_plus_plus_baseline": "REINFORCE++-baseline",
 }

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from grpo_gsm8k.command_line.yaml_comments import flatten, read_conf
+from grpo_gsm8k.config import Advantage, LossType
 from grpo_gsm8k.tracking.metrics import METRICS
-from scripts import config_reference, diagnoses_reference, metrics_reference
+from scripts import config_reference, diagnoses_reference, methods_reference, metrics_reference
 
 
 @pytest.mark.parametrize(
-    "script", [config_reference, diagnoses_reference, metrics_reference], ids=lambda module: module.PAGE.name
+    "script",
+    [config_reference, diagnoses_reference, methods_reference, metrics_reference],
+    ids=lambda module: module.PAGE.name,
 )
 def test_the_page_is_current(script) -> None:
     written = script.PAGE.read_text(encoding="utf-8")
@@ -47,6 +51,12 @@ def test_every_option_and_preset_is_there() -> None:
 def test_every_metric_is_there() -> None:
     page = metrics_reference.PAGE.read_text(encoding="utf-8")
     assert all(f"| `{name}` | " in page for name in METRICS)
+
+
+def test_every_method_loss_and_advantage_is_there() -> None:
+    page = methods_reference.PAGE.read_text(encoding="utf-8")
+    options = [path.stem for path in (config_reference.CONF / "policy_gradient").rglob("*.yaml")]
+    assert all(f"`{name}`" in page for name in (*options, *get_args(LossType), *get_args(Advantage)))
 
 
 def test_comments_are_told_from_text_with_a_hash(tmp_path: Path) -> None:

@@ -61,18 +61,20 @@ def fill_advantages(groups: list[list[Scalars]], rewards: np.ndarray, pg: Any) -
     sequences = [s for group in groups for s in group]
     if pg.advantage_name in ("gae", "token_whitened"):
         lam = pg.critic.lam if pg.advantage_name == "gae" else 1.0
+        lam_value = lam if pg.critic.lam_value is None else pg.critic.lam_value
         for s, reward in zip(sequences, rewards.flatten().tolist(), strict=True):
             per_token = [-k for k in penalty(s)]
             per_token[-1] += reward
             last = len(per_token)
             for t in range(last):  # the definition: a discounted sum of temporal differences
-                total = 0.0
+                total = for_value = 0.0
                 for k in range(t, last):
                     following = s.values[k + 1] if k + 1 < last else 0.0
                     delta = per_token[k] + pg.critic.gamma * following - s.values[k]
                     total += (pg.critic.gamma * lam) ** (k - t) * delta
+                    for_value += (pg.critic.gamma * lam_value) ** (k - t) * delta
                 s.advantages.append(total)
-                s.returns.append(total + s.values[t])
+                s.returns.append(for_value + s.values[t])
         everything = [a for s in sequences for a in s.advantages]
         mean = sum(everything) / len(everything)
         std = math.sqrt(sum((a - mean) ** 2 for a in everything) / len(everything))
@@ -97,6 +99,7 @@ def fill_advantages(groups: list[list[Scalars]], rewards: np.ndarray, pg: Any) -
             others = [r for j, r in enumerate(row) if j != i]
             advantage = {
                 "reward": row[i],
+                "greedy_baseline": row[i],
                 "group_mean": row[i] - mean,
                 "group_mean_std": 0.0 if max(row) == min(row) else (row[i] - mean) / (std + pg.advantage_eps),
                 "leave_one_out": row[i] - sum(others) / len(others),

@@ -51,11 +51,17 @@ METHODS = {
     "gpg": ["policy_gradient=gpg"],
     "opo": ["policy_gradient=opo"],
     "maxrl": ["policy_gradient=maxrl"],
+    "remax": ["policy_gradient=remax"],
     "reinforce_plus_plus": ["policy_gradient=reinforce_plus_plus", "policy_gradient.critic.gamma=0.9"],
     "reinforce_plus_plus_baseline": ["policy_gradient=reinforce_plus_plus_baseline"],
     "positive_only": ["policy_gradient=positive_only"],
     "ppo": ["policy_gradient=ppo", "policy_gradient.critic.lam=0.95"],
     "ppo_shared": ["policy_gradient=ppo", "policy_gradient.critic.kind=shared", "policy_gradient.critic.lam=0.95"],
+    "ppo_two_lambdas": [
+        "policy_gradient=ppo",
+        "policy_gradient.critic.lam=0.8",
+        "policy_gradient.critic.lam_value=0.97",
+    ],
     "ppo_kl_reward": [
         "policy_gradient=ppo",
         "policy_gradient.kl.coef=0.3",

@@ -20,9 +20,15 @@ PPO = ("policy_gradient=ppo", "policy_gradient.critic.cliprange=0.2")
 CASES = {
     "grpo": ("policy_gradient.epochs_per_batch=2", "policy_gradient.minibatches=2"),
     "grpo_kl": ("policy_gradient.kl.coef=0.1", "policy_gradient.off_policy.proximal=recomputed"),
-    "kl_cov": ("policy_gradient=kl_cov", "policy_gradient.kl_cov.fraction=0.2", "policy_gradient.minibatches=2"),
     "ppo_shared": (*PPO, "policy_gradient.critic.kind=shared"),
     "ppo_separate": (*PPO, "policy_gradient.critic.kind=separate", "policy_gradient.kl.coef=0.1"),
+    "ppo_pretraining": (*PPO, "policy_gradient.critic.kind=shared", "policy_gradient.critic.pretrain_updates=1"),
+    "m2po": ("policy_gradient=m2po", "policy_gradient.m2po.threshold=0.002", "policy_gradient.minibatches=2"),
+    "kl_cov": ("policy_gradient=kl_cov", "policy_gradient.kl_cov.fraction=0.1", "policy_gradient.minibatches=2"),
+    "clip_cov": (
+        *("policy_gradient=clip_cov", "policy_gradient.clip_cov.fraction=0.1", "policy_gradient.clip_cov.low=0.01"),
+        "policy_gradient.minibatches=2",
+    ),
     "lora": ("learner=lora",),
     "lora_kl": ("learner=lora", "policy_gradient.kl.coef=0.1", "policy_gradient.off_policy.proximal=recomputed"),
     "sft": ("command=sft",),

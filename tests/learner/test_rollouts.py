@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.learner.prompt_order import PromptPlan
-from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts
+from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts, assemble
 from grpo_gsm8k.learner.task import GradedCompletion, Item
 from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, PromptUse, VersionSpan
 from tests.learner.conftest import small_config
@@ -97,6 +97,44 @@ def ids(groups: Any) -> list[str]:
 def order(net: Net) -> list[str]:
     """Problem ids of the first requests, by position."""
     return [str(int(request.prompt_ids[0]) - 5) for request in net.queued]
+
+
+def test_a_greedy_completion_more_per_prompt_is_the_baseline() -> None:
+    net = Net({"3"})
+    more = ["policy_gradient=remax", "policy_gradient.temperature=0.7"]
+    r = rollouts(net, 0, 0, None, *more)
+    r.request_until(0)
+    sampled, greedy = net.queued[0::2], net.queued[1::2]
+    assert [(g.n, g.sampling.temperature, g.request_id) for g in greedy] == [
+        (1, 0.0, f"{s.request_id}/greedy") for s in sampled
+    ]
+    assert all(s.n == 2 and s.sampling.temperature == 0.7 for s in sampled)
+    assert all(
+        (g.min_version, g.priority, g.prompt_ids.tolist()) == (s.min_version, s.priority, s.prompt_ids.tolist())
+        for g, s in zip(greedy, sampled, strict=True)
+    )
+    net.flush()
+    groups = r.take(0)
+    assert groups is not None
+    batch = assemble(groups, small_config(*more), 0)
+    # The net rewards the first completion of a request with 0, the second with 1; prompt 3 always has 1.
+    assert [g.baseline is not None and len(g.completions) == 2 for g in groups] == [True] * 4
+    tied = [g.item.problem.id == "3" for g in groups]
+    assert batch.rewards_GN.tolist() == [[1.0, 1.0] if t else [0.0, 1.0] for t in tied]
+    assert batch.trained_rewards_GN.tolist() == [[0.0, 0.0] if t else [0.0, 1.0] for t in tied]
+
+
+def test_an_update_waits_for_the_baseline() -> None:
+    net = Net(set())
+    r = rollouts(net, 0, 0, None, "policy_gradient=remax")
+    r.request_until(0)
+    last = net.queued.pop(7)  # the greedy completion of the update's last prompt
+    net.flush()
+    assert last.request_id.endswith("/greedy")
+    assert r.take(0) is None  # this net stops where it would wait
+    net.queued = [last]
+    net.flush()
+    assert r.take(0) is not None
 
 
 def test_an_update_gets_its_prompts_in_order() -> None:

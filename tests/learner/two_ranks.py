@@ -87,9 +87,8 @@ def train(session: Any, versions: range, groups: int = 6, size: int = 4) -> Reco
 
 
 def _learned(session: Any, version: int, groups: int, size: int) -> dict[str, float]:
-    batch = SimpleNamespace(
-        samples=random_groups(groups, size, seed=version), rewards_GN=random_rewards(groups, size, seed=version)
-    )
+    rewards_GN = random_rewards(groups, size, seed=version)
+    batch = SimpleNamespace(samples=random_groups(groups, size, seed=version), trained_rewards_GN=rewards_GN)
     rate = LR
     experience, stats = learn(session, batch, version, Rates(rate, rate, session.config.policy_gradient.kl.coef))  # type: ignore[arg-type]
     return stats.metrics() | experience_metrics(experience, session.config)
@@ -124,5 +123,7 @@ def distance(left: Tensors, right: Tensors) -> float:
     if left.keys() != right.keys():
         return float("inf")
     names = sorted(left)
+    if not names:  # a policy that waits for its critic
+        return 0.0
     both = [torch.cat([tensors[name].double().flatten() for name in names]) for tensors in (left, right)]
     return float((both[0] - both[1]).norm() / both[1].norm().clamp_min(1e-300))

@@ -147,6 +147,14 @@ def test_without_recorded_arguments_an_option_sets_its_section(tmp_path: Path) -
     assert resumed(tmp_path).learner.lr == 2e-6
     with pytest.raises(UserError, match="loss_type was"):
         changes(resumed(tmp_path, "policy_gradient=grpo"))
+    assert resumed(tmp_path, "policy_gradient/off_policy=icepop").policy_gradient.off_policy.high == 5
+
+
+def test_another_correction_replaces_all_of_the_first(tmp_path: Path) -> None:
+    made_run(tmp_path, "policy_gradient", *BASELINE, "policy_gradient/off_policy=geo_rs_tis")
+    assert resumed(tmp_path).policy_gradient.off_policy.reject.geometric_mean == (0.999, 1.001)
+    now = resumed(tmp_path, "policy_gradient/off_policy=icepop").policy_gradient.off_policy
+    assert (now.correction, now.high, now.reject.ranges) == ("masked_importance", 5, {})
 
 
 def test_a_configuration_of_an_older_version_is_completed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

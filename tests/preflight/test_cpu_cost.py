@@ -67,6 +67,10 @@ def test_passes_of_a_method() -> None:
     assert (grpo.training, grpo.forward, grpo.steps, grpo.microbatches) == (1, 0, 1, 2)
     assert (ppo.training, ppo.forward, ppo.steps, ppo.microbatches) == (4, 1, 16, 4)
     assert ppo.tokens == grpo.tokens
+    selecting = passes_of(
+        SHAPE, load_config([*words, "policy_gradient=kl_cov", "policy_gradient.epochs_per_batch=2"]), 30
+    )
+    assert (selecting.training, selecting.forward) == (2, 2)  # a choice of tokens before each step
 
 
 def test_an_untrained_model_generates_to_the_limit() -> None:
