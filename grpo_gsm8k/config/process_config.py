@@ -173,8 +173,12 @@ class LearnerConfig(Section):
 
     @model_validator(mode="after")
     def _check_ranks(self) -> Self:
-        if self.shard != "none":
-            raise ValueError(f"shard={self.shard} is not built, every rank holds everything: set learner.shard=none")
+        if self.shard == "full":
+            raise ValueError(
+                "shard=full is not built, every rank holds all weights: set learner.shard=optimizer or none"
+            )
+        if self.shard != "none" and len(self.rank_devices) == 1:
+            raise ValueError(f"shard={self.shard} has no effect with one rank: set learner.shard=none")
         if len(self.rank_devices) > 1 and self.rank_timeout_s >= self.progress_timeout_s:
             raise ValueError(
                 f"rank_timeout_s={self.rank_timeout_s:g} is not below progress_timeout_s={self.progress_timeout_s:g}, "

@@ -263,9 +263,12 @@ def workers_restarted(record: RunRecord) -> Found | None:
     workers = sorted({str(event["kind"]).partition("_")[0] for event in restarts})
     reason = " ".join(str(restarts[-1].get("reason", "unknown")).split())[:120]
     limit = "start_timeout_s" if reason.startswith("not ready") else "progress_timeout_s"
+    keys = [f"{worker}.{limit}" for worker in workers]
+    if reason.startswith("RankError"):  # of a learner of several ranks
+        keys = ["learner.rank_timeout_s"]
     return Found(
         f"{' and '.join(workers)} replaced {len(restarts)} times, last because: {reason}",
-        f"logs/ has the output of each; if it was only slow, raise {' or '.join(f'{w}.{limit}' for w in workers)}",
+        f"logs/ has the output of each; if it was only slow, raise {' or '.join(keys)}",
     )
 
 
@@ -282,6 +285,7 @@ CHECKS: Final = (
             "actor.replicas",
             "actor.device",
             "learner.device",
+            "learner.devices",
             "actor.threads",
             "actor.enforce_eager",
             "policy_gradient.max_new_tokens",
@@ -338,6 +342,7 @@ CHECKS: Final = (
             "learner.progress_timeout_s",
             "actor.start_timeout_s",
             "learner.start_timeout_s",
+            "learner.rank_timeout_s",
         ),
         workers_restarted,
     ),

@@ -1,4 +1,4 @@
-"""How the sequences of an optimizer step are dealt to the ranks of the learner: pure functions."""
+"""How sequences and parameters are dealt to the ranks of the learner: pure functions."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ class Part(NamedTuple):
 WHOLE = Part(0, 1)
 
 
-def deal(sizes: Sequence[int], part: Part) -> list[int]:
-    """Return the indices of the items that belong to a part, so that the parts' sums of sizes are nearly equal.
+def owners(sizes: Sequence[int], ranks: int) -> list[int]:
+    """Return the rank of each item, so that the ranks' sums of sizes are nearly equal.
 
-    Longest first: each item, the largest ones before the others, goes to the part with the smallest sum so far
+    Longest first: each item, the largest ones before the others, goes to the rank with the smallest sum so far
     (Graham 1969, "Bounds on multiprocessing timing anomalies": the largest sum is at most 4/3 of the smallest
     possible). Every rank computes the same division; ties go to the lower index and the lower rank.
     """
-    sums = [0] * part.ranks
-    mine = []
+    sums = [0] * ranks
+    found = [0] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        rank = min(range(part.ranks), key=lambda r: (sums[r], r))
+        rank = min(range(ranks), key=lambda r: (sums[r], r))
         sums[rank] += sizes[index]
-        if rank == part.rank:
-            mine.append(index)
-    return mine
+        found[index] = rank
+    return found
+
+
+def deal(sizes: Sequence[int], part: Part) -> list[int]:
+    """Return the indices of the items that belong to one rank's part."""
+    return [index for index, rank in enumerate(owners(sizes, part.ranks)) if rank == part.rank]

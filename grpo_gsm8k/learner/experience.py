@@ -14,8 +14,8 @@ from grpo_gsm8k.algorithms.gae import gae, whiten
 from grpo_gsm8k.algorithms.kl import kl_estimate
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.config import PER_TOKEN
-from grpo_gsm8k.learner.batching import collate, pack
-from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
+from grpo_gsm8k.learner.forwards import forward_columns
+from grpo_gsm8k.learner.oom import TokenBudget
 from grpo_gsm8k.learner.ranks import ALONE
 
 if TYPE_CHECKING:
@@ -132,40 +132,20 @@ def _with_forwards(
     ranks: Ranks,
     only_active: bool,
 ) -> Groups:
-    """Fill in log-probabilities of the proximal and reference policies, and values, as far as the method needs them.
-
-    Each rank computes a part, and gets the others'.
-    """
+    """Fill in log-probabilities of the proximal and reference policies, and values, as far as the method needs them."""
     names = _columns(models, config)
     if not names:
         return groups
     places = [(g, n) for g, group in enumerate(groups) for n, s in enumerate(group)]
     places = [(g, n) for g, n in places if not only_active or is_active(groups[g][n], config.policy_gradient)]
     samples = [groups[g][n] for g, n in places]
-    ends = np.cumsum([s.predicted_tokens for s in samples], dtype=np.int64)
 
-    def attempt(token_budget: int) -> list[np.ndarray]:
-        """Compute this rank's part of the columns, float32 [predicted tokens of all samples], and 0 elsewhere."""
-        micro_batches = pack(samples, token_budget, ranks.part)
-        computed = []
-        for indices in micro_batches:
-            chosen = [samples[i] for i in indices]
-            micro = collate(chosen, [0.0] * len(chosen), models.policy.device)
-            computed.append(_forward(models, micro, config))
-            beat()
-        # Read at the end: until then nothing waits for the GPU.
-        found = [np.zeros(sum(s.predicted_tokens for s in samples), dtype=np.float32) for _ in names]
-        for indices, columns in zip(micro_batches, computed, strict=True):
-            at = np.concatenate([np.arange(ends[i] - samples[i].predicted_tokens, ends[i]) for i in indices])
-            for column, name in zip(found, names, strict=True):
-                column[at] = columns[name].cpu().numpy()
-        return found
+    def forward(micro: MicroBatch) -> dict[str, torch.Tensor]:
+        return _forward(models, micro, config)
 
-    columns = ranks.sum_arrays(retry_on_oom(budget, (), samples, attempt, ranks))
-    split = [np.split(column, ends[:-1]) for column in columns]
+    columns = forward_columns(samples, names, forward, models.policy.device, beat, budget, ranks)
     for k, (g, n) in enumerate(places):
-        own: list[Any] = [_unmasked(samples[k], parts[k]) for parts in split]
-        filled = dict(zip(names, own, strict=True))
+        filled: dict[str, Any] = {name: _unmasked(samples[k], column[k]) for name, column in columns.items()}
         groups[g][n] = replace(groups[g][n], **filled)
     return groups
 

@@ -10,11 +10,14 @@ import torch
 
 from grpo_gsm8k.errors import CheckpointError, NonFiniteError
 from grpo_gsm8k.faults import hook
+from grpo_gsm8k.learner.dealing import owners
+from grpo_gsm8k.learner.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from grpo_gsm8k.config import LearnerConfig
+    from grpo_gsm8k.learner.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +29,46 @@ class StepStats:
 
 
 class Optimizer:
-    """AdamW (arXiv:1711.05101) with its state by parameter name, in 32 or 8 bits, on the device or the host."""
+    """AdamW (arXiv:1711.05101) with its state by parameter name, in 32 or 8 bits, on the device or the host.
 
-    def __init__(self, parameters: list[tuple[str, torch.nn.Parameter]], config: LearnerConfig) -> None:
+    With `learner.shard=optimizer` each rank has the state of a part of the parameters (ZeRO stage 1, arXiv:1910.02054)
+    and steps those; the others get the result.
+    """
+
+    def __init__(
+        self,
+        parameters: list[tuple[str, torch.nn.Parameter]],
+        config: LearnerConfig,
+        ranks: Ranks = ALONE,
+        name: str = "policy",
+    ) -> None:
         """Weight decay is not applied to vectors (norms, biases) and embeddings.
 
-        With `offload_optimizer` the step runs in host memory, on copies of the parameters.
+        With `offload_optimizer` the step runs in host memory, on copies of the parameters. `name` tells the optimizers
+        of a session apart, `policy` or `critic`.
         """
         self._config = config
         self._named = parameters
-        self._stepped = parameters
+        self._ranks = ranks
+        self._name = name
+        sharded = config.shard == "optimizer"
+        self._owners = owners([p.numel() for _, p in parameters], ranks.part.ranks) if sharded else []
+        self._own = parameters
+        if sharded:
+            self._own = [own for own, rank in zip(parameters, self._owners, strict=True) if rank == ranks.part.rank]
+        self._stepped = self._own
         if config.offload_optimizer:
-            self._stepped = [(name, torch.nn.Parameter(p.detach().to("cpu", copy=True))) for name, p in parameters]
+            self._stepped = [(name, torch.nn.Parameter(p.detach().to("cpu", copy=True))) for name, p in self._own]
         decayed = [p for name, p in self._stepped if p.ndim > 1 and "embed" not in name]
         plain = [p for name, p in self._stepped if not (p.ndim > 1 and "embed" not in name)]
         groups = [
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        kind = _adamw(config, self._stepped[0][1].device)
-        self._adamw = kind([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
+        device = "cpu" if config.offload_optimizer else parameters[0][1].device.type
+        kind = _adamw(config, device)
+        # A rank without parameters of its own keeps an empty group, because AdamW wants at least one.
+        self._adamw = kind([g for g in groups if g["params"]] or groups[:1], lr=config.lr, betas=config.betas)
         self.nonfinite_in_a_row = 0
 
     def step(self, lr: float, finite_inputs: bool = True) -> StepStats:
@@ -61,6 +84,8 @@ class Optimizer:
                 group["lr"] = lr
             hook("optimizer.before")
             self._apply()
+            if self._owners:
+                self._ranks.spread([p for _, p in self._named], self._owners)
             hook("optimizer.after")
         for _, p in self._named:
             p.grad = None
@@ -77,10 +102,10 @@ class Optimizer:
         if not self._config.offload_optimizer:
             self._adamw.step()
             return
-        for (_, p), (_, host) in zip(self._named, self._stepped, strict=True):
+        for (_, p), (_, host) in zip(self._own, self._stepped, strict=True):
             host.grad = None if p.grad is None else p.grad.to("cpu")
         self._adamw.step()
-        for (_, p), (_, host) in zip(self._named, self._stepped, strict=True):
+        for (_, p), (_, host) in zip(self._own, self._stepped, strict=True):
             p.copy_(host, non_blocking=True)
             host.grad = None
 
@@ -93,17 +118,24 @@ class Optimizer:
         """Return the state as flat tensors: `<parameter>/exp_avg`, `/exp_avg_sq`, `/step`; in 8 bits `/state1`, ...
 
         8-bit states are copied, because they share their quantization table, which safetensors refuses; states on a
-        device are copied to the host, because the device may not have room for them twice.
+        device are copied to the host, because the device may not have room for them twice. The first rank gets the
+        state of all ranks.
         """
-        return {
+        if self._owners and self._ranks.part.rank == 0:
+            self._ranks.announce({"state_of": self._name})  # the others call this method, too
+        own = {
             f"{name}/{key}": torch.as_tensor(value).detach().to("cpu", copy=not self.lends_state).contiguous()
             for name, p in self._stepped
             for key, value in self._adamw.state.get(p, {}).items()
         }
+        return self._ranks.collect(own) if self._owners else own
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Load what `state_tensors` returned; parameters never stepped have no state. Raises CheckpointError."""
-        known = {name for name, _ in self._stepped}
+        """Load what `state_tensors` returned, or a rank's part; parameters never stepped have no state.
+
+        Raises CheckpointError.
+        """
+        known = {name for name, _ in self._named}
         by_name: dict[str, dict[str, torch.Tensor]] = {}
         for path, value in tensors.items():
             name, _, key = path.rpartition("/")
@@ -130,11 +162,11 @@ class Optimizer:
         return torch.device("cpu") if key == "step" and not fused else parameter.device
 
 
-def _adamw(config: LearnerConfig, device: torch.device) -> Callable[..., torch.optim.Optimizer]:
+def _adamw(config: LearnerConfig, device: str) -> Callable[..., torch.optim.Optimizer]:
     if config.optimizer == "adamw":
         # The fused step is one kernel; without it a GPU would copy all second moments for their roots. On CPUs it
         # rounds differently from what the recorded curves were made with.
-        return functools.partial(torch.optim.AdamW, fused=device.type == "cuda")
+        return functools.partial(torch.optim.AdamW, fused=device == "cuda")
     from bitsandbytes.optim.adamw import AdamW8bit  # takes seconds to import
 
     kind: Callable[..., torch.optim.Optimizer] = AdamW8bit

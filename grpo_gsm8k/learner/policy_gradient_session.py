@@ -167,7 +167,7 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     start = state.step if state else 0
     folder = resumed.folder if resumed else None
     ranks = start_ranks(spec, folder)
-    models, optimizers = setup.open_trained(config, spec.model_folder, spec.critic_folder, folder)
+    models, optimizers = setup.open_trained(config, spec.model_folder, spec.critic_folder, folder, ranks)
     updates = config.policy_gradient.updates_for(len(items))
     validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
     if resumed:

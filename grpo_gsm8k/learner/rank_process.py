@@ -27,6 +27,7 @@ MODULE = "grpo_gsm8k.learner.run_rank"
 BYSTANDER = 3  # exit code of a rank that ends because another one failed
 BLAME_SECONDS = 5.0  # from a failed exchange of tensors until all ranks have noticed
 EXIT_SECONDS = 5.0
+SETUP_SECONDS = 60.0  # for the first line, which a pipe holds before the process reads it
 READ_BYTES = 1 << 16
 
 
@@ -72,18 +73,26 @@ class RankProcess:
             stdout=subprocess.PIPE,
             stderr=descriptor,
             env={**with_package(os.environ), PARENT: str(os.getpid())},
+            bufsize=0,
         )
         os.close(descriptor)
-        self.send({"rank": rank, **setup})
-
-    def send(self, value: Any) -> None:
-        """Send a value as a line of JSON. Raises RankError if the process has ended."""
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(value).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError:  # a broken pipe
-            raise self._ended() from None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        self.send({"rank": rank, **setup}, SETUP_SECONDS)
+
+    def send(self, value: Any, limit_s: float) -> None:
+        """Send a value as a line of JSON. Raises RankError if the process has ended or does not read it."""
+        assert self._process.stdin is not None
+        line, deadline = json.dumps(value).encode() + b"\n", time.monotonic() + limit_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdin, selectors.EVENT_WRITE)
+            while line:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise self._late(limit_s)
+                try:
+                    line = line[os.write(self._process.stdin.fileno(), line) :]
+                except OSError:  # a broken pipe
+                    raise self._ended() from None
 
     def receive(self, started: float, limit_s: float) -> Any:
         """Return the next value that the process sends.
@@ -97,7 +106,7 @@ class RankProcess:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._unread:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise RankError(f"rank {self.rank} of the learner is late by {limit_s:g} s")
+                    raise self._late(limit_s)
                 received = os.read(self._process.stdout.fileno(), READ_BYTES)
                 if not received:
                     raise self._ended()
@@ -127,6 +136,9 @@ class RankProcess:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
+    def _late(self, limit_s: float) -> RankError:
+        return RankError(f"rank {self.rank} of the learner is late by {limit_s:g} s")
+
     def _ended(self) -> RankError:
         code = self.wait(EXIT_SECONDS)
         text = "closed its pipe" if code is None else f"ended with exit code {code}"
@@ -150,14 +162,14 @@ class FirstLink:
             others = [process.receive(started, limit_s) for process in self.processes]
             values = [value, *others]
             for process in self.processes:
-                process.send(values)
+                process.send(values, self.limit_s)
         return values
 
     def announce(self, work: dict[str, Any]) -> None:
         """Send work to all other ranks."""
         with self._noted():
             for process in self.processes:
-                process.send(work)
+                process.send(work, self.limit_s)
 
     def blame(self, error: RuntimeError) -> RankError:
         """Name the ranks that ended by themselves, or hang: those that noticed the failure end as bystanders."""

@@ -69,7 +69,8 @@ class Ranks:
             return
         self.gather("join")
         limit = timedelta(seconds=self._link.limit_s)
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine
+        for library in ("GLOO", "NCCL"):
+            os.environ[f"{library}_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine
         os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"  # an exchange that takes too long raises, as with gloo
         backend = "gloo" if self._device.type == "cpu" else "nccl"
         with _Blamed(self._link):
@@ -80,11 +81,10 @@ class Ranks:
                 world_size=self.part.ranks,
                 timeout=limit,
             )
-            for p in parameters:
-                dist.broadcast(p.detach(), 0)
+        self.spread(parameters, [0] * len(parameters))
 
-    def announce(self, work: dict[str, Any], write: Callable[[Path], None]) -> None:
-        """Give the other ranks work: values of JSON, and the arrays that `write` puts into a folder.
+    def announce(self, work: dict[str, Any], write: Callable[[Path], None] = lambda _: None) -> None:
+        """Give the other ranks work: values of JSON, and the arrays that `write` puts into a folder; of rank 0 only.
 
         They have read those by the time they meet this rank, so the next work may overwrite them.
         """
@@ -129,6 +129,34 @@ class Ranks:
             self._sum(flat)
             for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
                 gradient.copy_(part.view_as(gradient))
+
+    def spread(self, tensors: Sequence[torch.Tensor], owners: Sequence[int]) -> None:
+        """Replace each tensor by that of the rank that owns it."""
+        if self._link is None:
+            return
+        self.gather("spread")
+        with _Blamed(self._link):
+            for tensor, owner in zip(tensors, owners, strict=True):
+                dist.broadcast(tensor.detach(), owner)
+
+    def collect(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the tensors of all ranks in host memory, on rank 0; the others get their own back."""
+        if self._link is None:
+            return tensors
+        own = [(name, list(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()]
+        listed = self.gather("collect", own)
+        found = dict(tensors)
+        with _Blamed(self._link):
+            if self.part.rank:
+                for tensor in tensors.values():
+                    dist.send(tensor.to(self._device), 0)
+                return found
+            for rank in range(1, self.part.ranks):
+                for name, shape, dtype in listed[rank]:
+                    tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self._device)
+                    dist.recv(tensor, rank)
+                    found[name] = tensor.cpu()
+        return found
 
     def sum_arrays(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the sums of float32 arrays over all ranks. What one rank fills in and the others leave 0 is exact."""

@@ -102,15 +102,17 @@ def _run(link: OtherLink, values: dict[str, Any], config: Config) -> None:
     setup.set_up_torch(config)
     folder = Path(values["folder"])
     resumed = None if values["checkpoint"] is None else Path(values["checkpoint"])
-    models, optimizers = setup.open_trained(
-        config, Path(values["model_folder"]), Path(values["critic_folder"]), resumed
-    )
+    ranks = Ranks(part, link, folder, device)
+    model, critic = Path(values["model_folder"]), Path(values["critic_folder"])
+    models, optimizers = setup.open_trained(config, model, critic, resumed, ranks)
     if resumed is not None:
         checkpoint.restore(resumed, models, optimizers)
-    ranks = Ranks(part, link, folder, device)
     ranks.join(models.parameters)
     budget = TokenBudget(config.learner.token_budget)
     while (work := link.read()) is not None:
+        if "state_of" in work:  # the first rank writes a checkpoint
+            optimizers.named(work["state_of"]).state_tensors()
+            continue
         torch.manual_seed(_seed(config.seed, work["version"], part.rank))
         _do(work, folder, models, optimizers, config, budget, ranks)
 

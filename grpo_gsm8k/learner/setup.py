@@ -18,6 +18,7 @@ from grpo_gsm8k.learner.objective import Models
 from grpo_gsm8k.learner.oom import TokenBudget
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.parity_probe import EngineProbe, probe_learner
+from grpo_gsm8k.learner.ranks import ALONE
 from grpo_gsm8k.learner.task import GRADING_THREADS
 from grpo_gsm8k.learner.update import Optimizers
 from grpo_gsm8k.models import vocabulary_size
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.checkpoint import TrainerState
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.model import Policy
+    from grpo_gsm8k.learner.ranks import Ranks
     from grpo_gsm8k.learner.spec import LearnerSpec
     from grpo_gsm8k.learner.task import Item
     from grpo_gsm8k.learner.validation import Validation
@@ -144,7 +146,7 @@ def open_models(config: Config, model_folder: Path, critic_folder: Path, checkpo
 
 
 def open_trained(
-    config: Config, model_folder: Path, critic_folder: Path, checkpoint_folder: Path | None
+    config: Config, model_folder: Path, critic_folder: Path, checkpoint_folder: Path | None, ranks: Ranks = ALONE
 ) -> tuple[Models, Optimizers]:
     """Load the models of the configured command, as `open_models` does, and create their optimizers."""
     learner = config.learner
@@ -153,7 +155,7 @@ def open_trained(
     else:
         models = Models(open_policy(learner, model_folder, checkpoint_folder), None, None)
         learner = learner.model_copy(update={"lr": config.sft.lr, "weight_decay": config.sft.weight_decay})
-    return models, open_optimizers(models, learner)
+    return models, open_optimizers(models, learner, ranks)
 
 
 def open_policy(learner: LearnerConfig, model_folder: Path, checkpoint_folder: Path | None) -> Policy:
@@ -165,10 +167,10 @@ def open_policy(learner: LearnerConfig, model_folder: Path, checkpoint_folder: P
     return load_policy(checkpoint_folder / "model", learner)
 
 
-def open_optimizers(models: Models, learner: LearnerConfig) -> Optimizers:
+def open_optimizers(models: Models, learner: LearnerConfig, ranks: Ranks = ALONE) -> Optimizers:
     """Create the optimizer of the policy, and that of a critic if there is one."""
-    critic = None if models.critic is None else Optimizer(models.critic.named_parameters(), learner)
-    return Optimizers(Optimizer(models.policy.named_parameters(), learner), critic)
+    critic = None if models.critic is None else Optimizer(models.critic.named_parameters(), learner, ranks, "critic")
+    return Optimizers(Optimizer(models.policy.named_parameters(), learner, ranks), critic)
 
 
 def open_token_budget(config: Config, client: Client) -> TokenBudget:

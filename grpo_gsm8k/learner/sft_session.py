@@ -140,7 +140,7 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     start = state.step if state else 0
     checkpoint = resumed.folder if resumed else None
     ranks = start_ranks(spec, checkpoint)
-    models, optimizers = setup.open_trained(config, spec.model_folder, spec.critic_folder, checkpoint)
+    models, optimizers = setup.open_trained(config, spec.model_folder, spec.critic_folder, checkpoint, ranks)
     validation = Validation(client, task, items, config, len(plan), spec.run_folder / "validation")
     if resumed:
         setup.restore(resumed, models, optimizers, validation)

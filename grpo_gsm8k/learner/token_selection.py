@@ -14,17 +14,17 @@ import torch
 
 from grpo_gsm8k.algorithms.selection import covariances, largest, random_within, second_moment_outliers
 from grpo_gsm8k.config import SELECTS_TOKENS
-from grpo_gsm8k.learner.batching import collate, pack
 from grpo_gsm8k.learner.experience import policy_logprobs
-from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
+from grpo_gsm8k.learner.forwards import forward_columns
 from grpo_gsm8k.learner.ranks import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from grpo_gsm8k.config import Config, PolicyGradientConfig
-    from grpo_gsm8k.learner.batching import Sample
+    from grpo_gsm8k.learner.batching import MicroBatch, Sample
     from grpo_gsm8k.learner.model import Policy
+    from grpo_gsm8k.learner.oom import TokenBudget
     from grpo_gsm8k.learner.ranks import Ranks
 
 
@@ -37,15 +37,12 @@ def with_selection(
     budget: TokenBudget,
     ranks: Ranks = ALONE,
 ) -> list[Sample]:
-    """Fill in `selected` of the samples of an optimizer step, if the loss needs it; `seed` is for a random choice.
-
-    Each of the `ranks` computes a part of the log-probabilities, and chooses among all of them.
-    """
+    """Fill in `selected` of the samples of an optimizer step, if the loss needs it; `seed` is for a random choice."""
     if config.policy_gradient.loss_type not in SELECTS_TOKENS:
         return list(samples)
     counted = [s for s in samples if s.in_loss]
-    logprobs_N = present_logprobs(policy, counted, config, beat, budget, ranks)
-    selected_N = selection(counted, logprobs_N.astype(np.float64), config.policy_gradient, seed)
+    logprobs = present_logprobs(policy, counted, config, beat, budget, ranks)
+    selected_N = selection(counted, np.concatenate([*logprobs, np.empty(0)]), config.policy_gradient, seed)
     ends = np.cumsum([s.predicted_tokens for s in counted], dtype=np.int64)
     marks = iter(np.split(selected_N, ends[:-1]))
     return [replace(s, selected=_at_places(s, next(marks))) if s.in_loss else s for s in samples]
@@ -81,29 +78,19 @@ def present_logprobs(
     beat: Callable[[], None],
     budget: TokenBudget,
     ranks: Ranks = ALONE,
-) -> np.ndarray:
-    """Compute the log-probabilities of the N predicted tokens of the samples, float32 [N], without dropout."""
-    ends = np.cumsum([s.predicted_tokens for s in samples], dtype=np.int64)
+) -> list[np.ndarray]:
+    """Compute the log-probabilities of each sample's predicted tokens, float64, without dropout.
 
-    def attempt(token_budget: int) -> np.ndarray:
-        """Compute this rank's part; the rest is 0."""
-        micro_batches = pack(samples, token_budget, ranks.part)
-        computed = []
-        for indices in micro_batches:
-            part = [samples[i] for i in indices]
-            with torch.no_grad():
-                logprobs_N, _ = policy_logprobs(policy, collate(part, [0.0] * len(part), policy.device), config)
-            computed.append(logprobs_N)
-            beat()
-        # Read at the end: until then nothing waits for the GPU.
-        found_N = np.zeros(sum(s.predicted_tokens for s in samples), dtype=np.float32)
-        for indices, logprobs_N in zip(micro_batches, computed, strict=True):
-            at = np.concatenate([np.arange(ends[i] - samples[i].predicted_tokens, ends[i]) for i in indices])
-            found_N[at] = logprobs_N.float().cpu().numpy()
-        return found_N
+    All ranks get the same numbers, so they choose the same tokens.
+    """
 
-    (logprobs_N,) = ranks.sum_arrays([retry_on_oom(budget, (), samples, attempt, ranks)])
-    return logprobs_N
+    def forward(micro: MicroBatch) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            logprobs_N, _ = policy_logprobs(policy, micro, config)
+        return {"logprobs": logprobs_N.float()}
+
+    found = forward_columns(samples, ["logprobs"], forward, policy.device, beat, budget, ranks)
+    return [logprobs.astype(np.float64) for logprobs in found["logprobs"]]
 
 
 def _at_places(sample: Sample, marks: np.ndarray) -> np.ndarray:

@@ -36,6 +36,12 @@ class Optimizers:
     policy: Optimizer
     critic: Optimizer | None
 
+    def named(self, name: str) -> Optimizer:
+        """Return the optimizer called `name`, `policy` or `critic`."""
+        found = {"policy": self.policy, "critic": self.critic}[name]
+        assert found is not None
+        return found
+
     def step(self, rates: Rates, totals: Totals, stats: UpdateStats, finite_inputs: bool = True) -> None:
         """Apply the gradients of both, and record the step in `stats`; see `Optimizer.step`."""
         policy = self.policy.step(rates.lr, finite_inputs)

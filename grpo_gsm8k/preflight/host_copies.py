@@ -35,7 +35,7 @@ def host_copies(shape: ModelShape, config: Config) -> HostCopies:
     trained = shape.adapter(learner.lora.rank, learner.lora.targets) if learner.lora.enabled else shape.parameters
     models = 2 if workload_of(config).critic == "separate" else 1
     state = ADAMW if learner.optimizer == "adamw" else ADAMW_8BIT
-    ranks = len(learner.rank_devices)
+    ranks = len(learner.rank_devices) if learner.shard == "none" else 1
     return HostCopies(
         published=_published(shape, config),
         saved_state=float(state * trained * models),

@@ -92,10 +92,11 @@ def learner_memory(
     """Return the learner's memory for `load`. `reference`: a frozen copy of the start model is kept as well."""
     width = 2 if learner.dtype == "bfloat16" else F32
     weights, trained = _weights(shape, learner, width)
-    state = (ADAMW if learner.optimizer == "adamw" else ADAMW_8BIT) * trained
+    own = stepped(shape, learner, trained)
+    state = (ADAMW if learner.optimizer == "adamw" else ADAMW_8BIT) * own
     twice = critic == "separate"  # a second model with its own weights, gradients and activations
     if learner.offload_optimizer:
-        host, state = state + 2 * F32 * trained, 0.0
+        host, state = state + 2 * F32 * own, 0.0
     else:
         host = 0.0
     return LearnerMemory(
@@ -113,6 +114,14 @@ def learner_memory(
         resumed_policy=weights,
         host=host * (2 if twice else 1),
     )
+
+
+def stepped(shape: ModelShape, learner: LearnerConfig, trained: int) -> float:
+    """Return how many of the trained parameters one rank has the optimizer's state of; whole tensors are dealt."""
+    if learner.shard == "none":
+        return trained
+    mean = trained / len(learner.rank_devices)
+    return mean if learner.lora.enabled else max(mean, shape.largest)
 
 
 def activations(shape: ModelShape, learner: LearnerConfig, load: Load) -> float:

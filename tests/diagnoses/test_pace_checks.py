@@ -38,6 +38,13 @@ def test_too_few_sequences_at_once() -> None:
             "set actor.replicas=3 (now 1) actor.device=cuda:0 learner.device=cuda:3: this run uses 2 of 4 GPUs",
         ),
         (
+            {"actor__device": "cuda:0", "learner__device": "cuda:1", "learner__devices": ["cuda:1", "cuda:2"]},
+            {"gpus": ["a"] * 6},
+            "set actor.replicas=4 (now 1) actor.device=cuda:0 learner.device=cuda:4 learner.devices=[cuda:4,cuda:5]: "
+            "this run uses 3 of 6 GPUs",
+        ),
+        ({"learner__ranks": 3}, {"usable_cores": 8}, "set actor.threads=5 (now 1): 4 of 8 cores are unused"),
+        (
             {"actor__device": "cuda:0", "learner__device": "cuda:0"},
             {"gpus": ["a"] * 4},
             "set actor.replicas=4 (now 1):",
@@ -129,7 +136,11 @@ def test_memory_that_ran_out() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "key"),
-    [("exit code -9", "actor.progress_timeout_s"), ("not ready after 4 s", "actor.start_timeout_s")],
+    [
+        ("exit code -9", "actor.progress_timeout_s"),
+        ("not ready after 4 s", "actor.start_timeout_s"),
+        ("RankError: rank 1 of the learner is late by 300 s", "learner.rank_timeout_s"),
+    ],
 )
 def test_a_worker_that_was_replaced(reason: str, key: str) -> None:
     """Constructed, with reasons as the supervisor records them."""

@@ -63,6 +63,15 @@ def test_a_rank_that_hangs_within_an_exchange_of_tensors_is_named(random_model: 
     assert not rank.is_running()
 
 
+def test_a_rank_that_does_not_read_is_named(random_model: Path, tmp_path: Path) -> None:
+    """A pipe holds 64 KiB, so what is longer waits for the reader."""
+    limit = patience(2)
+    with two_ranks(random_model, tmp_path, f"learner.rank_timeout_s={limit}") as session:
+        child().send_signal(signal.SIGSTOP)
+        with pytest.raises(RankError, match=f"^rank 1 of the learner is late by {limit:g} s"):
+            session.ranks.announce({"version": "0" * 2**17})
+
+
 def test_a_rank_elsewhere_in_the_program_is_an_error(random_model: Path, tmp_path: Path) -> None:
     ranks = start_ranks(spec_of(small_config("learner.ranks=2"), random_model, tmp_path), None)
     with closing(ranks), pytest.raises(RankError, match="rank 1 of the learner is at 'join', rank 0 at 'totals'"):

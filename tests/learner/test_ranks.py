@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from grpo_gsm8k.learner import checkpoint
@@ -72,14 +73,36 @@ def test_all_ranks_stop_an_update_early(random_model: Path, tmp_path: Path) -> N
     assert max(epochs[0]) < 3
 
 
-@pytest.mark.parametrize("method", [(), ("learner=lora",)], ids=["all weights", "lora"])
-def test_a_run_continues_with_other_ranks(method: tuple[str, ...], random_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ppo_separate", "lora", "adamw_8bit"])
+def test_a_sharded_optimizer_does_the_same_steps(name: str, random_model: Path, tmp_path: Path) -> None:
+    """Bit by bit: AdamW computes each parameter by itself. The state of a checkpoint is complete."""
+    words = CASES.get(name, ("learner.optimizer=adamw_8bit",))
+    found = []
+    for shard in ("none", "optimizer"):
+        config = small_config(*words, "learner.ranks=2", f"learner.shard={shard}")
+        with opened(spec_of(config, random_model, tmp_path / shard)) as session:
+            weights = train(session, range(2)).weights
+            named = [("policy", session.optimizers.policy), ("critic", session.optimizers.critic)]
+            states = {f"{n}/{k}": t for n, o in named if o is not None for k, t in o.state_tensors().items()}
+        found.append(weights | states)
+    whole, sharded = found
+    assert whole.keys() == sharded.keys()
+    assert all(torch.equal(sharded[key], value) and sharded[key].dtype == value.dtype for key, value in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "shard"),
+    [((), "none"), ((), "optimizer"), (("learner=lora",), "none")],
+    ids=["all weights", "sharded", "lora"],
+)
+def test_a_run_continues_with_other_ranks(
+    method: tuple[str, ...], shard: str, random_model: Path, tmp_path: Path
+) -> None:
     """One rank, then two, then one, with a checkpoint between them: the weights of a run that never stopped."""
-    ranks = (1, 2, 1)
     undisturbed = one_update(small_config(*method), random_model, tmp_path / "one")
     resumed = None
-    for version, count in enumerate(ranks):
-        spec = spec_of(small_config(*method, f"learner.ranks={count}"), random_model, tmp_path / str(version))
+    for version, words in enumerate([(), ("learner.ranks=2", f"learner.shard={shard}"), ()]):
+        spec = spec_of(small_config(*method, *words), random_model, tmp_path / str(version))
         with opened(spec, resumed) as session:
             found = train(session, range(version, version + 1))
             resumed = checkpoint.save(

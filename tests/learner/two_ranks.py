@@ -61,7 +61,7 @@ def opened(spec: LearnerSpec, resumed: Path | None = None) -> Iterator[Any]:
     torch.manual_seed(spec.config.seed)
     ranks = start_ranks(spec, resumed)
     with closing(ranks):
-        models, optimizers = setup.open_trained(spec.config, spec.model_folder, spec.critic_folder, resumed)
+        models, optimizers = setup.open_trained(spec.config, spec.model_folder, spec.critic_folder, resumed, ranks)
         if resumed:
             checkpoint.restore(resumed, models, optimizers)
         ranks.join(models.parameters)

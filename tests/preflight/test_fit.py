@@ -38,6 +38,21 @@ def test_a_3b_model_in_full_needs_80_gb(shape_3b: ModelShape) -> None:
     assert on("a100-80gb", shape_3b, config).fits
 
 
+def test_ranks_need_memory_each(shape_1_5b: ModelShape) -> None:
+    """On a CPU all of them share it, on GPUs each has its own with some more for the exchange."""
+    cpu = [configuration("preset=cpu_demo", f"learner.ranks={count}") for count in (1, 2, 3)]
+    one, two, three = (fit.evaluate_fit(shape_1_5b, config, GIB, GIB, shared=True) for config in cpu)
+    assert two.learner_need - one.learner_need == pytest.approx(three.learner_need - two.learner_need)
+    assert two.learner_need - one.learner_need == pytest.approx(one.learner.peak + fit.TORCH_ON_CPU)
+    gpus = configuration("learner.devices=[cuda:1,cuda:2]")
+    more = on("a100-80gb", shape_1_5b, gpus).learner_need - on("a100-80gb", shape_1_5b, configuration()).learner_need
+    assert more == pytest.approx(fit.EXCHANGE)
+    sharded = fit.with_overrides(gpus, ["learner.shard=optimizer"])
+    assert on("a100-80gb", shape_1_5b, sharded).learner.optimizer == pytest.approx(
+        on("a100-80gb", shape_1_5b, gpus).learner.optimizer / 2
+    )
+
+
 @pytest.mark.parametrize("gpu", ["a100-40gb", "a100-80gb", "l40s", "rtx4090"])
 def test_what_is_suggested_fits(gpu: str, shape_3b: ModelShape) -> None:
     config = configuration()

@@ -10,7 +10,7 @@ import pytest
 from cli import load_config
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines
-from grpo_gsm8k.preflight.diagnosis import places_of
+from grpo_gsm8k.preflight.diagnosis import hourly_price, places_of
 from grpo_gsm8k.preflight.machine import Gpu, Machine, probe
 from tests import fake_nvidia_smi as fake
 from tests.preflight.conftest import H100, MACHINE
@@ -41,6 +41,21 @@ def test_eight_gpus_of_two_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "learner.device" in second.text
 
 
+def test_gpus_of_several_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest one decides whether the learner fits, and each of them is paid for."""
+    fake.install(tmp_path, monkeypatch, fake.EIGHT_MIXED)
+    words = ("learner.device=cuda:4", "learner.devices=[cuda:4,cuda:3]")
+    machine = probe(configuration(), thorough=False)
+    places = places_of(configuration(*words), machine)
+    assert (places.learner.name, places.shared, places.known) == ("l40s", False, True)
+    one, two = (hourly_price(configuration(*some), places) for some in (("learner.device=cuda:3",), words))
+    assert one is not None
+    assert two == pytest.approx(one + places.learner.usd_per_hour)
+    (line,) = failures(machine, "learner.device=cuda:4", "learner.devices=[cuda:4,cuda:8]")
+    assert "learner.devices: cuda:8 is configured, but only 8 GPUs are visible" in line.text
+    assert "set learner.devices=null" in line.fix
+
+
 def test_parts_of_a_gpu_need_a_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.install(tmp_path, monkeypatch, fake.DIVIDED, fake.DIVIDED_LIST)
     (line,) = failures(probe(configuration(), thorough=False))
@@ -53,6 +68,8 @@ def test_parts_of_a_gpu_need_a_selection(tmp_path: Path, monkeypatch: pytest.Mon
     assert "a process sees only the first of several MIG devices" in line.text
     assert "learner.device=cuda:0 actor.device=cuda:1" in line.fix
     assert not failures(machine, "learner.device=cuda:0", "actor.device=cuda:1")
+    (line,) = failures(machine, "learner.device=cuda:1", "learner.devices=[cuda:1]")
+    assert "set learner.device=cuda:0" in line.fix
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,15 @@ WIDE = Times(40, 90, 1.0)
         (["command=sft"], TINY, 4, (4, 2)),
         (["command=sft"], WIDE, 4, (4, 4)),
         ([SYNC, "actor.cores=[0,1,2]", "learner.cores=[3]"], WIDE, 8, (3, 1)),
+        (["learner.ranks=2"], WIDE, 8, (3, 2)),  # ranks divide the learner's five
+        (["learner.ranks=2", "learner.threads=3"], WIDE, 8, (3, 3)),  # 40 / 3 and 90 / 6 seconds
+        (["learner.ranks=4"], TINY, 2, (1, 1)),
         (["learner.threads=3", SYNC], WIDE, 8, (8, 3)),  # a number stays
         (["actor.threads=5"], WIDE, 8, (5, 3)),  # and the other one gets the rest
         ([], None, 8, (4, 4)),  # nothing is known: cores are split
         ([SYNC], None, 8, (8, 8)),
         (["actor.device=cuda:0", "learner.device=cuda:1"], None, 32, (1, 4)),
+        (["actor.device=cuda:0", "learner.device=cuda:1", "learner.devices=[cuda:1,cuda:2]"], None, 32, (1, 4)),
         (["actor.device=cuda:0"], None, 32, (1, 31)),
     ],
 )
