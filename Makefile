@@ -18,7 +18,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden soak under-fire scale-check audit check-models \
+.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden history soak under-fire audit check-models \
 	tiny-model clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
 	bench-publish bench-pool scale-check docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
@@ -89,7 +89,8 @@ bench-memory: setup ## benchmark: the doctor's memory estimate, compared with th
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
 
 scale-check: setup ## engines that come and go, several learner ranks, and a Ray cluster of two nodes with its faults
-	@$(offline) $(PY) -m pytest -n 0 tests/cluster tests/orchestrator/test_scale_runs.py $(ARGS)
+	@$(offline) $(PY) -m pytest -n 0 tests/learner/test_ranks.py tests/learner/test_rank_failures.py tests/orchestrator/test_rank_runs.py \
+		tests/actor/test_tensor_parallel.py tests/orchestrator/test_scale_runs.py tests/cluster $(ARGS)
 
 bench-pool: setup ## benchmark: completions per second that the orchestrator can pass on from 64 engines
 	@$(offline) $(PY) -m benchmarks.pool_speed $(ARGS)
@@ -103,9 +104,8 @@ soak: setup ## kill random processes of training, fine-tuning, evaluation: nothi
 under-fire: setup ## train the demo with faults inside its processes, compare its accuracy with undisturbed runs
 	@$(offline) $(PY) -m tests.soak.under_fire $(ARGS)
 
-scale-check: setup ## tests of a learner of several ranks: equal to one, and what happens when a rank fails
-	@$(offline) $(PY) -m pytest -n 0 tests/learner/test_dealing.py tests/learner/test_ranks.py \
-		tests/learner/test_rank_failures.py tests/orchestrator/test_rank_runs.py
+history: setup ## record the curves of five seeds again, from which a run may not drift
+	@$(offline) $(PY) -m tests.history.record
 
 golden: setup ## record the golden loss curves again
 	@$(offline) $(PY) -m tests.learner.golden

@@ -17,7 +17,7 @@ from grpo_gsm8k.tracking.saved_config import recipes
 from scripts.run_recipes import result_of
 from tests.conftest import Cli
 
-NAMES = ["gemma2b_comparison", "qwen3b_ppo_qlora", "qwen_math_two_gpu", "turkish_grpo_lora"]
+NAMES = ["gemma2b_comparison", "qwen3b_ppo_qlora", "qwen_math_two_gpu", "rejection_sampling", "turkish_grpo_lora"]
 
 
 def composed(name: str, scale: str = "full", *overrides: str) -> Config:
@@ -31,7 +31,7 @@ def stages(name: str, scale: str, only: str = "command=") -> list[Config]:
     return [load_config([*arguments, *stage]) for stage in chosen]
 
 
-def test_the_four_are_there() -> None:
+def test_all_are_there() -> None:
     assert recipes() == NAMES
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from cli import CONF
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.learner.experience import prepare
-from grpo_gsm8k.learner.rollouts import RolloutGroup, assemble
+from grpo_gsm8k.learner.rollouts import Batch, RolloutGroup, assemble
 from grpo_gsm8k.learner.schedules import Decay, Rates, lr_scale
 from grpo_gsm8k.learner.setup import open_models, open_optimizers
 from grpo_gsm8k.learner.task import Item, Task
 from grpo_gsm8k.learner.update import update_policy
+from grpo_gsm8k.learner.update_stats import UpdateStats
 from grpo_gsm8k.models import EMBEDDED_TINY, stop_token_ids
 from grpo_gsm8k.transport.protocol import Completion, VersionSpan
 from tests.learner.conftest import small_config
@@ -38,7 +40,7 @@ UPDATES, PROMPTS, GROUP = 20, 4, 8
 INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
-def config_of(setting: str) -> Config:
+def config_of(setting: str, *more: str) -> Config:
     return small_config(
         f"policy_gradient={setting}",
         f"policy_gradient.updates={UPDATES}",
@@ -46,13 +48,20 @@ def config_of(setting: str) -> Config:
         f"policy_gradient.episodes_per_update={PROMPTS * GROUP}",
         "policy_gradient.active_sampling=0",  # the orchestrator's part
         "policy_gradient.max_new_tokens=40",
+        *more,
     )
 
 
 def curve(setting: str, artifacts: Path) -> dict[str, list[float]]:
     """Loss and gradient norm of each update. (GRPO's loss is zero at a ratio of 1; its gradient is not.)"""
-    config = config_of(setting)
-    torch.manual_seed(0)
+    numbers = [stats.loss_and_grad_norm() for stats, _ in updates(config_of(setting), artifacts)]
+    losses, grad_norms = zip(*numbers, strict=True)
+    return {"loss": list(losses), "grad_norm": list(grad_norms)}
+
+
+def updates(config: Config, artifacts: Path, seed: int = 0) -> Iterator[tuple[UpdateStats, Batch]]:
+    """Yield the statistics and the batch of each update; `seed` decides which prompts and which tokens are sampled."""
+    torch.manual_seed(seed)
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TINY)
     task = Task(tokenizer, config, stop_token_ids(EMBEDDED_TINY, tokenizer, config.prompt.chat))
@@ -60,21 +69,18 @@ def curve(setting: str, artifacts: Path) -> dict[str, list[float]]:
     models = open_models(config, EMBEDDED_TINY, EMBEDDED_TINY, None)
     optimizers = open_optimizers(models, config.learner)
     sampler = AutoModelForCausalLM.from_pretrained(EMBEDDED_TINY, dtype=torch.float32, attn_implementation="sdpa")
-    numbers = []
     for version in range(UPDATES):
-        sampler.load_state_dict(models.policy.model.state_dict())
-        chosen = items[version * PROMPTS : (version + 1) * PROMPTS]
-        groups = rollout(sampler, task, chosen, version, 40)
+        sampler.load_state_dict(dict(models.policy.merged_tensors()), strict=False)  # a tied head comes once
+        first = (seed * UPDATES + version) * PROMPTS
+        chosen = [items[(first + i) % len(items)] for i in range(PROMPTS)]
+        groups = rollout(sampler, task, chosen, version, 40, seed * UPDATES + version)
         if config.policy_gradient.advantage_name == "greedy_baseline":
             groups = with_baselines(sampler, task, groups, version, 40)
         batch = assemble(groups, config, version)
         scale = lr_scale(version, UPDATES, config.learner.warmup_updates, Decay.of(config.learner))
         rates = Rates(config.learner.lr * scale, config.policy_gradient.critic.lr * scale, 0.0)
         experience = prepare(batch.samples, batch.trained_rewards_GN, models, config, 0.0, _ignore)
-        stats = update_policy(models, optimizers, experience.groups, config, version, rates, _ignore)
-        numbers.append(stats.loss_and_grad_norm())
-    losses, grad_norms = zip(*numbers, strict=True)
-    return {"loss": list(losses), "grad_norm": list(grad_norms)}
+        yield update_policy(models, optimizers, experience.groups, config, version, rates, _ignore), batch
 
 
 def of_one_length(items: list[Item]) -> list[Item]:
@@ -83,9 +89,9 @@ def of_one_length(items: list[Item]) -> list[Item]:
     return [item for item in items if len(item.prompt_ids) == length]
 
 
-def rollout(model: Any, task: Task, items: list[Item], version: int, limit: int) -> list[RolloutGroup]:
+def rollout(model: Any, task: Task, items: list[Item], version: int, limit: int, seed: int) -> list[RolloutGroup]:
     """Sample a group of every item, all at once."""
-    generator = torch.Generator().manual_seed(version)
+    generator = torch.Generator().manual_seed(seed)
     rows = generate(model, np.repeat([item.prompt_ids for item in items], GROUP, axis=0), limit, generator)
     completions = [_completion(*row, task.stop_token_ids, version) for row in rows]
     return [

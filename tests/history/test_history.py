@@ -1,0 +1,51 @@
+"""Training is what it was: curves of this code within the bands of those on record, without a drift."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPO
+from tests.history.bands import one_sided_run, outside_band
+from tests.history.record import METHODS, SEEDS, read
+from tests.learner.golden import INSTRUCTIONS, UPDATES
+
+SEED = SEEDS[0]  # the others only make the bands
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the curves of one seed, computed in a process with the instructions of the recorded ones."""
+    folder = tmp_path_factory.mktemp("history")
+    command = [sys.executable, "-m", "tests.history.record", str(folder), str(SEED)]
+    subprocess.run(command, check=True, cwd=REPO, env={**os.environ, **INSTRUCTIONS})
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_curves_are_like_those_on_record(method: str, found: Path) -> None:
+    curves = json.loads((found / f"{method}.json").read_text())
+    recorded = read(method)
+    assert curves.keys() == recorded.keys()
+    for metric, by_seed in recorded.items():
+        curve = curves[metric][str(SEED)]
+        assert outside_band(np.array(list(by_seed.values())), curve) == [], metric
+        assert one_sided_run(by_seed[SEED], curve) is None, metric
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_planted_drift_of_three_percent_in_the_gradient_norm_fails(method: str) -> None:
+    recorded = read(method)["grad_norm"]
+    assert len(recorded) == len(SEEDS)
+    for seed, curve in recorded.items():
+        assert len(curve) == UPDATES
+        assert one_sided_run(curve, curve) is None
+        for drift in (0.97, 1.03):
+            assert one_sided_run(recorded[seed], [drift * value for value in curve]) == (0, UPDATES - 1)
