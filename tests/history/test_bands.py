@@ -38,6 +38,9 @@ def test_a_small_drift_is_a_run_on_one_side(drift: float) -> None:
     assert one_sided_run(curve, curve * drift) == (0, 19)
     late = np.where(np.arange(20) < 8, curve, curve * drift)
     assert one_sided_run(curve, late) == (8, 19)
+    assert one_sided_run(curve, np.where(np.arange(20) < 12, curve, curve * drift)) is None  # too short to tell
+    other = 1 - 5 * (drift - 1) * (-1.0) ** np.arange(20)  # of both signs: the tokens that another policy samples
+    assert one_sided_run(curve, curve * np.where(np.arange(20) < 6, drift, other)) == (0, 5)
 
 
 def test_rounding_and_differences_of_both_signs_are_no_drift() -> None:
@@ -45,5 +48,6 @@ def test_rounding_and_differences_of_both_signs_are_no_drift() -> None:
     rng = np.random.default_rng(2)
     assert one_sided_run(curve, curve) is None
     assert one_sided_run(curve, curve * (1 + 1e-6)) is None
-    assert one_sided_run(curve, curve * (1 + 0.2 * rng.normal(size=20))) is None
+    apart = np.where(np.arange(20) < 3, 1.0, 1 + 0.2 * rng.normal(size=20))
+    assert one_sided_run(curve, curve * apart) is None
     assert one_sided_run([0.0] * 20, [0.0] * 20) is None
