@@ -126,6 +126,7 @@ BAD = [
         [*PG, "policy_gradient=remax", "policy_gradient.kl.coef=0.1", "policy_gradient.kl.place=reward"],
         "set policy_gradient.kl.place=loss",
     ),
+    ([*PG, "policy_gradient=maxrl", "+policy_gradient.rewards.soft_overlong=0.1"], "rewards.soft_overlong is below"),
     ([*PG, "policy_gradient=maxrl", "policy_gradient.overlong=penalty"], "set policy_gradient.overlong=keep or mask"),
     ([*PG, "policy_gradient.temperature=0"], "policy_gradient.temperature"),
     ([*PG, "policy_gradient.temperature=0.009"], "policy_gradient.temperature"),

@@ -11,6 +11,8 @@ import torch
 from grpo_gsm8k.algorithms.loss_inputs import LossInputs, TokenLoss, chosen
 from grpo_gsm8k.algorithms.sequence_losses import gmpo_loss, vespo_loss
 
+SMALLEST_REST = 1e-8  # as in the authors' program of DPPO
+
 
 def reinforce_loss(inputs: LossInputs) -> TokenLoss:
     """-A log p (REINFORCE, Williams 1992)."""
@@ -71,9 +73,9 @@ def dppo_loss(inputs: LossInputs, divergence: Literal["tv", "kl"]) -> TokenLoss:
     if divergence == "tv":
         distance_N = (now_N - before_N).abs()
     else:
-        rest_N = 1 - before_N
-        # xlogy(0, 0) is 0: a token that was certain has no others to compare.
-        distance_N = before_N * (old_N - logprobs_N) + torch.xlogy(rest_N, rest_N) - torch.xlogy(rest_N, 1 - now_N)
+        # The probability of all other tokens. For a certain token float32 gives 0, whose logarithm would be infinite.
+        rest_now_N, rest_before_N = ((-torch.expm1(x)).clamp(min=SMALLEST_REST) for x in (logprobs_N, old_N))
+        distance_N = before_N * (old_N - logprobs_N) + rest_before_N * (rest_before_N / rest_now_N).log()
     left_above_N = (advantages_N > 0) & (now_N > before_N) & (distance_N > _bound(high))
     left_below_N = (advantages_N < 0) & (now_N < before_N) & (distance_N > _bound(low))
     left_N = left_above_N | left_below_N

@@ -46,8 +46,11 @@ class LateConnection:
         self._connection.result().send(obj)
 
     def close(self) -> None:
-        """Tell the peer that nothing follows."""
+        """Tell the peer that nothing follows, and free the descriptor; called by the thread that reads or writes."""
         self.abort()
+        with self._lock:
+            if self._connection.exception() is None:
+                self._connection.result().close()
 
 
 def shut_down(connection: Connection) -> None:

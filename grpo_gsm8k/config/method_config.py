@@ -116,7 +116,7 @@ class MethodConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_rewards_of_advantage(self) -> Self:
+    def _check_pass_k(self) -> Self:
         name = self.advantage_name
         if (self.pass_k is None) == (name == "pass_at_k"):
             needed = "needs policy_gradient.pass_k: set it to 2 or more, up to group_size"
@@ -127,6 +127,12 @@ class MethodConfig(Section):
                 f"pass_k={self.pass_k} exceeds the {self.group_size} completions of a group: lower "
                 "policy_gradient.pass_k or raise policy_gradient.group_size"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rewards_of_advantage(self) -> Self:
+        """Refuse rewards that the formula of the advantage is not meant for."""
+        name = self.advantage_name
         if name not in ("pass_at_k", "mean_normalized", "greedy_baseline"):
             return self
         if self.overlong == "penalty" and name != "greedy_baseline":
@@ -138,6 +144,12 @@ class MethodConfig(Section):
             raise ValueError(
                 f"kl.place=reward changes the rewards that advantage={name} is defined for: set "
                 "policy_gradient.kl.place=loss"
+            )
+        negative = [part for part, weight in self.rewards.items() if weight < 0 or (part == "soft_overlong" and weight)]
+        if name == "mean_normalized" and negative:
+            raise ValueError(
+                f"advantage=mean_normalized needs rewards of at least 0, rewards.{negative[0]} is below: drop it, or "
+                "set policy_gradient.advantage=group_mean"
             )
         if name == "pass_at_k" and {part: w for part, w in self.rewards.items() if w} not in _RIGHT_OR_WRONG:
             raise ValueError(

@@ -64,32 +64,36 @@ class WorkerProcess(Protocol):
         """End it at once."""
 
 
-@dataclass(frozen=True)
 class ChildProcess:
     """A process that this one has started."""
 
-    process: BaseProcess
-    machine_lost: bool = False
-    here: bool = True
+    machine_lost = False
+    here = True
 
-    @property
-    def pid(self) -> int | None:
-        """Process id."""
-        return self.process.pid
+    def __init__(self, process: BaseProcess) -> None:
+        """`process` was started."""
+        self.pid = process.pid
+        self._process: BaseProcess | None = process  # None once it was killed and reaped
+        self._exit_code: int | None = None
 
     @property
     def exit_reason(self) -> str:
         """`exit code <N>` of an ended process, negative for a signal."""
-        return f"exit code {self.process.exitcode}"
+        return f"exit code {self._exit_code if self._process is None else self._process.exitcode}"
 
     def join(self, timeout: float) -> None:
         """Wait until it has ended, for at most `timeout` seconds."""
-        self.process.join(timeout)
+        if self._process is not None:
+            self._process.join(timeout)
 
     def kill(self) -> None:
-        """End it at once, even if it is stopped, and reap it."""
-        self.process.kill()
-        self.process.join()
+        """End it at once, even if it is stopped, reap it, and free what is held for it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._exit_code = self._process.exitcode
+            self._process.close()
+            self._process = None
 
 
 class Worker:

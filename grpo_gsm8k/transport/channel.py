@@ -21,6 +21,9 @@ class Reader(Protocol):
     def recv(self) -> Any:
         """Wait for the next object. Raises EOFError or OSError when the peer is gone."""
 
+    def close(self) -> None:
+        """Close this end."""
+
 
 class Writer(Protocol):
     """The sending end of a pipe."""
@@ -94,6 +97,8 @@ class Channel:
                     break
                 self._deliver(message)
         finally:  # also after a message that cannot be read, whose error goes to the log
+            self._outbox.put(_END)  # nobody reads it any more; without this its thread and both ends would stay
+            self._reader.close()
             if self._on_closed is not None:
                 self._on_closed()
 

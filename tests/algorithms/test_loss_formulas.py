@@ -122,12 +122,15 @@ def test_loss_and_gradient(case: str, distance: float) -> None:
     assert found.tolist() == pytest.approx(expected.tolist(), **EXACT)
 
 
-def test_a_certain_token_has_no_divergence() -> None:
-    """log p = 0 before and now: 0 log 0 is 0, not NaN."""
-    logprobs = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    old = torch.zeros(2, dtype=torch.float64)
-    one, signs = torch.ones(2, dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64)
-    given = LossInputs(logprobs, old, one, signs, ClipRange(0.05, 0.05), old.long(), 1, old.bool())
+@pytest.mark.parametrize("before", [0.0, -1.2e-7, -1e-4])
+def test_a_token_that_is_certain_now_has_hardly_diverged(before: float) -> None:
+    """float32 gives p = 1 for it, so 1 - p = 0; the KL divergence is below 1e-3, and neither NaN nor infinite."""
+    logprobs = torch.zeros(2, requires_grad=True)
+    old = torch.full((2,), before)
+    one, signs = torch.ones(2), torch.tensor([1.0, -1.0])
+    given = LossInputs(
+        logprobs, old, one, signs, ClipRange(1e-3, 1e-3), torch.zeros(2).long(), 1, torch.zeros(2).bool()
+    )
     output = LOSSES["dppo_kl"](given)
     assert not output.clipped_N.any()
     output.loss_N.sum().backward()

@@ -301,7 +301,21 @@ def test_the_k1_term_equals_the_derivation_though_the_configuration_refuses_it(r
 
 
 @pytest.mark.parametrize(
-    "method", ["grpo", "dapo", "gspo", "ppo_shared", "ppo_kl_reward", "whitened_kl_reward", "mask_geometric_mean"]
+    "method",
+    [
+        *("grpo", "dapo", "gspo", "ppo_shared", "ppo_kl_reward", "whitened_kl_reward", "mask_geometric_mean"),
+        *(
+            "gmpo",
+            "vespo",
+            "luspo",
+            "gspo_token",
+            "m2po",
+            "kl_cov",
+            "opo",
+            "reinforce_plus_plus_baseline",
+            "reject_all",
+        ),
+    ],
 )
 def test_tokens_outside_the_mask_are_context_only(random_model: Path, method: str) -> None:
     """They are attended to, but in no log-probability, ratio, advantage, value or denominator."""
@@ -314,7 +328,9 @@ def test_tokens_outside_the_mask_are_context_only(random_model: Path, method: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["grpo", "gspo", "ppo", "dapo", "kl_k3", "mask_sequence"])
+@pytest.mark.parametrize(
+    "method", ["grpo", "gspo", "ppo", "dapo", "kl_k3", "mask_sequence", "gmpo", "vespo", "reject_all", "gspo_token"]
+)
 @pytest.mark.parametrize("token_budget", [8, 60, 10_000])
 def test_independent_of_micro_batches_and_packing(random_model: Path, method: str, token_budget: int) -> None:
     scene = Scene(random_model, small_config(*METHODS[method], "learner.token_budget=120"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -67,6 +68,29 @@ def test_death_in_mid_message_blocks_no_reader() -> None:
     worker.join(LONG)
     assert worker.exit_reason == "exit code -9"  # the fault fired
     worker.channel.send("lost")  # neither blocks nor raises
+
+
+def held() -> tuple[int, int]:
+    """Descriptors and threads of this process."""
+    me = psutil.Process()
+    return me.num_fds(), me.num_threads()
+
+
+def test_replaced_workers_leave_neither_descriptors_nor_threads() -> None:
+    """A long run on a shaky machine replaces many."""
+    resource_tracker.ensure_running()  # a process of multiprocessing's, which stays
+    before = held()
+    for how in (die_in_mid_message, echo, echo):
+        inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        worker = start(how, inbox, Deadlines(LONG, LONG))
+        while inbox.get(timeout=LONG) is not None:
+            worker.kill()
+        worker.kill()
+        assert worker.exit_reason == "exit code -9"
+        until = time.monotonic() + LONG
+        while any(now > then for now, then in zip(held(), before, strict=True)) and time.monotonic() < until:
+            time.sleep(0.01)  # its threads are about to end
+    assert all(now <= then for now, then in zip(held(), before, strict=True))
 
 
 def test_a_stopped_worker_is_overdue_and_can_be_killed() -> None:
