@@ -15,7 +15,7 @@ class LateConnection:
     """Waits in `recv` and `send` until the worker has connected; raises OSError in both once it was aborted."""
 
     def __init__(self) -> None:
-        """Without a connection yet."""
+        """Create an end that waits for its connection."""
         self._connection: Future[Connection] = Future()
         self._lock = threading.Lock()
 

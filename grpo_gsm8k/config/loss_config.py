@@ -59,8 +59,8 @@ class ClipCovConfig(Section):
     """Which tokens Clip-Cov takes out of the loss: a fraction of all, with a covariance in a range."""
 
     fraction: float = Field(default=2e-4, gt=0, le=1)
-    low: float = 1.0
-    high: float = 5.0
+    low: float = Field(default=1.0, ge=0)
+    high: float = Field(default=5.0, gt=0)
 
     @model_validator(mode="after")
     def _check_range(self) -> Self:

@@ -21,7 +21,7 @@ from tests.conftest import REPO
 from tests.docs.test_shell_blocks import copy_checkout
 
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
-BY_CHOICE = {"vllm", "tensorboard"}  # optional dependencies
+BY_CHOICE = {"vllm", "tensorboard", "ray"}  # optional dependencies
 # Part of the interface of a dependency, which requires them.
 REQUIRED_BY = {"httpx2": "huggingface-hub", "markupsafe": "Jinja2", "pydantic_core": "pydantic", "sympy": "math-verify"}
 
