@@ -122,9 +122,8 @@ def fit_lines(diagnosis: Diagnosis, config: Config) -> list[CheckLine]:
         return [CheckLine("fit", Status.WARNING, text, "set doctor.gpu=NAME")]
     sides, places = diagnosis.sides, diagnosis.places
     shared = " next to the actor" if sides.shared else ""
-    learner = (
-        f"needs {gib(sides.learner_need)}, has {gib(max(0.0, sides.learner_room))} of {places.learner.name}{shared}"
-    )
+    room = f"{gib(max(0.0, sides.learner_room))} of {places.learner.name}{shared}"
+    learner = f"needs {gib(sides.learner_need)}{_for_ranks(config)}, has {room}"
     if sides.learner_room_awake is not None:
         lasting, room = gib(sides.learner.lasting), gib(max(0.0, sides.learner_room_awake))
         learner += f" while it sleeps; {lasting} of {room} while it is awake"
@@ -138,6 +137,14 @@ def fit_lines(diagnosis: Diagnosis, config: Config) -> list[CheckLine]:
         fix = "" if sides.suite_fits else "raise policy_gradient.regression_suite.gpu_memory and lower actor.gpu_memory"
         lines.append(CheckLine("suite", Status.OK if sides.suite_fits else Status.FAILURE, text, fix))
     return lines
+
+
+def _for_ranks(config: Config) -> str:
+    """Say whose memory it is, if the learner has several ranks."""
+    ranks = len(config.learner.rank_devices)
+    if ranks == 1:
+        return ""
+    return f" for all {ranks} ranks" if config.learner.device == "cpu" else f" for each of {ranks} ranks"
 
 
 def _actor_line(diagnosis: Diagnosis, config: Config) -> CheckLine:

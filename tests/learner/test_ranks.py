@@ -51,6 +51,17 @@ def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: 
             assert math.isclose(left[metric], value, rel_tol=1e-4, abs_tol=1e-6), metric
 
 
+def test_three_ranks(random_model: Path, tmp_path: Path) -> None:
+    """More than two, whose sums depend on their order, with the optimizer's state on all of them."""
+    words = ("learner.token_budget=60", *CASES["ppo_shared"])
+    one = one_update(small_config(*words), random_model, tmp_path / "one")
+    three = ("learner.ranks=3", "learner.shard=optimizer")
+    found = one_update(small_config(*words, *three), random_model, tmp_path / "three")
+    for left, right in zip(found.gradients, one.gradients, strict=True):
+        assert distance(left, right) < GRADIENTS
+    assert distance(found.weights, one.weights) < WEIGHTS
+
+
 def test_a_rank_without_samples_takes_part(random_model: Path, tmp_path: Path) -> None:
     """Of two prompts one has no advantage, so one rank has nothing to compute."""
     found = []

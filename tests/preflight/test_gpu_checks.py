@@ -10,8 +10,9 @@ import pytest
 from cli import load_config
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.preflight.checks import CheckLine, Status, gpu_lines
-from grpo_gsm8k.preflight.diagnosis import hourly_price, places_of
+from grpo_gsm8k.preflight.diagnosis import diagnose, fit_lines, hourly_price, places_of
 from grpo_gsm8k.preflight.machine import Gpu, Machine, probe
+from grpo_gsm8k.preflight.parameters import ModelShape
 from tests import fake_nvidia_smi as fake
 from tests.preflight.conftest import H100, MACHINE
 
@@ -41,7 +42,7 @@ def test_eight_gpus_of_two_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "learner.device" in second.text
 
 
-def test_gpus_of_several_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_several_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape_1_5b: ModelShape) -> None:
     """The smallest one decides whether the learner fits, and each of them is paid for."""
     fake.install(tmp_path, monkeypatch, fake.EIGHT_MIXED)
     words = ("learner.device=cuda:4", "learner.devices=[cuda:4,cuda:3]")
@@ -51,6 +52,8 @@ def test_gpus_of_several_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     one, two = (hourly_price(configuration(*some), places) for some in (("learner.device=cuda:3",), words))
     assert one is not None
     assert two == pytest.approx(one + places.learner.usd_per_hour)
+    found = fit_lines(diagnose(shape_1_5b, configuration(*words), machine, 1), configuration(*words))
+    assert "for each of 2 ranks, has 45.0 GiB of l40s" in found[0].text
     (line,) = failures(machine, "learner.device=cuda:4", "learner.devices=[cuda:4,cuda:8]")
     assert "learner.devices: cuda:8 is configured, but only 8 GPUs are visible" in line.text
     assert "set learner.devices=null" in line.fix
