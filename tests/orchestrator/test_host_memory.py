@@ -15,8 +15,8 @@ from grpo_gsm8k.orchestrator.host_memory import GIB, memory_metrics, resident_by
 from grpo_gsm8k.transport.protocol import Heartbeat
 
 
-def worker(pid: int, gpu_bytes: int = 0) -> Any:
-    return SimpleNamespace(pid=pid, beat=Heartbeat(0, False, 0.0, 0.0, gpu_bytes))
+def worker(pid: int, gpu_bytes: int = 0, here: bool = True) -> Any:
+    return SimpleNamespace(pid=pid, here=here, beat=Heartbeat(0, False, 0.0, 0.0, gpu_bytes))
 
 
 def kernel_gib(pid: int) -> float:
@@ -44,4 +44,6 @@ def test_resident_memory_is_the_kernels() -> None:
 def test_gpu_memory_of_actors_is_added() -> None:
     pid = os.getpid()
     assert memory_metrics([worker(pid, 3 * GIB), worker(pid, GIB)], None)["mem/actor_gpu_held"] == 4.0
-    assert memory_metrics([], None).keys() == {"mem/host_used", "mem/orchestrator_rss"}
+    nothing_else = {"mem/host_used", "mem/orchestrator_rss"}
+    assert memory_metrics([], None).keys() == nothing_else
+    assert memory_metrics([worker(pid, here=False)], None).keys() == nothing_else  # its process id means another one
