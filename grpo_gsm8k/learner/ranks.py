@@ -71,7 +71,7 @@ class Ranks:
         limit = timedelta(seconds=self._link.limit_s)
         for library in ("GLOO", "NCCL"):
             os.environ[f"{library}_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine
-        os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"  # an exchange that takes too long raises, as with gloo
+        os.environ.update(TORCH_NCCL_BLOCKING_WAIT="1")  # an exchange that takes too long raises, as with gloo
         backend = "gloo" if self._device.type == "cpu" else "nccl"
         with _Blamed(self._link):
             dist.init_process_group(

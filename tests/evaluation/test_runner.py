@@ -35,7 +35,7 @@ def test_refused_requests_are_asked_again(
     asked: Counter[str] = Counter()
 
     class Refusing:
-        def __init__(self, *_: Any) -> None: ...
+        def __init__(self, *_: Any, spawn: object) -> None: ...
 
         def __enter__(self) -> Refusing:
             return self

@@ -40,6 +40,7 @@ def test_a_map_given_on_the_command_line_replaces(arguments: list[str], key: str
 
 def test_all_maps_are_found() -> None:
     assert {key for key in overrides.all_keys() if overrides._holds_a_map(key)} == {
+        "cluster.resources",
         "data.params",
         "data.columns",
         "data.where",
