@@ -52,6 +52,14 @@ def patience(seconds: float) -> float:
     return round(seconds * max(1.0, (time.monotonic() - started) / IDLE_START_S), 1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the cases that only `make scale-check` runs."""
+    if not os.environ.get("SCALE_CHECK"):
+        for item in items:
+            if item.get_closest_marker("scale"):
+                item.add_marker(pytest.mark.skip(reason="make scale-check runs it"))
+
+
 class Cli:
     """Runner of `python cli.py ...` as real processes with their own artifacts folder."""
 

@@ -157,6 +157,7 @@ def test_three_updates_of_the_demo_with_an_engine_on_each_node(cli: Cli, nodes: 
     assert_clean(run)
 
 
+@pytest.mark.scale
 def test_a_killed_worker_is_replaced(cli: Cli, nodes: Nodes) -> None:
     process, run = started(cli, nodes)
     os.kill(connected(run)[-1]["pid"], signal.SIGKILL)
@@ -165,6 +166,7 @@ def test_a_killed_worker_is_replaced(cli: Cli, nodes: Nodes) -> None:
     goes_on(process, run)
 
 
+@pytest.mark.scale
 def test_a_killed_host_is_replaced_with_its_worker(cli: Cli, nodes: Nodes) -> None:
     process, run = started(cli, nodes)
     worker = psutil.Process(connected(run)[-1]["pid"])
@@ -174,6 +176,7 @@ def test_a_killed_host_is_replaced_with_its_worker(cli: Cli, nodes: Nodes) -> No
     goes_on(process, run)
 
 
+@pytest.mark.scale
 def test_a_stopped_worker_counts_as_one_with_a_half_open_connection(cli: Cli, nodes: Nodes) -> None:
     """It holds its connection and says nothing, as a machine without a network does."""
     deadline = patience(5)

@@ -16,6 +16,7 @@ from tests.learner.two_ranks import GRADIENTS, WEIGHTS, distance, one_update, op
 
 pytestmark = pytest.mark.slow
 
+ALWAYS = ("grpo", "ppo_separate", "lora", "sft")
 PPO = ("policy_gradient=ppo", "policy_gradient.critic.cliprange=0.2")
 CASES = {
     "grpo": ("policy_gradient.epochs_per_batch=2", "policy_gradient.minibatches=2"),
@@ -35,7 +36,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.scale) for name in CASES],
+)
 def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: Path) -> None:
     """The token budget makes several micro-batches, of another composition on two ranks."""
     words = ("learner.token_budget=60", *CASES[name])
@@ -51,6 +55,7 @@ def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: 
             assert math.isclose(left[metric], value, rel_tol=1e-4, abs_tol=1e-6), metric
 
 
+@pytest.mark.scale
 def test_three_ranks(random_model: Path, tmp_path: Path) -> None:
     """More than two, whose sums depend on their order, with the optimizer's state on all of them."""
     words = ("learner.token_budget=60", *CASES["ppo_shared"])
@@ -84,7 +89,9 @@ def test_all_ranks_stop_an_update_early(random_model: Path, tmp_path: Path) -> N
     assert max(epochs[0]) < 3
 
 
-@pytest.mark.parametrize("name", ["ppo_separate", "lora", "adamw_8bit"])
+@pytest.mark.parametrize(
+    "name", ["ppo_separate", *(pytest.param(name, marks=pytest.mark.scale) for name in ("lora", "adamw_8bit"))]
+)
 def test_a_sharded_optimizer_does_the_same_steps(name: str, random_model: Path, tmp_path: Path) -> None:
     """Bit by bit: AdamW computes each parameter by itself. The state of a checkpoint is complete."""
     words = CASES.get(name, ("learner.optimizer=adamw_8bit",))

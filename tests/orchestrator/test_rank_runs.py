@@ -47,6 +47,7 @@ def test_a_rank_that_fails_is_a_learner_that_fails(cli: Cli, number: signal.Sign
     assert_nothing_lost(run)
 
 
+@pytest.mark.scale
 def test_ranks_end_with_a_killed_learner(cli: Cli) -> None:
     process = cli.start(*SCRIPTED, *RANKS)
     run = run_of(cli, process)
