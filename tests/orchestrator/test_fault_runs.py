@@ -227,8 +227,10 @@ def test_a_second_writer_with_another_shm_folder_is_refused(cli: Cli, tmp_path: 
     run = run_of(cli, process)
     wait_for(process, lambda: bool(events_of(run, "checkpoint")))
     (tmp_path / "shm").mkdir()
+    process.send_signal(signal.SIGSTOP)  # so that it is not done before the second one has started
     second = cli.run(*SCRIPTED, f"policy_gradient.resume_from={run}", f"shm={tmp_path / 'shm'}")
     assert process.poll() is None  # the first one was still writing
+    process.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert second.stderr.strip().splitlines()[-1] == (
         f"error: {run} is in use by another process: wait for it, or stop it"
