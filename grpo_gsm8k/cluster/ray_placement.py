@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -23,7 +24,7 @@ from grpo_gsm8k.cluster.dial_in import DialIn, Expected
 from grpo_gsm8k.cluster.host import Host, describe, folder_digests
 from grpo_gsm8k.cluster.late_connection import LateConnection
 from grpo_gsm8k.cluster.node import CALL_SECONDS, COPY_SECONDS, Node, NodeLostError, NodeWriter, Stored
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import LabError, UserError, one_line
 from grpo_gsm8k.runtime.actor_process import engine_variables
 from grpo_gsm8k.runtime.process import Deadlines, Worker
 from grpo_gsm8k.tracking.timeline import WEIGHTS
@@ -133,7 +134,8 @@ class RayPlacement:
         self._joining: set[str] = set()  # ids of machines whose host is being started
         self._stored = Stored()
         self._closing = threading.Event()
-        self._problem: UserError | None = None
+        self._refused: set[str] = set()  # ids of machines with another installation
+        self._problems: dict[str, str] = {}  # by address: why a machine is not used
         self._digests: dict[str, dict[str, str]] = {}  # of model folders, by path
         self._none_since: float | None = None  # since when no actor has a place
 
@@ -162,17 +164,15 @@ class RayPlacement:
         self._dial_in.close()
         for thread in self._ending:
             thread.join(CALL_SECONDS)
-        closing = [node.host.close.remote() for node in list(self._nodes.values()) if node.alive]
+        closing = [node.host.close.remote() for node in self._known() if node.alive]
         ray.wait(closing, num_returns=len(closing), timeout=CALL_SECONDS) if closing else None
         ray.shutdown()
 
     def spawn_actor(self, config: Config, spec: EngineSpec, logs: Path, index: int, deliver: Deliver) -> Worker | None:
         """Start the actor process `actor-<index>` on the machine with the fewest; None if no machine has a place.
 
-        Raises UserError if none had one for `cluster.wait_s`, or if a machine cannot be used.
+        Raises UserError if none had one for `cluster.wait_s`; its text says why machines are not used.
         """
-        if self._problem is not None:
-            raise self._problem
         found = self._place()
         if found is None:
             self._check_wait(config.cluster.wait_s)
@@ -182,15 +182,21 @@ class RayPlacement:
         return self._start(node, place, config, spec, logs, f"actor-{index}", deliver)
 
     def _check_wait(self, wait_s: float) -> None:
-        if any(node.places for node in self._nodes.values()):
+        """Raise UserError if no engine runs, and none has had a place for `wait_s` seconds."""
+        if any(node.places for node in self._known()):
             self._none_since = None
             return
         self._none_since = self._none_since or time.monotonic()
         if time.monotonic() - self._none_since > wait_s:
+            reasons = [f"{address} {reason}" for address, reason in sorted(self._problems.items())]
             raise UserError(
-                f"no machine of the cluster had a place for an engine for {wait_s:g} s: see `ray status`, "
-                "cluster.resources and cluster.actors_per_node"
+                f"no machine of the cluster had a place for an engine for {wait_s:g} s: "
+                f"{'; '.join(reasons) or 'see `ray status`, cluster.resources and cluster.actors_per_node'}"
             )
+
+    def _known(self) -> list[Node]:
+        """Return all machines; a copy, because threads add to them."""
+        return list(self._nodes.values())
 
     def delete(self, ref: WeightsRef) -> None:
         """Delete weights that no actor may load anymore, on all machines."""
@@ -204,14 +210,14 @@ class RayPlacement:
 
     def _forget(self, path: str) -> None:
         self._stored.forget(path)
-        for node in list(self._nodes.values()):
+        for node in self._known():
             if node.alive:
                 node.forget(path)
 
     def _place(self) -> tuple[Node, int] | None:
         """Return the machine with the fewest actors, and its first free place; this machine last of equal ones."""
         places = range(self._config.cluster.actors_per_node)
-        free = [node for node in self._nodes.values() if node.alive and len(node.places) < len(places)]
+        free = [node for node in self._known() if node.alive and len(node.places) < len(places)]
         if not free:
             return None
         node = min(free, key=lambda candidate: (len(candidate.places), candidate.here, candidate.node_id))
@@ -274,8 +280,8 @@ class RayPlacement:
             node.call("start", process.name, job, engine_variables(config), model, gpus)
         except NodeLostError:
             self._lose(node)
-        except (OSError, UserError) as error:
-            failed(f"{process.name} could not be started on {node.address}: {error}")
+        except (OSError, LabError, RayError) as error:
+            failed(f"{process.name} could not be started on {node.address}: {one_line(str(error))}")
 
     def _model_there(self, node: Node, folder: str) -> str:
         """Return the path of the model folder on a machine, after copying it there if need be."""
@@ -295,13 +301,13 @@ class RayPlacement:
                 listed = {row["NodeID"]: row for row in ray.nodes() if row["Alive"]}
             except RayError:
                 continue
-            for node_id, node in list(self._nodes.items()):
-                if node.alive and (node_id not in listed or not node.answers()):
+            for node in self._known():
+                if node.alive and (node.node_id not in listed or not node.answers()):
                     self._lose(node)
             for node_id, row in listed.items():
                 known = self._nodes.get(node_id)
                 usable = (known is None or not known.alive) and self._has_resources(row["Resources"])
-                if usable and node_id not in self._joining:
+                if usable and node_id not in self._joining | self._refused:
                     self._joining.add(node_id)
                     address = row["NodeManagerAddress"]
                     threading.Thread(target=self._add, args=(node_id, address), daemon=True).start()
@@ -329,14 +335,15 @@ class RayPlacement:
         try:
             actor = ray.remote(Host).options(**options).remote(str(self._config.shm), f"{self._owner}.{node_id[:8]}")
             described = ray.get(actor.describe.remote(), timeout=START_SECONDS)
-        except (RayError, ray.exceptions.GetTimeoutError):
-            return  # a machine that has just left still counts as alive for a while
-        if described != self._described:
-            self._problem = UserError(
-                f"the machine {address} of the cluster has another installation than this one: "
-                f"{difference(described, self._described)}; install the same on all, or take it out of the cluster"
-            )
+        except RayError as error:  # a machine that has just left still counts as alive for a while
+            self._problems[address] = f"could not start our process: {one_line(str(error))}"
             return
+        if described != self._described:
+            self._refused.add(node_id)
+            self._problems[address] = f"has another installation: {difference(described, self._described)}"
+            print(f"note: {address} is not used, it {self._problems[address]}", file=sys.stderr, flush=True)
+            return
+        self._problems.pop(address, None)
         self._nodes[node_id] = Node(node_id, address, actor, self._stored, here=node_id == self._here)
 
     def _lose(self, node: Node) -> None:

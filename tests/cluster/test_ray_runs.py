@@ -8,14 +8,22 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from tests.conftest import REPO, Cli, patience
+from cli import load_config
+from grpo_gsm8k.config import Config
+from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.runtime.actor_process import engine_spec
+from tests.conftest import REPO, Cli, patience, read_jsonl
 from tests.orchestrator.test_runs import SCRIPTED, SMALL, assert_nothing_lost, events_of, finish, run_of, steps_of
+
+if TYPE_CHECKING:
+    from grpo_gsm8k.cluster.ray_placement import RayPlacement
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -157,6 +165,47 @@ def test_three_updates_of_the_demo_with_an_engine_on_each_node(cli: Cli, nodes: 
     assert_clean(run)
 
 
+def test_an_evaluation_uses_both_nodes(cli: Cli, nodes: Nodes) -> None:
+    nodes.ensure()
+    many = ("eval.temperatures=[1.0]", "eval.samples=16")  # so many that both engines are ready before the end
+    words = ("command=eval", "preset=cpu_demo", "eval.num_shards=2", "actor.engine=scripted", *many)
+    alone = cli.run(*words, "name=alone")
+    both = cli.run(*words, "cluster=ray", nodes.address, "name=both")
+    assert (alone.returncode, both.returncode) == (0, 0), both.stderr
+    one, two = cli.runs()[-2:]
+    logs = sorted(path.name for path in two.rglob("actor-*.log"))
+    assert [name.split(".")[0] for name in logs] == ["actor-0", "actor-1"]
+    assert len({name.split(".")[1] for name in logs}) == 2  # the node of each
+    answers = [sorted(read_jsonl(run / "predictions.jsonl"), key=str) for run in (one, two)]
+    assert answers[0] == answers[1]
+    assert_clean(two)
+
+
+def place_until_refused(placement: RayPlacement, config: Config, folder: Path) -> None:
+    spec = engine_spec(config, folder, 0, 1)
+    until = time.monotonic() + patience(120)
+    while time.monotonic() < until:
+        assert placement.spawn_actor(config, spec, folder, 0, lambda *_: None) is None
+        time.sleep(0.2)
+
+
+def test_a_machine_with_another_installation_is_not_used(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """This process takes itself for one with another torch."""
+    from grpo_gsm8k.cluster import ray_placement
+
+    here = ray_placement.describe()
+    other = replace(here, packages=tuple("torch 1.0" if p.startswith("torch ") else p for p in here.packages))
+    monkeypatch.setattr(ray_placement, "describe", lambda: other)
+    words = ("command=policy_gradient", "preset=cpu_demo", "cluster=ray", nodes.address, "cluster.wait_s=30")
+    config = load_config([*words, f"artifacts={tmp_path}"])
+    with ray_placement.RayPlacement(config, tmp_path) as placement, pytest.raises(UserError) as caught:
+        place_until_refused(placement, config, tmp_path)
+    assert "has another installation: torch " in str(caught.value)
+    assert "is not used, it has another installation: torch " in capfd.readouterr().err
+
+
 @pytest.mark.scale
 def test_a_killed_worker_is_replaced(cli: Cli, nodes: Nodes) -> None:
     process, run = started(cli, nodes)
@@ -205,12 +254,13 @@ def test_a_killed_driver_leaves_nothing_on_any_node(cli: Cli, nodes: Nodes) -> N
     pids = [event["pid"] for event in connected(run)]
     process.kill()
     process.communicate()
+    own = next(folder for folder in folders_of(run) if folder.name.count(".") == 1)  # those of nodes have two dots
     until = time.monotonic() + patience(10)
-    while any(map(psutil.pid_exists, pids)) and time.monotonic() < until:
+    while (any(map(psutil.pid_exists, pids)) or folders_of(run) != [own]) and time.monotonic() < until:
         time.sleep(0.1)
     assert not any(map(psutil.pid_exists, pids))
-    resumed = cli.run(*SCRIPTED, "policy_gradient.resume_from=latest", "cluster=local", "policy_gradient.updates=1")
-    assert resumed.returncode in (0, 2), resumed.stderr  # its folder here is swept by the next start
+    assert folders_of(run) == [own]
+    assert cli.run(*SCRIPTED, "policy_gradient.updates=1").returncode == 0  # each start sweeps the folders of the dead
     assert_clean(run)
 
 
