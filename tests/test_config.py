@@ -147,7 +147,10 @@ def test_an_engine_on_the_learners_gpu_is_refused(
         (["preset=one_gpu", "learner.devices=[cuda:0,cuda:1]"], r"learner\.devices has cuda:0, the GPU of an engine"),
         (["preset=cpu_demo", "learner.devices=[cuda:0,cuda:1]"], r"set learner\.ranks=N"),
         (["preset=cpu_demo", "learner.ranks=2", "learner.rank_timeout_s=600"], r"lower learner\.rank_timeout_s$"),
-        (["learner.devices=[cuda:1,cuda:2]", "learner.shard=full"], r"set learner\.shard=optimizer or none$"),
+        *(
+            (["learner.devices=[cuda:1,cuda:2]", "learner.shard=full", words], r"set learner\.shard=none$")
+            for words in ("learner=lora", "learner.optimizer=adamw_8bit", "learner.compile=true")
+        ),
         (["learner.shard=optimizer"], r"no effect with one rank: set learner\.shard=none$"),
     ],
 )

@@ -173,18 +173,26 @@ class LearnerConfig(Section):
 
     @model_validator(mode="after")
     def _check_ranks(self) -> Self:
-        if self.shard == "full":
-            raise ValueError(
-                "shard=full is not built, every rank holds all weights: set learner.shard=optimizer or none"
-            )
         if self.shard != "none" and len(self.rank_devices) == 1:
             raise ValueError(f"shard={self.shard} has no effect with one rank: set learner.shard=none")
+        self._check_full()
         if len(self.rank_devices) > 1 and self.rank_timeout_s >= self.progress_timeout_s:
             raise ValueError(
                 f"rank_timeout_s={self.rank_timeout_s:g} is not below progress_timeout_s={self.progress_timeout_s:g}, "
                 "after which the whole learner counts as stuck: lower learner.rank_timeout_s"
             )
         return self
+
+    def _check_full(self) -> None:
+        """Refuse what does not work, or was never tried, with weights that are divided among the ranks."""
+        refused = {
+            "lora.enabled=true, whose base is frozen": self.lora.enabled,
+            "optimizer=adamw_8bit, whose blocks of 256 values would be others": self.optimizer == "adamw_8bit",
+            "compile=true": self.compile,
+        }
+        for setting, is_set in refused.items():
+            if self.shard == "full" and is_set:
+                raise ValueError(f"shard=full does not work with learner.{setting}: set learner.shard=none")
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:

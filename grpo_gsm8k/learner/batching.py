@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from grpo_gsm8k.learner.dealing import WHOLE, deal
+from grpo_gsm8k.learner.dealing import WHOLE, Part, deal
 from grpo_gsm8k.learner.device import to_device
 from grpo_gsm8k.learner.layout import Layout, Segment, shared_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from grpo_gsm8k.learner.dealing import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +122,7 @@ class MicroBatch:
     returns_N: torch.Tensor
     selected_N: torch.Tensor
     loss_weights_N: torch.Tensor
+    counted: bool = True  # False: a pass for the exchanges with other ranks alone, whose weights are 0
 
 
 def pack(sequences: Sequence[TokenSequence], token_budget: int, part: Part = WHOLE) -> list[list[int]]:
@@ -131,8 +130,11 @@ def pack(sequences: Sequence[TokenSequence], token_budget: int, part: Part = WHO
 
     Returns the indices of each micro-batch; deterministic. Completions of one prompt stay together, on one rank, so
     that the prompt is computed once. What exceeds the budget is split, and a sequence that exceeds it alone gets a
-    micro-batch of its own. A rank may get none.
+    micro-batch of its own. A rank may get none. In lockstep, ranks with fewer micro-batches get empty ones at the end.
     """
+    if part.lockstep:
+        parts = [pack(sequences, token_budget, Part(rank, part.ranks)) for rank in range(part.ranks)]
+        return parts[part.rank] + [[]] * (max(map(len, parts)) - len(parts[part.rank]))
     units = _units(sequences, token_budget)
     units = [units[i] for i in deal([unit.tokens for unit in units], part)]
     units.sort(key=lambda unit: (-unit.tokens, unit.indices))
@@ -147,6 +149,13 @@ def pack(sequences: Sequence[TokenSequence], token_budget: int, part: Part = WHO
         bins[slot] += unit.indices
         room[slot] -= unit.tokens
     return bins
+
+
+def or_shortest(indices: list[int], sequences: Sequence[TokenSequence]) -> list[int]:
+    """Return the indices of a micro-batch; of an empty one, that of the shortest sequence, which costs least."""
+    return indices or [
+        min(range(len(sequences)), key=lambda i: len(sequences[i].prompt_ids) + len(sequences[i].completion_ids))
+    ]
 
 
 class _Unit(NamedTuple):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.learner.update import Optimizers
 
 STATE_VERSION = 2
+MODEL = "model"
 OPTIMIZER = "optimizer.safetensors"
 CRITIC = "critic.safetensors"
 CRITIC_OPTIMIZER = "critic_optimizer.safetensors"
@@ -78,7 +79,7 @@ class Snapshot:
     model: Any  # Hugging Face's, or peft's
     weights: dict[str, torch.Tensor]  # of the model, by the names of its state
     files: dict[str, dict[str, torch.Tensor]]
-    live: frozenset[str] = frozenset()  # files whose tensors training changes, as it does the weights
+    live: frozenset[str] = frozenset()  # `model`, and files, whose tensors training changes
 
     @property
     def nbytes(self) -> int:
@@ -88,7 +89,8 @@ class Snapshot:
     @property
     def live_nbytes(self) -> int:
         """Size of the tensors that training changes, which `copied` copies."""
-        return _nbytes(self.weights) + sum(_nbytes(self.files[name]) for name in self.live)
+        files = {**self.files, MODEL: self.weights}
+        return sum(_nbytes(files[name]) for name in self.live & files.keys())
 
 
 def take(state: TrainerState, models: Models, optimizers: Optimizers) -> Snapshot:
@@ -97,27 +99,29 @@ def take(state: TrainerState, models: Models, optimizers: Optimizers) -> Snapsho
     Raises CheckpointError for weights that are not finite.
     """
     policy = models.policy
-    bad = [name for name, p in policy.named_parameters() if not bool(torch.isfinite(p).all())]
-    if models.critic is not None:
-        bad += [f"critic: {name}" for name, p in models.critic.named_parameters() if not bool(torch.isfinite(p).all())]
+    weights = policy.saved_tensors()
+    critic = {} if models.critic is None else models.critic.saved_tensors()
+    named = [*weights.items(), *((f"critic: {name}", tensor) for name, tensor in critic.items())]
+    bad = [name for name, tensor in named if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise CheckpointError(f"step {state.step} is not saved: {bad[0]} has values that are not finite")
     files = {OPTIMIZER: optimizers.policy.state_tensors(), "rng.safetensors": _random_state()}
     live = {OPTIMIZER} if optimizers.policy.lends_state else set()
+    if policy.shards is None:
+        live |= {MODEL}
     if models.critic is not None and optimizers.critic is not None:
-        files[CRITIC] = {name: p.detach() for name, p in models.critic.named_parameters()}
+        files[CRITIC] = critic
+        live |= set() if models.critic.is_divided else {CRITIC}
         files[CRITIC_OPTIMIZER] = optimizers.critic.state_tensors()
-        live |= {CRITIC, CRITIC_OPTIMIZER} if optimizers.critic.lends_state else {CRITIC}
-    # An adapter's folder holds its own weights alone, the trainable ones.
-    weights = dict(policy.named_parameters()) if policy.is_adapter else policy.model.state_dict()
-    weights = {name: tensor.detach() for name, tensor in weights.items()}
+        live |= {CRITIC_OPTIMIZER} if optimizers.critic.lends_state else set()
     return Snapshot(state.step, json.dumps(asdict(state), indent=1), policy.model, weights, files, frozenset(live))
 
 
 def copied(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with copies in host memory in place of the live tensors, so that training may go on."""
-    files = snapshot.files | {name: _copies(snapshot.files[name]) for name in snapshot.live}
-    return replace(snapshot, weights=_copies(snapshot.weights), files=files, live=frozenset())
+    files = snapshot.files | {name: _copies(snapshot.files[name]) for name in snapshot.live & snapshot.files.keys()}
+    weights = _copies(snapshot.weights) if MODEL in snapshot.live else snapshot.weights
+    return replace(snapshot, weights=weights, files=files, live=frozenset())
 
 
 def _copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from grpo_gsm8k.learner.model import load_policy
+from grpo_gsm8k.learner.sharding import local, rows_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
@@ -46,7 +48,23 @@ class Critic:
         """Load the tensors of a checkpoint, named as in `named_parameters`."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                parameter.copy_(tensors[name])
+                local(parameter).copy_(rows_of(parameter, tensors[name]))
+
+    def saved_tensors(self) -> dict[str, torch.Tensor]:
+        """Return its own parameters: the live ones, or copies in host memory of a divided trunk."""
+        return {name: t.to("cpu", copy=True) if self.is_divided else t for name, t in self.whole_tensors()}
+
+    def whole_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield its own parameters; those of a divided trunk are gathered one after the other."""
+        if self.trunk is None or self.trunk.shards is None:
+            yield from ((name, p.detach()) for name, p in self.named_parameters())
+        else:
+            yield from self.trunk.shards.whole(self.named_parameters())
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether its trunk is divided among the ranks of the learner."""
+        return self.trunk is not None and self.trunk.shards is not None
 
 
 def build_critic(config: Config, policy: Policy, folder: Path) -> Critic | None:

@@ -9,10 +9,14 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """Part `rank` of `ranks`, counted from 0."""
+    """Part `rank` of `ranks`, counted from 0.
+
+    `lockstep`: every part has equally many micro-batches, because the ranks exchange weights in each pass.
+    """
 
     rank: int
     ranks: int
+    lockstep: bool = False
 
 
 WHOLE = Part(0, 1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grpo_gsm8k.learner.batching import collate, pack
+from grpo_gsm8k.learner.batching import collate, or_shortest, pack
 from grpo_gsm8k.learner.oom import retry_on_oom
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ def forward_columns(
         micro_batches = pack(samples, token_budget, ranks.part)
         computed = []
         for indices in micro_batches:
-            chosen = [samples[i] for i in indices]
+            chosen = [samples[i] for i in or_shortest(indices, samples)]
             computed.append(forward(collate(chosen, [0.0] * len(chosen), device)))
             beat()
         # Read at the end: until then nothing waits for the GPU.
         found = [np.zeros(sum(s.predicted_tokens for s in samples), dtype=np.float32) for _ in names]
         for indices, columns in zip(micro_batches, computed, strict=True):
+            if not indices:
+                continue
             at = np.concatenate([np.arange(ends[i] - samples[i].predicted_tokens, ends[i]) for i in indices])
             for column, name in zip(found, names, strict=True):
                 column[at] = columns[name].cpu().numpy()

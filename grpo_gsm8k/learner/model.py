@@ -14,6 +14,7 @@ from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.architectures import SCALED, SOFT_CAPPED
 from grpo_gsm8k.learner.attention import PACKED_SDPA
 from grpo_gsm8k.learner.oom import is_out_of_memory
+from grpo_gsm8k.learner.sharding import Shards, divide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.config import LearnerConfig
     from grpo_gsm8k.learner.batching import PackedTokens
+    from grpo_gsm8k.learner.ranks import Ranks
 
 
 class Policy:
@@ -34,6 +36,7 @@ class Policy:
         self._causal: Any = model.get_base_model() if self.is_adapter else model
         self._compute_dtype = compute_dtype
         self._device: torch.device = next(model.parameters()).device
+        self.shards: Shards | None = None
 
     @property
     def device(self) -> torch.device:
@@ -110,6 +113,17 @@ class Policy:
         softcap = config.final_logit_softcapping if config.model_type in SOFT_CAPPED else None
         return OutputHead(self._causal.get_output_embeddings().weight, scale, softcap)
 
+    def divide(self, ranks: Ranks, name: str) -> None:
+        """Move the model to the device of its rank, its blocks divided among all ranks; see `sharding.Shards`."""
+        divide(self._causal.base_model, self._causal.base_model.layers, ranks, self._compute_dtype)
+        self._causal.get_output_embeddings().to(ranks.device)
+        self._device = ranks.device
+        self.shards = Shards(ranks, name)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Return the context of passes that are not retried: of a divided model, torch's errors name a rank."""
+        return contextlib.nullcontext() if self.shards is None else self.shards.ranks.blaming()
+
     def compile_blocks(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile each transformer block with dynamic shapes; `backend` is that of torch.compile."""
         for block in self._causal.base_model.layers:
@@ -130,7 +144,24 @@ class Policy:
 
             yield from lora.merged_tensors(self._causal)
         else:
-            yield from ((name, p.detach()) for name, p in self._causal.named_parameters())
+            yield from self.whole_tensors()
+
+    def whole_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield all parameters; those of a divided model are gathered one after the other."""
+        named = self._causal.named_parameters()
+        yield from ((name, p.detach()) for name, p in named) if self.shards is None else self.shards.whole(named)
+
+    def saved_tensors(self) -> dict[str, torch.Tensor]:
+        """Return what a checkpoint holds of the model, by the names of its state; of an adapter that alone.
+
+        These are the live weights, or copies in host memory of a divided model's.
+        """
+        if self.shards is not None:
+            return {
+                name: tensor.to("cpu", copy=True) for name, tensor in self.shards.whole(self.model.state_dict().items())
+            }
+        tensors = dict(self.named_parameters()) if self.is_adapter else self.model.state_dict()
+        return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
 def load_policy(folder: Path, config: LearnerConfig, adapter: Path | None = None) -> Policy:
@@ -183,7 +214,7 @@ def _load(folder: Path, config: LearnerConfig, dtype: torch.dtype, quantized: di
     _check_complete(folder, info)
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise UserError(f"{folder}: models whose output head has a bias are not supported")
-    if not quantized:
+    if not quantized and config.shard != "full":  # that moves block by block: the whole may not fit
         model.to(config.device)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

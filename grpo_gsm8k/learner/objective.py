@@ -35,6 +35,13 @@ class Models:
         critic = [] if self.critic is None else self.critic.named_parameters()
         return [p for _, p in [*self.policy.named_parameters(), *critic]]
 
+    def gather(self, name: str) -> None:
+        """Take part while the first rank reads the divided weights of the `policy` or `critic`."""
+        trained: Policy | Critic | None = self.critic if name == "critic" else self.policy
+        assert trained is not None
+        for _ in trained.whole_tensors():
+            pass
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:

@@ -78,7 +78,7 @@ def retry_on_oom(
 
     After running out of memory it is called again with half the tokens, cleared gradients and the random state from
     before, so its result is that of a run with this budget from the start. All `ranks` repeat it if one of them has to.
-    Raises MemoryLimitError at the smallest budget.
+    Raises MemoryLimitError at the smallest budget, and at once for ranks in lockstep.
     """
     parameters = list(parameters)
     while True:
@@ -88,7 +88,14 @@ def retry_on_oom(
             results.append(attempt(budget.tokens))
         except RuntimeError as error:
             if not is_out_of_memory(error):
+                if ranks.part.lockstep:
+                    raise ranks.blame(error) from error
                 raise
+            if ranks.part.lockstep:  # the others wait within a pass, so they cannot repeat it
+                raise MemoryLimitError(
+                    f"out of memory with learner.token_budget={budget.tokens} ({str(error).splitlines()[0]}), and "
+                    "with learner.shard=full a step is not repeated: set learner.token_budget to half of it"
+                ) from None
             reason = str(error).splitlines()[0]
         reason = next(filter(None, ranks.gather("out of memory?", reason)), "")
         if not reason:

@@ -11,15 +11,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.errors import ModelMismatchError
-from grpo_gsm8k.learner.batching import pack_tokens, token_sequence
+from grpo_gsm8k.learner.batching import token_sequence
 from grpo_gsm8k.learner.oom import is_out_of_memory
+from grpo_gsm8k.learner.scoring import packed_logprobs, plain_logprobs
 from grpo_gsm8k.transport.protocol import GenerateGroup, SamplingSpec
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def probe_learner(policy: Policy, items: Sequence[Item], config: Config) -> Prob
             batch, plain = _both_passes(policy, probe_sequences(items, length), config.learner.logprob_chunk)
             break
         except RuntimeError as error:
-            if not is_out_of_memory(error) or length < BEYOND:
+            if not is_out_of_memory(error) or length < BEYOND or policy.shards is not None:
                 raise
             length //= 2
     check_gap(batch, plain, "Hugging Face's own forward pass", exact=policy.computes_in_float32)
@@ -110,7 +109,7 @@ class EngineProbe:
     def submit(self, version: int) -> None:
         """Queue the sequences, pinned to `version`, which the policy has now."""
         self._submitted = time.monotonic()
-        logprobs = _packed_logprobs(self._policy, self._batch.sequences, self._chunk)
+        logprobs = _compared(self._policy, self._batch.sequences, self._chunk)
         self._batch = replace(self._batch, logprobs=logprobs)
         for index, sequence in enumerate(self._batch.sequences):
             request = _request(f"{self._client.incarnation}/probe/{index}", sequence, version)
@@ -157,26 +156,10 @@ def _request(request_id: str, sequence: TokenSequence, version: int) -> Generate
 
 
 def _both_passes(policy: Policy, sequences: list[TokenSequence], chunk: int) -> tuple[ProbeBatch, list[np.ndarray]]:
-    packed = _packed_logprobs(policy, sequences, chunk)
-    with policy.plain_attention() as model, policy.inference():
-        plain = [_plain_logprobs(model, sequence) for sequence in sequences]
+    packed = _compared(policy, sequences, chunk)
+    plain = plain_logprobs(policy, sequences, COMPARED)
     return ProbeBatch(policy.architecture_config.model_type, sequences, packed), plain
 
 
-@torch.no_grad()
-def _packed_logprobs(policy: Policy, sequences: list[TokenSequence], chunk: int) -> list[np.ndarray]:
-    tokens = pack_tokens(sequences, policy.device)
-    with policy.inference():
-        hidden_NH = policy.hidden_states(tokens)[tokens.source_N]
-        logprobs_N, *_ = token_logprobs(hidden_NH, policy.head, tokens.targets_N, 1.0, chunk)
-    bounds = np.cumsum([len(s.completion_ids) for s in sequences])[:-1]
-    return [part[-COMPARED:] for part in np.split(logprobs_N.float().cpu().numpy(), bounds)]
-
-
-def _plain_logprobs(model: Any, sequence: TokenSequence) -> np.ndarray:
-    ids = torch.from_numpy(np.concatenate([sequence.prompt_ids, sequence.completion_ids])).long()[None].to(model.device)
-    count = min(COMPARED, len(sequence.completion_ids))
-    logits = model(input_ids=ids, use_cache=False, logits_to_keep=count + 1).logits[0, :-1]
-    rows = torch.log_softmax(logits.float(), dim=-1)
-    values: np.ndarray = rows.gather(1, ids[0, -count:, None])[:, 0].cpu().numpy()
-    return values
+def _compared(policy: Policy, sequences: list[TokenSequence], chunk: int) -> list[np.ndarray]:
+    return [logprobs[-COMPARED:] for logprobs in packed_logprobs(policy, sequences, chunk)]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.errors import WeightsError
-from grpo_gsm8k.learner.batching import pack_tokens, token_sequence
+from grpo_gsm8k.learner.batching import token_sequence
 from grpo_gsm8k.learner.host_copy import HostCopy
+from grpo_gsm8k.learner.scoring import packed_logprobs
 from grpo_gsm8k.learner.tensor_file import write_tensors
 from grpo_gsm8k.transport import weights
 
@@ -77,13 +77,12 @@ class Publisher:
 
     def _canary(self) -> weights.Canary:
         """Compute the learner's log-probabilities of the canary, which the engine's must match after each load."""
-        ids = self._canary_ids
-        tokens = pack_tokens([token_sequence(ids[:1], ids[1:])], self._policy.device)
-        # In float32 if the weights are: more exact, and twice as fast on a CPU without bf16 instructions.
-        with self._policy.inference(exact=not self._policy.is_adapter):
-            hidden_NH = self._policy.hidden_states(tokens)[tokens.source_N]
-            logprobs_N, *_ = token_logprobs(hidden_NH, self._policy.head, tokens.targets_N, 1.0, self._chunk)
-        values = logprobs_N.tolist()
+        ids, policy = self._canary_ids, self._policy
+        # In float32 if the weights are: more exact, and twice as fast on a CPU without bf16 instructions. Divided
+        # weights are gathered in the precision of the products.
+        exact = not policy.is_adapter and policy.shards is None
+        (logprobs,) = packed_logprobs(policy, [token_sequence(ids[:1], ids[1:])], self._chunk, exact)
+        values = logprobs.tolist()
         if not all(np.isfinite(values)):
             raise WeightsError("the policy's log-probabilities are not finite: its weights are not published")
         return weights.Canary(tuple(ids.tolist()), tuple(values))

@@ -50,7 +50,7 @@ def start_ranks(spec: LearnerSpec, checkpoint: Path | None) -> Ranks:
     }
     processes = [RankProcess(rank, setup, spec.run_folder / "logs" / log_name(rank)) for rank in range(1, count)]
     link = FirstLink(processes, learner.start_timeout_s, learner.rank_timeout_s)
-    return Ranks(Part(0, count), link, folder, learner.device)
+    return Ranks(Part(0, count, learner.shard == "full"), link, folder, learner.device)
 
 
 def log_name(rank: int) -> str:
@@ -117,6 +117,12 @@ class RankProcess:
             raise (UserError if value["user_error"] else LabError)(f"rank {self.rank} of the learner: {value['error']}")
         return value
 
+    def raise_last_words(self) -> None:
+        """Raise what the ended process has sent as an error that a restart cannot fix, if it has sent one."""
+        with contextlib.suppress(RankError):
+            while True:
+                self.receive(time.monotonic(), 0.0)
+
     def wait(self, seconds: float) -> int | None:
         """Return the exit code, None if the process still runs after so many seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -177,6 +183,8 @@ class FirstLink:
         deadline = time.monotonic() + BLAME_SECONDS
         for process in self.processes:
             code = process.wait(max(0.0, deadline - time.monotonic()))
+            if code == 1:
+                process.raise_last_words()
             if code != BYSTANDER:
                 late = f"did not take part within {self.limit_s:g} s"
                 text = late if code is None else f"ended with exit code {code}"

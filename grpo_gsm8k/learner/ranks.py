@@ -6,6 +6,7 @@ tensors over a process group of torch: gloo between CPUs, NCCL between GPUs. Wit
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -14,11 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from grpo_gsm8k.learner.dealing import WHOLE, Part
+from grpo_gsm8k.learner.sharding import gathered, is_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from torch.distributed.device_mesh import DeviceMesh
 
 BUCKET_VALUES = 2**24  # gradients that travel together: small enough to copy, large enough for few exchanges
 
@@ -61,18 +67,25 @@ class Ranks:
         self.part = part
         self._link = link
         self._folder = folder
-        self._device = torch.device(device)
+        self.device = torch.device(device)
 
     def join(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Wait for all ranks to have loaded their models, and give them the parameters of rank 0. Raises RankError."""
         if self._link is None:
             return
-        self.gather("join")
+        self.connect()
+        self.spread(parameters, [0] * len(parameters))
+
+    def connect(self) -> None:
+        """Wait for all ranks, and connect them, unless that was done. Raises RankError."""
+        if self._link is None or dist.is_initialized():
+            return
+        self.gather("connect")
         limit = timedelta(seconds=self._link.limit_s)
         for library in ("GLOO", "NCCL"):
             os.environ[f"{library}_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine
         os.environ.update(TORCH_NCCL_BLOCKING_WAIT="1")  # an exchange that takes too long raises, as with gloo
-        backend = "gloo" if self._device.type == "cpu" else "nccl"
+        backend = "gloo" if self.device.type == "cpu" else "nccl"
         with _Blamed(self._link):
             dist.init_process_group(
                 backend,
@@ -81,7 +94,25 @@ class Ranks:
                 world_size=self.part.ranks,
                 timeout=limit,
             )
-        self.spread(parameters, [0] * len(parameters))
+
+    def mesh(self) -> DeviceMesh:
+        """Return all ranks as a line, for models that are divided among them."""
+        return init_device_mesh(self.device.type, (self.part.ranks,))
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of which each rank has some rows, in host memory; empty on ranks but the first."""
+        with self.blaming():
+            found = gathered(tensor)
+        return found.to("cpu") if self.part.rank == 0 else found.new_empty(0)
+
+    def blame(self, error: RuntimeError) -> RankError:
+        """Return the error that names the rank for which an exchange of tensors failed."""
+        assert self._link is not None
+        return self._link.blame(error)
+
+    def blaming(self) -> AbstractContextManager[None]:
+        """Return a context in which torch's errors become a RankError that names a rank."""
+        return contextlib.nullcontext() if self._link is None else _Blamed(self._link)
 
     def announce(self, work: dict[str, Any], write: Callable[[Path], None] = lambda _: None) -> None:
         """Give the other ranks work: values of JSON, and the arrays that `write` puts into a folder; of rank 0 only.
@@ -114,7 +145,8 @@ class Ranks:
         if self._link is None:
             return
         self.gather("sum_gradients")
-        has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=self._device)
+        parameters = [p for p in parameters if not is_shard(p)]  # those were summed in the backward pass
+        has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=self.device)
         self._sum(has)
         gradients = []
         for p, ranks in zip(parameters, has.tolist(), strict=True):
@@ -131,13 +163,14 @@ class Ranks:
                 gradient.copy_(part.view_as(gradient))
 
     def spread(self, tensors: Sequence[torch.Tensor], owners: Sequence[int]) -> None:
-        """Replace each tensor by that of the rank that owns it."""
+        """Replace each tensor by that of the rank that owns it; those that are divided stay as they are."""
         if self._link is None:
             return
         self.gather("spread")
         with _Blamed(self._link):
             for tensor, owner in zip(tensors, owners, strict=True):
-                dist.broadcast(tensor.detach(), owner)
+                if not is_shard(tensor):
+                    dist.broadcast(tensor.detach(), owner)
 
     def collect(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the tensors of all ranks in host memory, on rank 0; the others get their own back."""
@@ -149,11 +182,11 @@ class Ranks:
         with _Blamed(self._link):
             if self.part.rank:
                 for tensor in tensors.values():
-                    dist.send(tensor.to(self._device), 0)
+                    dist.send(tensor.to(self.device), 0)
                 return found
             for rank in range(1, self.part.ranks):
                 for name, shape, dtype in listed[rank]:
-                    tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self._device)
+                    tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
                     dist.recv(tensor, rank)
                     found[name] = tensor.cpu()
         return found
@@ -163,19 +196,20 @@ class Ranks:
         if self._link is None:
             return list(arrays)
         self.gather("sum_arrays")
-        tensors = [torch.from_numpy(array).to(self._device) for array in arrays]
+        tensors = [torch.from_numpy(array).to(self.device) for array in arrays]
         for tensor in tensors:
             self._sum(tensor)
         return [tensor.cpu().numpy() for tensor in tensors]
 
     def check_equal(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Raise RankError unless the parameters are the same bit by bit on all ranks.
+        """Raise RankError unless the parameters are the same bit by bit on all ranks, except for divided ones.
 
         Each rank does the optimizer's step on its own, so a difference would never go away again.
         """
         if self._link is None:
             return
-        sums = torch.stack([p.detach().view(torch.int32).sum(dtype=torch.int64) for p in parameters]).tolist()
+        whole = [p.detach() for p in parameters if not is_shard(p)]
+        sums = torch.stack([p.view(torch.int32).sum(dtype=torch.int64) for p in whole]).tolist()
         found = self.gather("check_equal", sum((i + 1) * value for i, value in enumerate(sums)))
         for rank, value in enumerate(found):
             if value != found[0]:

@@ -25,6 +25,7 @@ from grpo_gsm8k.learner.rank_batch import load_sequences
 from grpo_gsm8k.learner.rank_process import BYSTANDER, log_name
 from grpo_gsm8k.learner.ranks import RankError, Ranks
 from grpo_gsm8k.learner.schedules import Rates
+from grpo_gsm8k.learner.scoring import take_part
 from grpo_gsm8k.learner.sft_update import fine_tune
 from grpo_gsm8k.learner.update import update_policy
 from grpo_gsm8k.learner.update_record import load_batch
@@ -96,7 +97,7 @@ def main() -> int:
 
 def _run(link: OtherLink, values: dict[str, Any], config: Config) -> None:
     """Load the models, join the other ranks, and do the work that comes."""
-    part = Part(values["rank"], values["ranks"])
+    part = Part(values["rank"], values["ranks"], config.learner.shard == "full")
     device = config.learner.rank_devices[part.rank]
     config = config.model_copy(update={"learner": config.learner.model_copy(update={"device": device})})
     setup.set_up_torch(config)
@@ -112,6 +113,12 @@ def _run(link: OtherLink, values: dict[str, Any], config: Config) -> None:
     while (work := link.read()) is not None:
         if "state_of" in work:  # the first rank writes a checkpoint
             optimizers.named(work["state_of"]).state_tensors()
+            continue
+        if "weights_of" in work:  # the first rank needs them whole
+            models.gather(work["weights_of"])
+            continue
+        if "score" in work:
+            take_part(models.policy, work, config.learner.logprob_chunk)
             continue
         torch.manual_seed(_seed(config.seed, work["version"], part.rank))
         _do(work, folder, models, optimizers, config, budget, ranks)

@@ -155,7 +155,21 @@ def open_trained(
     else:
         models = Models(open_policy(learner, model_folder, checkpoint_folder), None, None)
         learner = learner.model_copy(update={"lr": config.sft.lr, "weight_decay": config.sft.weight_decay})
+    if learner.shard == "full":
+        _divide(models, ranks)
     return models, open_optimizers(models, learner, ranks)
+
+
+def _divide(models: Models, ranks: Ranks) -> None:
+    """Divide all models among the ranks, which wait for each other here."""
+    ranks.connect()
+    models.policy.divide(ranks, "policy")
+    if models.reference is not None:
+        models.reference.divide(ranks, "reference")
+    if models.critic is not None:
+        models.critic.head.to(ranks.device)
+        if models.critic.trunk is not None:
+            models.critic.trunk.divide(ranks, "critic")
 
 
 def open_policy(learner: LearnerConfig, model_folder: Path, checkpoint_folder: Path | None) -> Policy:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from grpo_gsm8k.algorithms.logprobs import token_logprobs
-from grpo_gsm8k.learner.batching import pack, pack_tokens
+from grpo_gsm8k.learner.batching import or_shortest, pack, pack_tokens
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 from grpo_gsm8k.learner.ranks import ALONE
 
@@ -96,11 +96,13 @@ def _passes(
     count = sum(sequence.predicted_tokens for sequence in sequences)
     sums = [torch.zeros(3, dtype=torch.float64, device=policy.device)]
     for indices in pack(sequences, token_budget, part):
-        tokens = pack_tokens([sequences[i] for i in indices], policy.device)
+        tokens = pack_tokens([sequences[i] for i in or_shortest(indices, sequences)], policy.device)
         with policy.autocast():
             hidden_NH = policy.hidden_states(tokens)[tokens.source_N]
             scores = token_logprobs(hidden_NH, policy.head, tokens.targets_N, 1.0, logprob_chunk)
-        (-scores.logprobs_N * (1 / count)).sum().backward()
+        (-scores.logprobs_N * (1 / count if indices else 0.0)).sum().backward()
+        if not indices:  # of another rank, in lockstep
+            continue
         found = (-scores.logprobs_N.detach().sum(), scores.entropy_N.detach().sum(), scores.greedy_N.sum())
         sums.append(torch.stack([value.double() for value in found]))
         beat()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from grpo_gsm8k.algorithms.reductions import token_weights
-from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, pack
+from grpo_gsm8k.learner.batching import MicroBatch, Sample, collate, minibatch_indices, or_shortest, pack
 from grpo_gsm8k.learner.dealing import WHOLE, Part
 from grpo_gsm8k.learner.experience import is_active
 from grpo_gsm8k.learner.logprob_gap import is_measured, measure_gap
@@ -115,7 +115,8 @@ class Passes:
         for micro in microbatches(self.samples, self.config, self.models.policy.device, token_budget, self.part):
             output = objective(self.models, micro, self.config, self.kl_coef, self.value_only)
             output.loss.backward()
-            stats.add(output, micro.on_policy_M if self.first else None)
+            if micro.counted:
+                stats.add(output, micro.on_policy_M if self.first else None)
             self.beat()
         # Nothing above waits for the GPU, so the next micro-batch is packed while it computes the last one.
         return stats.read()
@@ -131,14 +132,18 @@ def microbatches(
     """Yield one rank's micro-batches of an optimizer step, of `token_budget` tokens (None: as configured).
 
     The denominators count every sample of the step that takes part in the loss. Samples that cannot contribute a
-    gradient are left out of the forward and backward passes.
+    gradient are left out of the forward and backward passes. A rank in lockstep that lacks a micro-batch gets a sample
+    that counts nothing.
     """
     pg = config.policy_gradient
     in_loss = [sample for sample in samples if sample.in_loss]
     weights = token_weights([s.predicted_tokens for s in in_loss], pg.reduction, pg.max_new_tokens)
     active = [(s, weight) for s, weight in zip(in_loss, weights, strict=True) if is_active(s, pg)]
-    for indices in pack([sample for sample, _ in active], token_budget or config.learner.token_budget, part):
-        yield collate([active[i][0] for i in indices], [active[i][1] for i in indices], device)
+    passed = [sample for sample, _ in active]
+    for indices in pack(passed, token_budget or config.learner.token_budget, part):
+        chosen = or_shortest(indices, passed)
+        micro = collate([passed[i] for i in chosen], [active[i][1] if indices else 0.0 for i in chosen], device)
+        yield micro if indices else replace(micro, counted=False)
 
 
 def _merged(parts: Sequence[dict[str, Any]]) -> Totals:

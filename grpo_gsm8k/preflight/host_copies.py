@@ -51,7 +51,8 @@ def _published(shape: ModelShape, config: Config) -> float:
         return 0.0  # adapters are written from the learner's tensors
     if learner.device != "cpu":
         return float(_page_locked(shape, width))
-    in_place = width == F32 and not learner.lora.enabled  # the masters are what is published
+    # The masters are what is published, unless they are divided among the ranks.
+    in_place = width == F32 and not learner.lora.enabled and learner.shard != "full"
     return 0.0 if in_place else float(width * shape.parameters)
 
 

@@ -92,6 +92,7 @@ def learner_memory(
     """Return the learner's memory for `load`. `reference`: a frozen copy of the start model is kept as well."""
     width = 2 if learner.dtype == "bfloat16" else F32
     weights, trained = _weights(shape, learner, width)
+    kept = _kept(shape, learner)
     own = stepped(shape, learner, trained)
     state = (ADAMW if learner.optimizer == "adamw" else ADAMW_8BIT) * own
     twice = critic == "separate"  # a second model with its own weights, gradients and activations
@@ -100,11 +101,11 @@ def learner_memory(
     else:
         host = 0.0
     return LearnerMemory(
-        weights=weights,
-        gradients=F32 * trained,
+        weights=kept * weights,
+        gradients=kept * F32 * trained,
         optimizer=state,
-        reference=float(width * shape.parameters if reference else 0),
-        critic=weights + F32 * trained + state if twice else 0.0,
+        reference=float(kept * width * shape.parameters if reference else 0),
+        critic=kept * (weights + F32 * trained) + state if twice else 0.0,
         weight_copies=_weight_copies(shape, learner, width) * (2 if twice else 1),
         activations=activations(shape, learner, load) * (2 if twice else 1),
         ends=_ends(shape, learner, load) * (2 if twice else 1),
@@ -116,11 +117,22 @@ def learner_memory(
     )
 
 
+def _kept(shape: ModelShape, learner: LearnerConfig) -> float:
+    """Return the fraction of the parameters that one rank keeps: all, or all but the others' rows in the blocks."""
+    if learner.shard != "full":
+        return 1.0
+    return 1 - shape.linear / shape.parameters * (1 - 1 / len(learner.rank_devices))
+
+
 def stepped(shape: ModelShape, learner: LearnerConfig, trained: int) -> float:
     """Return how many of the trained parameters one rank has the optimizer's state of; whole tensors are dealt."""
     if learner.shard == "none":
         return trained
-    mean = trained / len(learner.rank_devices)
+    ranks = len(learner.rank_devices)
+    if learner.shard == "full":
+        ends = trained - shape.linear
+        return shape.linear / ranks + max(ends / ranks, shape.head)
+    mean = trained / ranks
     return mean if learner.lora.enabled else max(mean, shape.largest)
 
 
@@ -194,6 +206,10 @@ def _weights(shape: ModelShape, learner: LearnerConfig, width: int) -> tuple[flo
 
 def _weight_copies(shape: ModelShape, learner: LearnerConfig, width: int) -> float:
     """Return autocast's copies of float32 weights, held from the forward to the backward pass unless recomputed."""
+    if learner.shard == "full":
+        # The blocks that compute and come next, gathered, and one's gradients before and in the exchange.
+        block = shape.linear / shape.layers
+        return block * (3 * width + F32) + (width * shape.head if _casts(learner, width) else 0)
     if not _casts(learner, width):
         return 0.0
     return float(width * (shape.head + (0 if learner.gradient_checkpointing else shape.linear)))

@@ -51,3 +51,4 @@ def test_rounding_and_differences_of_both_signs_are_no_drift() -> None:
     apart = np.where(np.arange(20) < 3, 1.0, 1 + 0.2 * rng.normal(size=20))
     assert one_sided_run(curve, curve * apart) is None
     assert one_sided_run([0.0] * 20, [0.0] * 20) is None
+    assert one_sided_run([2e-7] * 20, [3e-7] * 20) is None

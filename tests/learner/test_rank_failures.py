@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from grpo_gsm8k.errors import UserError
+from grpo_gsm8k.errors import MemoryLimitError, UserError
 from grpo_gsm8k.learner import update
 from grpo_gsm8k.learner.objective import objective
 from grpo_gsm8k.learner.rank_process import BLAME_SECONDS, EXIT_SECONDS, start_ranks
@@ -74,7 +74,7 @@ def test_a_rank_that_does_not_read_is_named(random_model: Path, tmp_path: Path) 
 
 def test_a_rank_elsewhere_in_the_program_is_an_error(random_model: Path, tmp_path: Path) -> None:
     ranks = start_ranks(spec_of(small_config("learner.ranks=2"), random_model, tmp_path), None)
-    with closing(ranks), pytest.raises(RankError, match="rank 1 of the learner is at 'join', rank 0 at 'totals'"):
+    with closing(ranks), pytest.raises(RankError, match="rank 1 of the learner is at 'connect', rank 0 at 'totals'"):
         ranks.gather("totals")
 
 
@@ -100,6 +100,17 @@ def test_ranks_end_with_the_first_one(random_model: Path, tmp_path: Path) -> Non
         started = time.monotonic()
     assert not rank.is_running()
     assert time.monotonic() - started < EXIT_SECONDS  # by itself: it waited for work
+
+
+def test_out_of_memory_within_a_pass_of_a_divided_model_ends_the_run(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with two_ranks(random_model, tmp_path, "learner.shard=full", "learner.token_budget=60") as session:
+        monkeypatch.setattr(update, "objective", failing_at(2, CUDA, objective))
+        with pytest.raises(
+            MemoryLimitError, match=r"learner\.shard=full a step is not repeated: set learner\.token_bud"
+        ):
+            train(session, range(1))
 
 
 def test_all_ranks_repeat_a_step_that_one_has_no_memory_for(

@@ -55,6 +55,49 @@ def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: 
             assert math.isclose(left[metric], value, rel_tol=1e-4, abs_tol=1e-6), metric
 
 
+FULL = ("grpo", "sft")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in FULL else pytest.mark.scale) for n in CASES if not n.startswith("lora")],
+)
+def test_divided_models_learn_what_whole_ones_do(name: str, random_model: Path, tmp_path: Path) -> None:
+    """FSDP2: gradients of matrices in blocks are known through their norm alone, the others by themselves."""
+    words = ("learner.token_budget=60", *CASES[name])
+    one = one_update(small_config(*words), random_model, tmp_path / "one")
+    full = one_update(small_config(*words, "learner.ranks=2", "learner.shard=full"), random_model, tmp_path / "full")
+    assert sum(map(len, full.gradients)) < sum(map(len, one.gradients))
+    for left, right in zip(full.gradients, one.gradients, strict=True):
+        assert distance(left, {key: right[key] for key in left}) < GRADIENTS
+    assert distance(full.weights, one.weights) < WEIGHTS
+    for left, right in zip(full.metrics, one.metrics, strict=True):
+        assert left.keys() == right.keys()
+        assert math.isclose(left["train/grad_norm"], right["train/grad_norm"], rel_tol=GRADIENTS)
+        for metric, value in right.items():
+            assert math.isclose(left[metric], value, rel_tol=1e-4, abs_tol=1e-6), metric
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("learner.dtype=bfloat16",), id="bf16"),
+        *(
+            pytest.param((f"learner.{key}=true",), id=key, marks=pytest.mark.scale)
+            for key in ("gradient_checkpointing", "offload_optimizer")
+        ),
+    ],
+)
+def test_dividing_the_model_changes_no_step(words: tuple[str, ...], random_model: Path, tmp_path: Path) -> None:
+    """The same micro-batches on two ranks with whole models; gathering in bf16 rounds as autocast does."""
+    found = []
+    for shard in ("optimizer", "full"):
+        config = small_config("learner.token_budget=60", "learner.ranks=2", f"learner.shard={shard}", *words)
+        found.append(one_update(config, random_model, tmp_path / shard))
+    whole, full = found
+    assert distance(full.weights, whole.weights) < WEIGHTS
+
+
 @pytest.mark.scale
 def test_three_ranks(random_model: Path, tmp_path: Path) -> None:
     """More than two, whose sums depend on their order, with the optimizer's state on all of them."""
@@ -110,8 +153,8 @@ def test_a_sharded_optimizer_does_the_same_steps(name: str, random_model: Path, 
 
 @pytest.mark.parametrize(
     ("method", "shard"),
-    [((), "none"), ((), "optimizer"), (("learner=lora",), "none")],
-    ids=["all weights", "sharded", "lora"],
+    [((), "none"), ((), "optimizer"), ((), "full"), (("learner=lora",), "none")],
+    ids=["all weights", "sharded", "divided", "lora"],
 )
 def test_a_run_continues_with_other_ranks(
     method: tuple[str, ...], shard: str, random_model: Path, tmp_path: Path

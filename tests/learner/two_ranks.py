@@ -24,6 +24,7 @@ from grpo_gsm8k.learner.rank_batch import share_sequences
 from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.schedules import Rates
 from grpo_gsm8k.learner.sft_update import fine_tune
+from grpo_gsm8k.learner.sharding import is_shard
 from grpo_gsm8k.learner.spec import LearnerSpec
 from tests.learner.conftest import random_groups, random_rewards
 
@@ -79,10 +80,10 @@ def train(session: Any, versions: range, groups: int = 6, size: int = 4) -> Reco
             update = _fine_tuned if session.config.command == "sft" else _learned
             found.metrics.append(update(session, version, groups, size))
             found.tokens.append(session.token_budget.tokens)
-    trained = session.models.policy.named_parameters()
+    named = set(dict(session.models.policy.named_parameters()))
+    found.weights = {n: t.clone() for n, t in session.models.policy.saved_tensors().items() if n in named}
     if session.models.critic is not None:
-        trained += session.models.critic.named_parameters()
-    found.weights = {name: p.detach().clone() for name, p in trained}
+        found.weights |= {n: t.clone() for n, t in session.models.critic.saved_tensors().items()}
     return found
 
 
@@ -106,7 +107,8 @@ def _fine_tuned(session: Any, version: int, groups: int, size: int) -> dict[str,
 
 def _recording(found: list[Tensors], step: Any) -> Any:
     def recording(optimizer: Optimizer, *arguments: Any) -> Any:
-        found.append({name: p.grad.clone() for name, p in optimizer._named if p.grad is not None})
+        present = [(name, p) for name, p in optimizer._named if p.grad is not None and not is_shard(p)]
+        found.append({name: p.grad.clone() for name, p in present if p.grad is not None})
         return step(optimizer, *arguments)
 
     return recording

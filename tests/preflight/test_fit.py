@@ -51,6 +51,10 @@ def test_ranks_need_memory_each(shape_1_5b: ModelShape) -> None:
     assert on("a100-80gb", shape_1_5b, sharded).learner.optimizer == pytest.approx(
         on("a100-80gb", shape_1_5b, gpus).learner.optimizer / 2
     )
+    divided = on("a100-80gb", shape_1_5b, fit.with_overrides(gpus, ["learner.shard=full"])).learner
+    ends = shape_1_5b.parameters - shape_1_5b.linear
+    assert divided.weights == pytest.approx(4 * (ends + shape_1_5b.linear / 2))
+    assert divided.weights == divided.gradients
 
 
 @pytest.mark.parametrize("gpu", ["a100-40gb", "a100-80gb", "l40s", "rtx4090"])
