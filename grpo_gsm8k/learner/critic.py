@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from grpo_gsm8k.learner.model import load_policy
-from grpo_gsm8k.learner.sharding import local, rows_of
+from grpo_gsm8k.learner.shards import local, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from grpo_gsm8k.errors import CheckpointError, NonFiniteError
 from grpo_gsm8k.faults import hook
 from grpo_gsm8k.learner.dealing import owners
 from grpo_gsm8k.learner.ranks import ALONE
-from grpo_gsm8k.learner.sharding import is_shard, like, local, rows_of
+from grpo_gsm8k.learner.shards import is_shard, like, local, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

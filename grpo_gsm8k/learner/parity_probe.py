@@ -18,7 +18,7 @@ import numpy as np
 from grpo_gsm8k.errors import ModelMismatchError
 from grpo_gsm8k.learner.batching import token_sequence
 from grpo_gsm8k.learner.oom import is_out_of_memory
-from grpo_gsm8k.learner.scoring import packed_logprobs, plain_logprobs
+from grpo_gsm8k.learner.sequence_scores import packed_logprobs, plain_logprobs
 from grpo_gsm8k.transport.protocol import GenerateGroup, SamplingSpec
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.learner.batching import token_sequence
 from grpo_gsm8k.learner.host_copy import HostCopy
-from grpo_gsm8k.learner.scoring import packed_logprobs
+from grpo_gsm8k.learner.sequence_scores import packed_logprobs
 from grpo_gsm8k.learner.tensor_file import write_tensors
 from grpo_gsm8k.transport import weights
 

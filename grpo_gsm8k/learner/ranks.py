@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from grpo_gsm8k.learner.dealing import WHOLE, Part
-from grpo_gsm8k.learner.sharding import gathered, is_shard
+from grpo_gsm8k.learner.shards import gathered, is_shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

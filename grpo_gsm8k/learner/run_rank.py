@@ -25,7 +25,7 @@ from grpo_gsm8k.learner.rank_batch import load_sequences
 from grpo_gsm8k.learner.rank_process import BYSTANDER, log_name
 from grpo_gsm8k.learner.ranks import RankError, Ranks
 from grpo_gsm8k.learner.schedules import Rates
-from grpo_gsm8k.learner.scoring import take_part
+from grpo_gsm8k.learner.sequence_scores import take_part
 from grpo_gsm8k.learner.sft_update import fine_tune
 from grpo_gsm8k.learner.update import update_policy
 from grpo_gsm8k.learner.update_record import load_batch

@@ -24,7 +24,7 @@ from grpo_gsm8k.learner.rank_batch import share_sequences
 from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.schedules import Rates
 from grpo_gsm8k.learner.sft_update import fine_tune
-from grpo_gsm8k.learner.sharding import is_shard
+from grpo_gsm8k.learner.shards import is_shard
 from grpo_gsm8k.learner.spec import LearnerSpec
 from tests.learner.conftest import random_groups, random_rewards
 
