@@ -48,16 +48,19 @@ def start_folder(config: Config) -> Path:
 
 
 def teacher_folder(config: Config) -> Path | None:
-    """Return the local folder of the model to distill from; None if the method has none. Raises UserError."""
-    if not _distills(config):
+    """Return the local folder of the model to distill from; None if the method has none, or a server has it.
+
+    Raises UserError.
+    """
+    teacher = config.policy_gradient.teacher
+    if not _distills(config) or teacher.base_url is not None:
         return None
-    path = config.policy_gradient.teacher.path
-    if path is None:
+    if teacher.path is None:
         raise UserError(
             "policy_gradient.advantage=distill needs a teacher: set policy_gradient.teacher.path to a model, such as "
-            "run:latest:sft"
+            "run:latest:sft, or policy_gradient.teacher.base_url to a server"
         )
-    return resolve_model(path, None, config.artifacts, "policy_gradient.teacher.path")
+    return resolve_model(teacher.path, None, config.artifacts, "policy_gradient.teacher.path")
 
 
 def _distills(config: Config) -> bool:

@@ -20,6 +20,7 @@ from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.rollout_metrics import failed_gradings, rollout_metrics
 from grpo_gsm8k.learner.rollouts import Batch, Rollouts
 from grpo_gsm8k.learner.schedules import Decay, KlController, Rates, lr_scale
+from grpo_gsm8k.learner.served_teacher import ServedTeacher
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task
 from grpo_gsm8k.learner.teacher_vocabulary import check_vocabulary
@@ -161,6 +162,8 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
     if spec.teacher_folder is not None:
         check_vocabulary(spec.teacher_folder, spec.model_folder, tokenizer, prompts)
+    if config.policy_gradient.teacher.base_url is not None:
+        ServedTeacher(config.policy_gradient.teacher).check(tokenizer, prompts)
     resumed = setup.find_checkpoint(spec)
     shared = is_shared(config)
     if not shared:

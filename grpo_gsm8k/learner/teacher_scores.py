@@ -10,6 +10,7 @@ import numpy as np
 
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.learner.forwards import forward_columns, policy_logprobs, unmasked
+from grpo_gsm8k.learner.served_teacher import ServedTeacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,10 @@ def with_teacher(
     """
     started = time.monotonic()
     samples = [sample for group in groups for sample in group]
-    scores = iter(_scored_here(samples, models, config, beat, budget, ranks))
+    if config.policy_gradient.teacher.base_url is not None:
+        scores = iter(_scored_by_server(samples, config, beat, ranks))
+    else:
+        scores = iter(_scored_here(samples, models, config, beat, budget, ranks))
     filled = [[replace(s, teacher_logprobs=unmasked(s, next(scores))) for s in group] for group in groups]
     if not all(np.isfinite(s.teacher_logprobs).all() for group in filled for s in group):
         raise LabError(
@@ -65,3 +69,18 @@ def _scored_here(
         return {COLUMN: policy_logprobs(teacher, micro, config)[0].float()}
 
     return forward_columns(samples, [COLUMN], forward, teacher.device, beat, budget, ranks)[COLUMN]
+
+
+def _scored_by_server(
+    samples: list[Sample], config: Config, beat: Callable[[], None], ranks: Ranks
+) -> list[np.ndarray]:
+    """Log-probabilities by the server, as `_scored_here`; each rank asks for every nth sample and gets the others'."""
+    ends = np.cumsum([s.predicted_tokens for s in samples], dtype=np.int64)
+    flat = np.zeros(int(ends[-1]), dtype=np.float32)
+    own = range(ranks.part.rank, len(samples), ranks.part.ranks)
+    server = ServedTeacher(config.policy_gradient.teacher)
+    for i, logprobs_R in server.scores({i: samples[i] for i in own}):
+        flat[ends[i] - samples[i].predicted_tokens : ends[i]] = logprobs_R[samples[i].mask]
+        beat()
+    (summed,) = ranks.sum_arrays([flat])
+    return np.split(summed, ends[:-1])
