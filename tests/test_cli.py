@@ -141,6 +141,7 @@ BAD = [
         [*PG, "policy_gradient=distill", "policy_gradient.teacher.base_url=http://127.0.0.1:8000/v1"],
         "set policy_gradient.teacher.model",
     ),
+    ([*PG, "policy_gradient=distill", "policy_gradient.teacher.base_url=ftp://host"], "teacher.base_url"),
     ([*PG, "policy_gradient=distill", "policy_gradient.teacher.model=x"], "set policy_gradient.teacher.base_url"),
     (
         [

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grpo_gsm8k.models import EMBEDDED_TINY
@@ -20,15 +21,15 @@ from tests.orchestrator.test_runs import SCRIPTED, SYNC, assert_equal_runs, metr
 
 pytestmark = pytest.mark.slow
 UPDATES = 4
-STUDENT = ("policy_gradient=distill", "model.init=random", f"policy_gradient.updates={UPDATES}", "learner.lr=2e-3")
-TEACHER = "policy_gradient.teacher.path=embedded:tiny"
+STUDENT = ("policy_gradient=distill", "learner.lr=2e-3", "policy_gradient.record=true")
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of an untrained student with the embedded model as its teacher."""
+def distilled(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the embedded model with one of random weights as its teacher: to come closer it unlearns."""
     cli = Cli(tmp_path_factory.mktemp("distilled") / "artifacts")
-    done = cli.run(*SYNC, *STUDENT, TEACHER, "policy_gradient.record=true")
+    teacher = f"policy_gradient.teacher.path={random_model}"
+    done = cli.run(*SYNC, *STUDENT, f"policy_gradient.updates={UPDATES}", teacher)
     assert done.returncode == 0, done.stderr
     return cli.runs()[-1]
 
@@ -39,17 +40,15 @@ def steps(run: Path) -> list[dict[str, Any]]:
 
 def prompt_ids(question: str, run: Path) -> list[int]:
     """The tokens of a prompt, by the template that the run has saved."""
-    import yaml
-
     prompt = yaml.safe_load((run / "config.yaml").read_text())["prompt"]
     assert not prompt["chat"]
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TINY)
     return list(tokenizer.encode(prompt["text"].replace("{question}", question)))
 
 
-def test_the_divergence_is_that_of_the_recorded_rollouts(distilled: Path) -> None:
+def test_the_divergence_is_that_of_the_recorded_rollouts(distilled: Path, random_model: Path) -> None:
     """Mean log ratio of engine's and teacher's probability over all tokens, in float64 by Hugging Face's model."""
-    teacher = AutoModelForCausalLM.from_pretrained(EMBEDDED_TINY, dtype=torch.float64, attn_implementation="eager")
+    teacher = AutoModelForCausalLM.from_pretrained(random_model, dtype=torch.float64, attn_implementation="eager")
     for step in steps(distilled)[:2]:
         ratios, means = [], []
         for row in pq.read_table(distilled / f"rollouts/step_{step['step']}.parquet").to_pylist():
@@ -66,22 +65,22 @@ def test_the_divergence_is_that_of_the_recorded_rollouts(distilled: Path) -> Non
 def test_the_student_comes_closer(distilled: Path) -> None:
     divergences = [step["distill/reverse_kl"] for step in steps(distilled)]
     assert len(divergences) == UPDATES
-    assert divergences[-1] < 0.8 * divergences[0]
+    assert divergences[-1] < 0.9 * divergences[0]
     assert all(step["time/teacher_s"] > 0 for step in steps(distilled))
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(distilled: Path, cli: Cli) -> None:
-    done = cli.run(*SYNC, *STUDENT, TEACHER, "policy_gradient.record=true", "policy_gradient.save_every=2")
-    assert done.returncode == 0, done.stderr
-    (run,) = cli.runs()
-    assert_equal_runs(distilled, run, UPDATES)
+    run = cli.artifacts / "runs" / distilled.name
+    shutil.copytree(distilled, run)
     shutil.rmtree(run / f"checkpoints/step_{UPDATES}")
-    again = cli.run("command=policy_gradient", "policy_gradient.resume_from=latest")
-    assert again.returncode == 0, again.stderr
-    assert_equal_runs(distilled, run, UPDATES)
-    other = cli.run("command=policy_gradient", "policy_gradient.resume_from=latest", f"{TEACHER}x")
+    other = cli.run(
+        "command=policy_gradient", "policy_gradient.resume_from=latest", "policy_gradient.teacher.path=embedded:tiny"
+    )
     assert other.returncode == 2
     assert "policy_gradient.teacher.path was" in other.stderr.strip().splitlines()[-1]
+    done = cli.run("command=policy_gradient", "policy_gradient.resume_from=latest")
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(distilled, run, UPDATES)
 
 
 def test_a_replayed_update_has_the_recorded_numbers(distilled: Path, cli: Cli) -> None:
@@ -91,10 +90,10 @@ def test_a_replayed_update_has_the_recorded_numbers(distilled: Path, cli: Cli) -
     assert [(row[0], float(row[3])) for row in rows] == [("loss", 0.0), ("grad_norm", 0.0)]
 
 
-def test_a_server_teaches_what_a_copy_in_the_process_does(distilled: Path, cli: Cli) -> None:
-    with serving(Scorer(EMBEDDED_TINY)) as scorer:
+def test_a_server_teaches_what_a_copy_in_the_process_does(distilled: Path, random_model: Path, cli: Cli) -> None:
+    with serving(Scorer(random_model)) as scorer:
         server = (f"policy_gradient.teacher.base_url={scorer.url}", f"policy_gradient.teacher.model={MODEL}")
-        done = cli.run(*SYNC, *STUDENT, *server)
+        done = cli.run(*SYNC, *STUDENT, *server, "policy_gradient.updates=1")
     assert done.returncode == 0, done.stderr
     found, expected = (metrics_of(run)[0] for run in (cli.runs()[-1], distilled))
     for name in ("distill/reverse_kl", "train/loss", "train/grad_norm", "train/advantage_std"):
@@ -102,20 +101,17 @@ def test_a_server_teaches_what_a_copy_in_the_process_does(distilled: Path, cli: 
     assert all(isinstance(body["prompt"], list) for body in scorer.asked[-64:])
 
 
-def test_an_adapter_with_two_ranks_and_the_tasks_reward(cli: Cli) -> None:
-    """The teacher is a run's checkpoint, found by its name; it stays what it was while the student learns."""
-    short = ("policy_gradient.updates=2", "policy_gradient.eval_every=2")
-    done = cli.run(*SCRIPTED, *short, "name=made")
+def test_an_adapter_on_two_ranks_with_a_run_as_its_teacher(distilled: Path, cli: Cli) -> None:
+    """The teacher is the run's best checkpoint, the task's reward counts, too."""
+    mixed = (f"policy_gradient.teacher.path={distilled}", "policy_gradient.teacher.task_weight=0.5")
+    student = ("policy_gradient=distill", "learner=lora", "learner.ranks=2", "policy_gradient.updates=2")
+    done = cli.run(*SYNC, *student, *mixed)
     assert done.returncode == 0, done.stderr
-    mixed = ("policy_gradient.teacher.path=run:made", "policy_gradient.teacher.task_weight=0.5")
-    student = ("policy_gradient=distill", "learner=lora", "learner.ranks=2", "name=taught")
-    done = cli.run(*SYNC, *short, *student, *mixed)
-    assert done.returncode == 0, done.stderr
-    made, run = cli.runs()
-    saved = json.loads((run / "manifest.json").read_text())["config"]["policy_gradient"]["teacher"]["path"]
-    assert saved == str(made / "checkpoints/step_2/model")
+    (run,) = cli.runs()
+    saved = yaml.safe_load((run / "config.yaml").read_text())["policy_gradient"]["teacher"]["path"]
+    assert Path(saved).parent.parent == distilled / "checkpoints"
     assert [step["step"] for step in steps(run)] == [1, 2]
-    assert all(abs(step["distill/reverse_kl"]) < 0.1 for step in steps(run))  # of two nearly equal models
+    assert all(np.isfinite(step["distill/reverse_kl"]) for step in steps(run))
 
 
 def test_a_missing_or_foreign_teacher_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
@@ -130,10 +126,6 @@ def test_a_missing_or_foreign_teacher_is_refused_in_one_line(cli: Cli, tmp_path:
         ((), "policy_gradient.advantage=distill needs a teacher"),
         (("policy_gradient.teacher.path=no/such/model",), "policy_gradient.teacher.path=no/such/model is neither"),
         ((f"policy_gradient.teacher.path={foreign}",), "has another vocabulary"),
-        (
-            ("policy_gradient.teacher.base_url=ftp://host/v1", "policy_gradient.teacher.model=x"),
-            "policy_gradient.teacher.base_url",
-        ),
     ):
         done = cli.run(*SCRIPTED, "policy_gradient=distill", *words)
         assert done.returncode == 2, done.stderr
