@@ -1,4 +1,4 @@
-"""On-policy distillation: advantages of sampled tokens from a teacher's log-probabilities."""
+"""Advantages of sampled tokens from the log-probabilities of a teacher: on-policy distillation."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_the_divergence_is_that_of_the_recorded_rollouts(distilled: Path, random
 def test_the_student_comes_closer(distilled: Path) -> None:
     divergences = [step["distill/reverse_kl"] for step in steps(distilled)]
     assert len(divergences) == UPDATES
-    assert divergences[-1] < 0.9 * divergences[0]
+    assert divergences[-1] < 0.95 * divergences[0]
     assert all(step["time/teacher_s"] > 0 for step in steps(distilled))
 
 
@@ -83,8 +83,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(distilled: Path, cli: Cli) ->
     assert_equal_runs(distilled, run, UPDATES)
 
 
-def test_a_replayed_update_has_the_recorded_numbers(distilled: Path, cli: Cli) -> None:
-    done = cli.run("command=replay", f"run={distilled}", f"step={UPDATES}")
+def test_a_replayed_update_has_the_recorded_numbers(distilled: Path) -> None:
+    done = Cli(distilled.parent.parent).run("command=replay", f"run={distilled}", f"step={UPDATES}")
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()[-2:]]
     assert [(row[0], float(row[3])) for row in rows] == [("loss", 0.0), ("grad_norm", 0.0)]
@@ -103,13 +103,15 @@ def test_a_server_teaches_what_a_copy_in_the_process_does(distilled: Path, rando
 
 def test_an_adapter_on_two_ranks_with_a_run_as_its_teacher(distilled: Path, cli: Cli) -> None:
     """The teacher is the run's best checkpoint, the task's reward counts, too."""
-    mixed = (f"policy_gradient.teacher.path={distilled}", "policy_gradient.teacher.task_weight=0.5")
+    made = cli.artifacts / "runs" / distilled.name
+    shutil.copytree(distilled, made)
+    mixed = (f"policy_gradient.teacher.path=run:{distilled.name}", "policy_gradient.teacher.task_weight=0.5")
     student = ("policy_gradient=distill", "learner=lora", "learner.ranks=2", "policy_gradient.updates=2")
     done = cli.run(*SYNC, *student, *mixed)
     assert done.returncode == 0, done.stderr
-    (run,) = cli.runs()
+    (run,) = (folder for folder in cli.runs() if folder != made)
     saved = yaml.safe_load((run / "config.yaml").read_text())["policy_gradient"]["teacher"]["path"]
-    assert Path(saved).parent.parent == distilled / "checkpoints"
+    assert Path(saved).parent.parent == made / "checkpoints"
     assert [step["step"] for step in steps(run)] == [1, 2]
     assert all(np.isfinite(step["distill/reverse_kl"]) for step in steps(run))
 
