@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cli import load_config
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import EMBEDDED_TINY
+from grpo_gsm8k.orchestrator.run import check_teacher
 from grpo_gsm8k.start_model import pin_model, start_folder, teacher_folder
 
 
@@ -68,6 +70,19 @@ def test_the_path_of_a_teacher_is_pinned_as_that_of_the_model(tmp_path: Path) ->
     assert pinned.model == given.model
     assert teacher_folder(pinned) == model
     assert pin_model(pinned) == pinned
+
+
+def test_a_teacher_has_to_be_exact_for_all_that_the_student_can_write(tmp_path: Path) -> None:
+    taught = load_config(["command=policy_gradient", "preset=cpu_demo", "policy_gradient=distill"])
+    check_teacher(taught, EMBEDDED_TINY)
+    for changes, words in (
+        ({"max_position_embeddings": 100}, "has a context of 100: lower actor.max_model_len=160 to it"),
+        ({"model_type": "gpt2"}, "gpt2 cannot be trained"),
+    ):
+        values = json.loads((EMBEDDED_TINY / "config.json").read_text()) | changes
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        with pytest.raises(UserError, match=f"^policy_gradient.teacher.path=.*{words}"):
+            check_teacher(taught, tmp_path)
 
 
 def test_only_distillation_needs_a_teacher() -> None:

@@ -67,8 +67,10 @@ def run_training(config: Config) -> int:
         critic_path = config.policy_gradient.critic.path
         critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
         teacher = teacher_folder(config)
-        for folder in {model_folder, critic_folder, *([] if teacher is None else [teacher])}:
+        for folder in {model_folder, critic_folder}:
             check_trainable(folder, config.actor.max_model_len)
+        if teacher is not None:
+            check_teacher(config, teacher)
         check_context(config, models.context_length(model_folder))
         updates = total_updates(config, data.train)
         problems = load_split(data, "train")
@@ -145,6 +147,14 @@ def check_context(config: Config, context: int) -> None:
             f"{config.command}.max_new_tokens={limit} leaves no room for a prompt in "
             f"actor.max_model_len={actor.max_model_len}: lower the former or raise the latter"
         )
+
+
+def check_teacher(config: Config, folder: Path) -> None:
+    """Raise UserError unless the learner computes the teacher's numbers exactly, for all that the student can write."""
+    key, limit = "policy_gradient.teacher.path", config.actor.max_model_len
+    check_trainable(folder, limit, key)
+    if limit > (context := models.context_length(folder)):
+        raise UserError(f"{key}={folder} has a context of {context}: lower actor.max_model_len={limit} to it")
 
 
 @dataclass(frozen=True)
