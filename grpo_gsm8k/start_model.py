@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.config import Config, ModelSection
+from grpo_gsm8k.config import Config, ModelSection, TeacherConfig
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.files.json_lines import read_json
@@ -28,7 +28,8 @@ def pin_model(config: Config) -> Config:
 
     `run:latest:sft` is the best checkpoint of the newest run of command=sft, `run:NAME` that of a named run; the path
     of a run, a checkpoint or an adapter is also accepted. An adapter is merged into its base. A run does this once and
-    stores the result in config.yaml, so that a resumed run starts from the same model. Raises UserError.
+    stores the result in config.yaml, so that a resumed run starts from the same model. The same is done to the path of
+    a teacher. Raises UserError.
     """
     model = config.model
     if config.command == "policy_gradient" and config.policy_gradient.model_id is not None:
@@ -36,7 +37,7 @@ def pin_model(config: Config) -> Config:
     folder = _local_result(model.path, config.artifacts)
     if folder is not None:
         model = ModelSection(path=str(folder), revision=None, init=model.init)
-    pg = config.policy_gradient.model_copy(update={"model_id": None})
+    pg = config.policy_gradient.model_copy(update={"model_id": None, "teacher": _pinned_teacher(config)})
     return config.model_copy(update={"model": model, "policy_gradient": pg})
 
 
@@ -44,6 +45,32 @@ def start_folder(config: Config) -> Path:
     """Return the local folder of `model`; creates it first for `init=random`. Raises UserError."""
     folder = resolve_model(config.model.path, config.model.revision, config.artifacts)
     return folder if config.model.init == "pretrained" else _random_model(folder, config.seed, config.artifacts)
+
+
+def teacher_folder(config: Config) -> Path | None:
+    """Return the local folder of the model to distill from; None if the method has none, or a server has it.
+
+    Raises UserError.
+    """
+    teacher = config.policy_gradient.teacher
+    if not _distills(config) or teacher.base_url is not None:
+        return None
+    if teacher.path is None:
+        raise UserError(
+            "policy_gradient.advantage=distill needs a teacher: set policy_gradient.teacher.path to a model, such as "
+            "run:latest:sft, or policy_gradient.teacher.base_url to a server"
+        )
+    return resolve_model(teacher.path, None, config.artifacts, "policy_gradient.teacher.path")
+
+
+def _distills(config: Config) -> bool:
+    return config.command == "policy_gradient" and config.policy_gradient.advantage_name == "distill"
+
+
+def _pinned_teacher(config: Config) -> TeacherConfig:
+    teacher = config.policy_gradient.teacher
+    folder = _local_result(teacher.path, config.artifacts) if teacher.path and _distills(config) else None
+    return teacher if folder is None else teacher.model_copy(update={"path": str(folder)})
 
 
 def best_step(run: RunFolder) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_gsm8k.algorithms.advantages import ADVANTAGES
+from grpo_gsm8k.algorithms.distillation import distill
 from grpo_gsm8k.algorithms.losses import LOSSES
 from grpo_gsm8k.command_line.loading import load_config
 from grpo_gsm8k.command_line.word_checks import options
@@ -78,14 +79,15 @@ leaves it out.
 def reference() -> str:
     """Return the whole page."""
     parts = [HEAD, _methods(), "## Losses\n", _formulas("loss_type", LOSSES), "## Advantages\n"]
-    parts += [_formulas("advantage", ADVANTAGES), _GAE, PRESETS, _presets(), DIFFERENCES]
+    parts += [_formulas("advantage", ADVANTAGES), _PER_TOKEN.format(distill=_docstring(distill))]
+    parts += [PRESETS, _presets(), DIFFERENCES]
     return "\n".join(parts)
 
 
-_GAE = """\
-`token_whitened` (REINFORCE++, arXiv:2501.03262) is the discounted sum of the rewards to come, `gae` generalized
-advantage estimation with a critic (arXiv:1506.02438); both are whitened over all tokens of the update. They are the two
-that differ from token to token.
+_PER_TOKEN = """\
+Three differ from token to token. `token_whitened` (REINFORCE++, arXiv:2501.03262) is the discounted sum of the rewards
+to come, `gae` generalized advantage estimation with a critic (arXiv:1506.02438); both are whitened over all tokens of
+the update. `distill` is [on-policy distillation](distillation.md): {distill}
 """
 
 

@@ -122,6 +122,41 @@ BAD = [
     ([*PG, "policy_gradient=pass_at_k", "policy_gradient.pass_k=9"], "lower policy_gradient.pass_k"),
     ([*PG, "policy_gradient=pass_at_k", "policy_gradient.rewards.format=0.1"], "needs rewards of 0 and 1"),
     ([*PG, "policy_gradient=remax", "policy_gradient.active_sampling=8"], "active_sampling"),
+    ([*PG, "policy_gradient.teacher.path=embedded:tiny"], "set policy_gradient.advantage=distill, or drop the key"),
+    ([*PG, "policy_gradient=distill", "policy_gradient.teacher.kl_weight=0"], "policy_gradient.teacher.kl_weight"),
+    ([*PG, "policy_gradient=distill", "policy_gradient.critic.kind=shared"], "set it to none"),
+    ([*PG, "policy_gradient=distill", "policy_gradient.active_sampling=8"], "active_sampling=8 has no effect"),
+    ([*PG, "policy_gradient=distill", "policy_gradient.ratio=sequence"], "set policy_gradient.ratio=token"),
+    ([*PG, "policy_gradient=distill", "policy_gradient.overlong=penalty"], "set policy_gradient.overlong=keep or mask"),
+    ([*PG, "policy_gradient=distill", "policy_gradient.loss_type=gmpo"], "from token to token"),
+    (
+        [*PG, "policy_gradient=distill", "policy_gradient.kl.coef=0.1", "policy_gradient.kl.place=reward"],
+        "set policy_gradient.kl.place=loss",
+    ),
+    (
+        [*PG, "policy_gradient=distill", "policy_gradient.teacher.task_weight=1", "policy_gradient.group_size=1"],
+        "set policy_gradient.group_size to 2 or more",
+    ),
+    (
+        [*PG, "policy_gradient=distill", "policy_gradient.teacher.base_url=http://127.0.0.1:8000/v1"],
+        "set policy_gradient.teacher.model",
+    ),
+    ([*PG, "policy_gradient=distill", "policy_gradient.teacher.base_url=ftp://host"], "teacher.base_url"),
+    ([*PG, "policy_gradient=distill", "policy_gradient.teacher.model=x"], "set policy_gradient.teacher.base_url"),
+    (
+        [
+            *(*PG, "policy_gradient=distill", "policy_gradient.teacher.base_url=http://127.0.0.1:8000/v1"),
+            *("policy_gradient.teacher.model=x", "policy_gradient.teacher.path=embedded:tiny"),
+        ],
+        "set one of them, the other to null",
+    ),
+    (
+        [
+            *(*PG, "policy_gradient=distill", "policy_gradient.teacher.base_url=http://127.0.0.1:8000/v1"),
+            *("policy_gradient.teacher.model=x", "policy_gradient.temperature=0.7"),
+        ],
+        "set policy_gradient.temperature=1",
+    ),
     (
         [*PG, "policy_gradient=remax", "policy_gradient.kl.coef=0.1", "policy_gradient.kl.place=reward"],
         "set policy_gradient.kl.place=loss",

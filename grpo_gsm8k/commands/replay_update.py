@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import resolve_model
-from grpo_gsm8k.start_model import start_folder
+from grpo_gsm8k.start_model import start_folder, teacher_folder
 from grpo_gsm8k.tracking import run_folder
 from grpo_gsm8k.tracking.saved_config import read_config
 
@@ -27,7 +27,7 @@ def replay_update(config: Config) -> int:
     model_folder = start_folder(trained)
     critic_path = trained.policy_gradient.critic.path
     critic_folder = resolve_model(critic_path, None, trained.artifacts) if critic_path else model_folder
-    then, now = replay(trained, run.path, config.step, model_folder, critic_folder)
+    then, now = replay(trained, run.path, config.step, model_folder, critic_folder, teacher_folder(trained))
     print(f"{'':14}{'recorded':>24}{'replayed':>24}{'difference':>24}")
     for name in ("loss", "grad_norm"):
         recorded, replayed = getattr(then, name), getattr(now, name)

@@ -43,6 +43,7 @@ from grpo_gsm8k.config.objective_config import (
 from grpo_gsm8k.config.policy_gradient_config import NEUTRAL_SAMPLING, PolicyGradientConfig
 from grpo_gsm8k.config.process_config import ActorConfig, LearnerConfig, LoraConfig
 from grpo_gsm8k.config.prompt_config import PromptConfig
+from grpo_gsm8k.config.teacher_config import TeacherConfig
 from grpo_gsm8k.config.tracker_config import CompletionTablesConfig, ConsoleConfig, WandbConfig
 from grpo_gsm8k.config.whole_config import Config, parse_config
 
@@ -95,6 +96,7 @@ __all__ = [
     "StopTexts",
     "TagCountConfig",
     "TagName",
+    "TeacherConfig",
     "Temperature",
     "TopK",
     "TopP",

@@ -23,6 +23,7 @@ from grpo_gsm8k.config.loss_config import (
     VespoConfig,
 )
 from grpo_gsm8k.config.objective_config import CriticConfig, KlConfig, OffPolicyConfig
+from grpo_gsm8k.config.teacher_config import TeacherConfig
 
 Advantage = Literal[
     "reward",
@@ -38,8 +39,9 @@ Advantage = Literal[
     "pass_at_k",
     "token_whitened",
     "gae",
+    "distill",
 ]
-PER_TOKEN = ("token_whitened", "gae")  # the others are the same for all tokens of a completion
+PER_TOKEN = ("token_whitened", "gae", "distill")  # the others are the same for all tokens of a completion
 _DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
     "no_baseline": "reward",
     "reinforce_with_baseline": "group_mean",
@@ -88,6 +90,7 @@ class MethodConfig(Section):
     off_policy: OffPolicyConfig
     kl: KlConfig
     critic: CriticConfig
+    teacher: TeacherConfig = TeacherConfig()
     overlong: Literal["keep", "mask", "penalty"]
     active_sampling: int = Field(ge=0)
     rewards: dict[str, float]
@@ -113,6 +116,39 @@ class MethodConfig(Section):
             raise ValueError(f"critic.kind={self.critic.kind} has no effect with advantage={name}: set it to none")
         if self.active_sampling and name not in _PER_GROUP:
             raise ValueError(f"active_sampling={self.active_sampling} has no effect with advantage={name}: set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> Self:
+        """Refuse a teacher without effect, and what has no meaning beside one; that there is one, the start checks."""
+        name, teacher = self.advantage_name, self.teacher
+        if name != "distill":
+            changed = [key for key, value in teacher if value != type(teacher).model_fields[key].default]
+            if changed:
+                raise ValueError(
+                    f"teacher.{changed[0]} has no effect with advantage={name}: set policy_gradient.advantage=distill, "
+                    "or drop the key"
+                )
+            return self
+        if teacher.task_weight and self.group_size < 2:
+            raise ValueError(
+                f"teacher.task_weight={teacher.task_weight:g} needs groups: set policy_gradient.group_size to 2 or more"
+            )
+        if self.overlong == "penalty" and not teacher.task_weight:
+            raise ValueError(
+                "overlong=penalty has no effect with teacher.task_weight=0, which leaves the rewards out: set "
+                "policy_gradient.overlong=keep or mask"
+            )
+        if self.kl.coef and self.kl.place == "reward":
+            raise ValueError(
+                "kl.place=reward is one sum per completion, but advantage=distill has a divergence per token: set "
+                "policy_gradient.kl.place=loss"
+            )
+        if self.ratio in ("sequence", "geometric_mean"):
+            raise ValueError(
+                f"ratio={self.ratio} adds up the advantages of a completion's tokens, but advantage=distill is meant "
+                "for each token alone: set policy_gradient.ratio=token"
+            )
         return self
 
     @model_validator(mode="after")

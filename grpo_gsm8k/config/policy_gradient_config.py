@@ -134,6 +134,15 @@ class PolicyGradientConfig(MethodConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_temperature_of_server(self) -> Self:
+        if self.teacher.base_url is not None and self.temperature != 1.0:
+            raise ValueError(
+                f"temperature={self.temperature:g} cannot be applied to the log-probabilities of a server: set "
+                "policy_gradient.temperature=1, or policy_gradient.teacher.path instead of base_url"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_length(self) -> Self:
         if self.updates is not None and self.critic.pretrain_updates >= self.updates:
             raise ValueError(

@@ -75,13 +75,16 @@ _ATTENTION = frozenset({"full_attention", "sliding_attention"})
 _FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 
 
-def check_trainable(folder: Path, max_model_len: int) -> None:
-    """Raise UserError with architecture and reason unless the model's numbers are exact up to this length."""
+def check_trainable(folder: Path, max_model_len: int, key: str = "model.path") -> None:
+    """Raise UserError with architecture and reason unless the model's numbers are exact up to this length.
+
+    `key` is the one that led to the folder.
+    """
     config = _config(folder)
     kind = str(config.get("model_type"))
     if reason := _refusal(config, kind, max_model_len):
         raise UserError(
-            f"model.path={folder}: {kind} cannot be trained, {reason}: use one of {', '.join(sorted(EXACT))} "
+            f"{key}={folder}: {kind} cannot be trained, {reason}: use one of {', '.join(sorted(EXACT))} "
             "(docs/models.md)"
         )
 

@@ -50,6 +50,7 @@ class Sample(TokenSequence):
     advantages: np.ndarray  # float32
     proximal_logprobs: np.ndarray  # float32
     reference_logprobs: np.ndarray  # float32
+    teacher_logprobs: np.ndarray  # float32
     values: np.ndarray  # float32
     returns: np.ndarray  # float32
     selected: np.ndarray  # bool
@@ -82,6 +83,7 @@ def rollout_sample(
         advantages=np.full(len(completion_ids), advantage, dtype=np.float32),
         proximal_logprobs=behaviour,
         reference_logprobs=zeros,
+        teacher_logprobs=zeros,
         values=zeros,
         returns=zeros,
         selected=np.zeros(len(completion_ids), dtype=np.bool_),

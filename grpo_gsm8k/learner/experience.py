@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from grpo_gsm8k.algorithms.advantages import ADVANTAGES, Scores
+from grpo_gsm8k.algorithms.advantages import ADVANTAGES, Scores, group_mean
+from grpo_gsm8k.algorithms.distillation import distill, reverse_kl
 from grpo_gsm8k.algorithms.gae import gae, whiten
 from grpo_gsm8k.algorithms.kl import kl_estimate
-from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.config import PER_TOKEN
-from grpo_gsm8k.learner.forwards import forward_columns
+from grpo_gsm8k.learner.forwards import forward_columns, policy_logprobs, unmasked
 from grpo_gsm8k.learner.oom import TokenBudget
 from grpo_gsm8k.learner.ranks import ALONE
+from grpo_gsm8k.learner.teacher_scores import with_teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from grpo_gsm8k.config import Config, PolicyGradientConfig
     from grpo_gsm8k.learner.batching import MicroBatch, Sample
-    from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.objective import Models
     from grpo_gsm8k.learner.ranks import Ranks
 
@@ -32,10 +32,14 @@ Groups = list[list["Sample"]]
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """G groups of N samples, ready to train on. `advantages_GN` holds the mean advantage of each completion."""
+    """G groups of N samples, ready to train on. `advantages_GN` holds the mean advantage of each completion.
+
+    `teacher_s`: seconds for the log-probabilities of a teacher, None without one.
+    """
 
     groups: Groups
     advantages_GN: np.ndarray
+    teacher_s: float | None = None
 
 
 def prepare(
@@ -56,17 +60,23 @@ def prepare(
     pg = config.policy_gradient
     kl_reward = pg.kl.coef > 0 and pg.kl.place == "reward"
     filled = [list(group) for group in groups]
-    if pg.advantage_name == "gae" or kl_reward:
+    needs_columns = pg.advantage_name in ("gae", "distill") or kl_reward
+    if needs_columns:
         filled = _with_forwards(filled, models, config, beat, budget, ranks, only_active=False)
+    teacher_s = None
+    if pg.advantage_name == "distill":
+        filled, teacher_s = with_teacher(filled, models, config, beat, budget, ranks)
     filled = with_advantages(filled, rewards_GN, pg, kl_coef if kl_reward else 0.0)
-    if pg.advantage_name != "gae" and not kl_reward:
+    if not needs_columns:
         filled = _with_forwards(filled, models, config, beat, budget, ranks, only_active=True)
     means = [[float(s.advantages[s.mask].mean()) if s.predicted_tokens else 0.0 for s in group] for group in filled]
-    return Experience(filled, np.array(means))
+    return Experience(filled, np.array(means), teacher_s)
 
 
 def with_advantages(groups: Groups, rewards_GN: np.ndarray, pg: PolicyGradientConfig, kl_coef: float) -> Groups:
     """Fill in the advantages (and returns) of every token; `kl_coef` > 0 subtracts the KL to the reference."""
+    if pg.advantage_name == "distill":
+        return _with_distillation(groups, rewards_GN, pg)
     kl_GN = [[kl_coef * _kl(s, pg) if kl_coef else np.zeros(s.predicted_tokens) for s in group] for group in groups]
     if pg.advantage_name in PER_TOKEN:
         return _with_token_advantages(groups, rewards_GN, kl_GN, pg)
@@ -80,6 +90,23 @@ def with_advantages(groups: Groups, rewards_GN: np.ndarray, pg: PolicyGradientCo
             for s, advantage in zip(group, advantages_N, strict=True)
         ]
         for group, advantages_N in zip(groups, advantages_GN, strict=True)
+    ]
+
+
+def _with_distillation(groups: Groups, rewards_GN: np.ndarray, pg: PolicyGradientConfig) -> Groups:
+    """Fill in the advantages of distillation: of the policy that the tokens are weighed for, the proximal one."""
+    lengths_GN = np.array([[s.predicted_tokens for s in group] for group in groups])
+    scores = Scores(np.asarray(rewards_GN, dtype=np.float64), lengths_GN, pg.advantage_eps)
+    task_GN = group_mean(scores) if pg.teacher.task_weight else np.zeros(lengths_GN.shape)
+    weights = (pg.teacher.kl_weight, pg.teacher.task_weight)
+
+    def advantages(s: Sample, task_advantage: float) -> np.ndarray:
+        student_R, teacher_R = s.proximal_logprobs[s.mask], s.teacher_logprobs[s.mask]
+        return unmasked(s, distill(student_R, teacher_R, task_advantage, *weights).astype(np.float32))
+
+    return [
+        [replace(s, advantages=advantages(s, float(task))) for s, task in zip(group, task_N, strict=True)]
+        for group, task_N in zip(groups, task_GN, strict=True)
     ]
 
 
@@ -109,7 +136,7 @@ def _with_token_advantages(
     whitened = iter(zip(whiten(advantages, pg.advantage_eps), returns, strict=True))
     return [
         [
-            replace(s, advantages=_unmasked(s, a.astype(np.float32)), returns=_unmasked(s, r))
+            replace(s, advantages=unmasked(s, a.astype(np.float32)), returns=unmasked(s, r))
             for s, (a, r) in zip(group, whitened, strict=False)
         ]
         for group in groups
@@ -145,7 +172,7 @@ def _with_forwards(
 
     columns = forward_columns(samples, names, forward, models.policy.device, beat, budget, ranks)
     for k, (g, n) in enumerate(places):
-        filled: dict[str, Any] = {name: _unmasked(samples[k], column[k]) for name, column in columns.items()}
+        filled: dict[str, Any] = {name: unmasked(samples[k], column[k]) for name, column in columns.items()}
         groups[g][n] = replace(groups[g][n], **filled)
     return groups
 
@@ -159,13 +186,6 @@ def _columns(models: Models, config: Config) -> list[str]:
         "reference_logprobs": pg.kl.coef > 0,
     }
     return [name for name, is_needed in needed.items() if is_needed]
-
-
-def _unmasked(sample: Sample, values_N: np.ndarray) -> np.ndarray:
-    """Values of the predicted tokens at their places among all R completion tokens; zero elsewhere."""
-    values_R = np.zeros(len(sample.completion_ids), dtype=values_N.dtype)
-    values_R[sample.mask] = values_N
-    return values_R
 
 
 @torch.no_grad()
@@ -189,17 +209,6 @@ def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, tor
     return {name: values.float() for name, values in columns.items()}
 
 
-def policy_logprobs(policy: Policy, micro: MicroBatch, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute log-probabilities and last hidden states of the predicted tokens, without dropout."""
-    tokens = micro.tokens
-    with policy.inference():
-        hidden_NH = policy.hidden_states(tokens)[tokens.source_N]
-        logprobs_N, *_ = token_logprobs(
-            hidden_NH, policy.head, tokens.targets_N, config.policy_gradient.temperature, config.learner.logprob_chunk
-        )
-    return logprobs_N, hidden_NH
-
-
 def _kl(sample: Sample, pg: PolicyGradientConfig) -> np.ndarray:
     """Estimated KL to the reference per predicted token, float64."""
     policy = torch.from_numpy(sample.proximal_logprobs[sample.mask])
@@ -211,6 +220,10 @@ def experience_metrics(experience: Experience, config: Config) -> dict[str, floa
     """Metrics known before the update: spread of the advantages, and how well the critic explains the returns."""
     samples = [s for group in experience.groups for s in group]
     values = {"train/advantage_std": float(_tokens(samples, "advantages").std())}
+    if experience.teacher_s is not None:
+        student_N, teacher_N = _tokens(samples, "proximal_logprobs"), _tokens(samples, "teacher_logprobs")
+        values["distill/reverse_kl"] = float(reverse_kl(student_N, teacher_N).mean())
+        values["time/teacher_s"] = experience.teacher_s
     if config.policy_gradient.overlong == "mask":
         values["train/overlong_frac"] = float(np.mean([not s.in_loss for s in samples]))
     if config.policy_gradient.critic.kind != "none":

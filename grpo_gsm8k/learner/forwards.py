@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from grpo_gsm8k.algorithms.logprobs import token_logprobs
 from grpo_gsm8k.learner.batching import collate, or_shortest, pack
 from grpo_gsm8k.learner.oom import retry_on_oom
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
     import torch
 
+    from grpo_gsm8k.config import Config
     from grpo_gsm8k.learner.batching import MicroBatch, Sample
+    from grpo_gsm8k.learner.model import Policy
     from grpo_gsm8k.learner.oom import TokenBudget
     from grpo_gsm8k.learner.ranks import Ranks
 
@@ -55,3 +58,21 @@ def forward_columns(
 
     flat = ranks.sum_arrays(retry_on_oom(budget, (), samples, attempt, ranks))
     return {name: np.split(column, ends[:-1])[: len(samples)] for name, column in zip(names, flat, strict=True)}
+
+
+def policy_logprobs(policy: Policy, micro: MicroBatch, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute log-probabilities and last hidden states of the predicted tokens, without dropout."""
+    tokens = micro.tokens
+    with policy.inference():
+        hidden_NH = policy.hidden_states(tokens)[tokens.source_N]
+        logprobs_N, *_ = token_logprobs(
+            hidden_NH, policy.head, tokens.targets_N, config.policy_gradient.temperature, config.learner.logprob_chunk
+        )
+    return logprobs_N, hidden_NH
+
+
+def unmasked(sample: Sample, values_N: np.ndarray) -> np.ndarray:
+    """Values of the predicted tokens at their places among all R completion tokens; zero elsewhere."""
+    values_R = np.zeros(len(sample.completion_ids), dtype=values_N.dtype)
+    values_R[sample.mask] = values_N
+    return values_R

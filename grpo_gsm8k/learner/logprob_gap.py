@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from grpo_gsm8k.learner.batching import collate, pack
-from grpo_gsm8k.learner.experience import is_active, policy_logprobs
+from grpo_gsm8k.learner.experience import is_active
+from grpo_gsm8k.learner.forwards import policy_logprobs
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 from grpo_gsm8k.learner.ranks import ALONE
 from grpo_gsm8k.learner.update_stats import TokenStats, Totals

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models of a policy update; `reference` is None if the KL is off or the reference is the adapter's base."""
+    """The models of a policy update; `reference` is None if the KL is off or the reference is the adapter's base.
+
+    `teacher` is a frozen model to distill from, None for every other advantage.
+    """
 
     policy: Policy
     reference: Policy | None
     critic: Critic | None
+    teacher: Policy | None = None
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:

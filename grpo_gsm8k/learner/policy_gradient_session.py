@@ -20,8 +20,10 @@ from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.rollout_metrics import failed_gradings, rollout_metrics
 from grpo_gsm8k.learner.rollouts import Batch, Rollouts
 from grpo_gsm8k.learner.schedules import Decay, KlController, Rates, lr_scale
+from grpo_gsm8k.learner.served_teacher import ServedTeacher
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task
+from grpo_gsm8k.learner.teacher_vocabulary import check_vocabulary
 from grpo_gsm8k.learner.validation import Validation
 from grpo_gsm8k.models import stop_token_ids
 from grpo_gsm8k.transport.protocol import Ready, Resumed, StepDone
@@ -158,6 +160,10 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     validation_items = task.validation_items(validated)
     prompts = [item.prompt_ids for item in [*items, *validation_items]]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
+    if spec.teacher_folder is not None:
+        check_vocabulary(spec.teacher_folder, spec.model_folder, tokenizer, prompts)
+    if config.policy_gradient.teacher.base_url is not None:
+        ServedTeacher(config.policy_gradient.teacher).check(tokenizer, prompts)
     resumed = setup.find_checkpoint(spec)
     shared = is_shared(config)
     if not shared:
@@ -167,7 +173,9 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     start = state.step if state else 0
     folder = resumed.folder if resumed else None
     ranks = start_ranks(spec, folder)
-    models, optimizers = setup.open_trained(config, spec.model_folder, spec.critic_folder, folder, ranks)
+    models, optimizers = setup.open_trained(
+        config, spec.model_folder, spec.critic_folder, folder, ranks, spec.teacher_folder
+    )
     updates = config.policy_gradient.updates_for(len(items))
     validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
     if resumed:

@@ -44,6 +44,7 @@ def start_ranks(spec: LearnerSpec, checkpoint: Path | None) -> Ranks:
         "config": spec.config.model_dump(mode="json"),
         "model_folder": str(spec.model_folder),
         "critic_folder": str(spec.critic_folder),
+        "teacher_folder": None if spec.teacher_folder is None else str(spec.teacher_folder),
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "folder": str(folder),
         "logs": str(spec.run_folder / "logs"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def replay(
-    config: Config, run: Path, step: int, model_folder: Path, critic_folder: Path
+    config: Config, run: Path, step: int, model_folder: Path, critic_folder: Path, teacher_folder: Path | None = None
 ) -> tuple[UpdateResult, UpdateResult]:
     """Return the recorded result of update `step` and the one computed now; `config` is the run's own."""
     record, before = update_record.load(run, step)
@@ -29,7 +29,7 @@ def replay(
     if config.learner.deterministic:
         torch.use_deterministic_algorithms(True)
     state = checkpoint.read_state(before)
-    models = open_models(config, model_folder, critic_folder, before)
+    models = open_models(config, model_folder, critic_folder, before, teacher_folder)
     optimizers = open_optimizers(models, config.learner)
     checkpoint.restore(before, models, optimizers)
     assert state.step == record.version

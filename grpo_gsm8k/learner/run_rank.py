@@ -105,7 +105,8 @@ def _run(link: OtherLink, values: dict[str, Any], config: Config) -> None:
     resumed = None if values["checkpoint"] is None else Path(values["checkpoint"])
     ranks = Ranks(part, link, folder, device)
     model, critic = Path(values["model_folder"]), Path(values["critic_folder"])
-    models, optimizers = setup.open_trained(config, model, critic, resumed, ranks)
+    teacher = None if values["teacher_folder"] is None else Path(values["teacher_folder"])
+    models, optimizers = setup.open_trained(config, model, critic, resumed, ranks, teacher)
     if resumed is not None:
         checkpoint.restore(resumed, models, optimizers)
     ranks.join(models.parameters)

@@ -136,22 +136,34 @@ def restore(found: Checkpoint, models: Models, optimizers: Optimizers, validatio
     validation.accuracy.update(found.state.accuracy)
 
 
-def open_models(config: Config, model_folder: Path, critic_folder: Path, checkpoint_folder: Path | None) -> Models:
-    """Load policy, reference and critic as far as they are configured; the policy from the checkpoint if given."""
+def open_models(
+    config: Config,
+    model_folder: Path,
+    critic_folder: Path,
+    checkpoint_folder: Path | None,
+    teacher_folder: Path | None = None,
+) -> Models:
+    """Load policy, reference, critic and teacher as far as configured; the policy from the checkpoint if given."""
     policy = open_policy(config.learner, model_folder, checkpoint_folder)
     reference = None
     if config.policy_gradient.kl.coef and not policy.is_adapter:
         reference = load_reference(model_folder, config.learner)
-    return Models(policy, reference, build_critic(config, policy, critic_folder))
+    teacher = None if teacher_folder is None else load_reference(teacher_folder, config.learner)
+    return Models(policy, reference, build_critic(config, policy, critic_folder), teacher)
 
 
 def open_trained(
-    config: Config, model_folder: Path, critic_folder: Path, checkpoint_folder: Path | None, ranks: Ranks = ALONE
+    config: Config,
+    model_folder: Path,
+    critic_folder: Path,
+    checkpoint_folder: Path | None,
+    ranks: Ranks = ALONE,
+    teacher_folder: Path | None = None,
 ) -> tuple[Models, Optimizers]:
     """Load the models of the configured command, as `open_models` does, and create their optimizers."""
     learner = config.learner
     if config.command != "sft":
-        models = open_models(config, model_folder, critic_folder, checkpoint_folder)
+        models = open_models(config, model_folder, critic_folder, checkpoint_folder, teacher_folder)
     else:
         models = Models(open_policy(learner, model_folder, checkpoint_folder), None, None)
         learner = learner.model_copy(update={"lr": config.sft.lr, "weight_decay": config.sft.weight_decay})
@@ -166,6 +178,8 @@ def _divide(models: Models, ranks: Ranks) -> None:
     models.policy.divide(ranks, "policy")
     if models.reference is not None:
         models.reference.divide(ranks, "reference")
+    if models.teacher is not None:
+        models.teacher.divide(ranks, "teacher")
     if models.critic is not None:
         models.critic.head.to(ranks.device)
         if models.critic.trunk is not None:

@@ -25,3 +25,4 @@ class LearnerSpec:
     incarnation: int
     resume_step: int | None
     wandb_run_id: str | None
+    teacher_folder: Path | None = None  # the model to distill from

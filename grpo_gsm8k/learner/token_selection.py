@@ -14,8 +14,7 @@ import torch
 
 from grpo_gsm8k.algorithms.selection import covariances, largest, random_within, second_moment_outliers
 from grpo_gsm8k.config import SELECTS_TOKENS
-from grpo_gsm8k.learner.experience import policy_logprobs
-from grpo_gsm8k.learner.forwards import forward_columns
+from grpo_gsm8k.learner.forwards import forward_columns, policy_logprobs
 from grpo_gsm8k.learner.ranks import ALONE
 
 if TYPE_CHECKING:

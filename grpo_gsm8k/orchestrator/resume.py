@@ -47,7 +47,7 @@ MEANING_OF = {
         f"policy_gradient.{name}"
         for name in (
             *("loss_type", "advantage", "ratio", "reduction", "group_size", "episodes_per_update"),
-            *("critic.kind", "critic.path"),
+            *("critic.kind", "critic.path", "teacher.path", "teacher.model"),
         )
     ),
 }

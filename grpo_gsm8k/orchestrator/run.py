@@ -28,7 +28,7 @@ from grpo_gsm8k.preflight import gate
 from grpo_gsm8k.preflight.cache_sizes import CacheSizes, cache_sizes
 from grpo_gsm8k.runtime.actor_process import engine_spec
 from grpo_gsm8k.runtime.learner_process import spawn_learner
-from grpo_gsm8k.start_model import pin_model, start_folder
+from grpo_gsm8k.start_model import pin_model, start_folder, teacher_folder
 from grpo_gsm8k.terminal.console import open_console
 from grpo_gsm8k.terminal.stage import stage
 from grpo_gsm8k.tracking import manifest, run_folder
@@ -66,8 +66,11 @@ def run_training(config: Config) -> int:
             model_folder = start_folder(config)
         critic_path = config.policy_gradient.critic.path
         critic_folder = models.resolve_model(critic_path, None, config.artifacts) if critic_path else model_folder
+        teacher = teacher_folder(config)
         for folder in {model_folder, critic_folder}:
             check_trainable(folder, config.actor.max_model_len)
+        if teacher is not None:
+            check_teacher(config, teacher)
         check_context(config, models.context_length(model_folder))
         updates = total_updates(config, data.train)
         problems = load_split(data, "train")
@@ -85,7 +88,7 @@ def run_training(config: Config) -> int:
         manifest.write_manifest(run, values, inputs=inputs, base_model=source)  # first: an old one may be damaged
         manifest.write_config(run, values)
         placement = stack.enter_context(open_placement(config, run.path))
-        plan = WorkerPlan(config, data, model_folder, critic_folder, run, step, store, placement, caches)
+        plan = WorkerPlan(config, data, model_folder, critic_folder, teacher, run, step, store, placement, caches)
         return _run_to_exit_code(plan, updates, estimate, changes)
 
 
@@ -146,6 +149,14 @@ def check_context(config: Config, context: int) -> None:
         )
 
 
+def check_teacher(config: Config, folder: Path) -> None:
+    """Raise UserError unless the learner computes the teacher's numbers exactly, for all that the student can write."""
+    key, limit = "policy_gradient.teacher.path", config.actor.max_model_len
+    check_trainable(folder, limit, key)
+    if limit > (context := models.context_length(folder)):
+        raise UserError(f"{key}={folder} has a context of {context}: lower actor.max_model_len={limit} to it")
+
+
 @dataclass(frozen=True)
 class WorkerPlan:
     """What the workers of one run need; each worker can be started any number of times."""
@@ -154,6 +165,7 @@ class WorkerPlan:
     data: DataFolder
     model_folder: Path
     critic_folder: Path
+    teacher_folder: Path | None
     run: RunFolder
     resume_step: int | None
     store: WeightsStore
@@ -185,6 +197,7 @@ class WorkerPlan:
             incarnation=incarnation,
             resume_step=self.resume_step if incarnation == 0 else None,
             wandb_run_id=wandb_run_id,
+            teacher_folder=self.teacher_folder,
         )
         return spawn_learner(spec, self.run.logs, deliver)
 

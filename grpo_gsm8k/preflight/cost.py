@@ -133,7 +133,10 @@ def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device
     # The embedding multiplies nothing and the head does: together as many operations as the trunk's count, tied or not.
     share = CPU_SHARE if device.name == "cpu" else COMPILED_SHARE if learner.compile else LEARNING_SHARE
     gpus = len(learner.devices or [device])
-    return operations * shape.trunk * tokens / (gpus * share * device.bf16_tflops * 1e12)
+    scored = 0.0
+    if shape.teacher is not None:  # once, whatever the number of epochs
+        scored = 2 * shape.teacher.trunk * tokens / config.policy_gradient.epochs_per_batch
+    return (operations * shape.trunk * tokens + scored) / (gpus * share * device.bf16_tflops * 1e12)
 
 
 def _recomputing_s(shape: ModelShape, actor: ActorMemory, config: Config, device: Device, prompt: float) -> float:

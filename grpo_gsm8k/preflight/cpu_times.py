@@ -81,13 +81,15 @@ def passes_of(shape: ModelShape, config: Config, prompt: float) -> UpdateLoad:
     linears = len(shape.linears) * shape.layers
     tensors = 2 * linears if learner.lora.enabled else linears
     if config.command == "sft":
-        epochs, minibatches, models, forward, critic = 1, 1, 1, 0, 0
+        epochs, minibatches, models, forward, critic = 1, 1, 1, 0.0, 0
     else:
         epochs, minibatches = pg.epochs_per_batch, pg.minibatches
         critic = int(pg.critic.kind == "separate")
         models = 1 + critic
-        forward = (pg.kl.coef > 0) + (pg.off_policy.proximal == "recomputed") + (pg.critic.kind != "none")
+        forward = float((pg.kl.coef > 0) + (pg.off_policy.proximal == "recomputed") + (pg.critic.kind != "none"))
         forward += epochs * (pg.loss_type in SELECTS_TOKENS)
+        if shape.teacher is not None:  # in passes of a model of the policy's size
+            forward += shape.teacher.parameters / shape.parameters
     tokens = work.learned_tokens / epochs
     steps = epochs * minibatches
     return UpdateLoad(

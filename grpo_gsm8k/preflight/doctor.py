@@ -17,7 +17,7 @@ from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines
 from grpo_gsm8k.preflight.engine_memory import checkpoint_bytes, disk_bytes, shm_bytes
 from grpo_gsm8k.preflight.fast_paths import FastPath, fast_paths
 from grpo_gsm8k.preflight.machine import Machine, probe
-from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_folder
+from grpo_gsm8k.preflight.parameters import ModelShape, folder_of_config, from_folder, with_teacher_shape
 from grpo_gsm8k.preflight.threads import with_threads
 from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT
 from grpo_gsm8k.start_model import pin_model
@@ -36,7 +36,7 @@ def doctor(config: Config) -> int:
         config = pin_model(config)
         folder = folder_of_config(config)
         check_trainable(folder, config.actor.max_model_len)
-        shape = from_folder(folder)
+        shape = with_teacher_shape(from_folder(folder), config)
         model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except UserError as error:
         unknown = str(error)

@@ -26,11 +26,13 @@ ITEMS = (
     ("optimizer", "optimizer state"),
     ("reference", "reference model"),
     ("critic", "critic"),
+    ("teacher", "teacher"),
     ("weight_copies", "weights in the compute precision"),
     ("activations", "activations of one micro-batch"),
     ("logits", "logits and the head's gradient"),
     ("backward", "one block's backward pass"),
     ("optimizer_step", "temporaries of the optimizer step"),
+    ("teacher_pass", "the teacher's pass over one micro-batch"),
     ("resumed_policy", "second policy, only for unfinished validations after a resume"),
     ("host", "offloaded to host memory"),
 )

@@ -10,7 +10,7 @@ from grpo_gsm8k.preflight.cpu_times import measured_times
 from grpo_gsm8k.preflight.diagnosis import Diagnosis, diagnose, fit_lines, refusal
 from grpo_gsm8k.preflight.machine import probe
 from grpo_gsm8k.preflight.memory import gib
-from grpo_gsm8k.preflight.parameters import from_weights
+from grpo_gsm8k.preflight.parameters import from_weights, with_teacher_shape
 from grpo_gsm8k.preflight.prompt_lengths import mean_prompt
 from grpo_gsm8k.preflight.threads import with_threads
 from grpo_gsm8k.preflight.workload import TYPICAL_PROMPT
@@ -41,7 +41,7 @@ def predict(config: Config, machine: Machine, model_folder: Path, problems: Sequ
     `problems` are those to train on; the first ones tell how long prompts are.
     """
     try:
-        shape = from_weights(model_folder)
+        shape = with_teacher_shape(from_weights(model_folder), config)
     except UnknownShapeError:
         return None
     return measured_times(config, machine, shape, mean_prompt(config.prompt, model_folder, problems))
@@ -70,7 +70,7 @@ def check(
     Raises UserError if the run cannot work, unless `doctor.force`. Imports neither torch nor transformers.
     """
     try:
-        shape = from_weights(model_folder)
+        shape = with_teacher_shape(from_weights(model_folder), config)
     except UnknownShapeError as error:
         print(f"preflight: memory not checked: {error}")
         _require_price(config, config.budget.usd_per_hour)

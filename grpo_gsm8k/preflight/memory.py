@@ -1,10 +1,10 @@
 """Memory of the learner, computed from what its code allocates. Pure functions; all amounts in bytes.
 
 Permanent: float32 master weights and gradients (or a frozen base in the compute precision with a float32 adapter),
-optimizer state, reference, critic. Temporary: activations of one micro-batch, copies of the weights in the compute
-precision, logits of one chunk of positions. The peak is the largest of four moments. The factors count the tensors
-that autograd saves in Hugging Face's Llama and Qwen blocks, and those of the attention that the device and precision
-select (learner/attention_choice.py); a test verifies them on a CPU.
+optimizer state, reference, critic, teacher. Temporary: activations of one micro-batch, copies of the weights in the
+compute precision, logits of one chunk of positions. The peak is the largest of five moments. The factors count the
+tensors that autograd saves in Hugging Face's Llama and Qwen blocks, and those of the attention that the device and
+precision select (learner/attention_choice.py); a test verifies them on a CPU.
 """
 
 from __future__ import annotations
@@ -38,36 +38,39 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class LearnerMemory:
-    """Memory by purpose. The first five items are permanent, the others temporary; `host` is in the host's memory."""
+    """Memory by purpose. The first six items are permanent, the others temporary; `host` is in the host's memory."""
 
     weights: float
     gradients: float
     optimizer: float
     reference: float
     critic: float
+    teacher: float
     weight_copies: float
     activations: float
     ends: float  # part of the activations that is freed before the first block's backward pass
     logits: float
     backward: float
     optimizer_step: float
+    teacher_pass: float
     resumed_policy: float
     host: float
 
     @property
     def lasting(self) -> float:
         """Memory that is allocated for the whole run."""
-        return self.weights + self.gradients + self.optimizer + self.reference + self.critic
+        return self.weights + self.gradients + self.optimizer + self.reference + self.critic + self.teacher
 
     @property
     def peak(self) -> float:
-        """Largest of four moments: the head's passes, one block's backward pass, the optimizer's step, a resume.
+        """Largest of five moments: the head's passes, a block's backward pass, the optimizer, a teacher, a resume.
 
         After a resume, a policy of each version whose validation was cut off is loaded, before there are gradients.
         """
         head = self.activations + self.weight_copies + self.logits
         block = self.activations - self.ends + self.weight_copies + self.backward
-        return self.lasting + max(head, block, self.optimizer_step, self.resumed_policy - self.gradients)
+        rest = (self.optimizer_step, self.teacher_pass, self.resumed_policy - self.gradients)
+        return self.lasting + max(head, block, *rest)
 
 
 def load_of(config: Config) -> Load:
@@ -106,12 +109,14 @@ def learner_memory(
         optimizer=state,
         reference=float(kept * width * shape.parameters if reference else 0),
         critic=kept * (weights + F32 * trained) + state if twice else 0.0,
+        teacher=float(_kept(shape.teacher, learner) * width * shape.teacher.parameters if shape.teacher else 0),
         weight_copies=_weight_copies(shape, learner, width) * (2 if twice else 1),
         activations=activations(shape, learner, load) * (2 if twice else 1),
         ends=_ends(shape, learner, load) * (2 if twice else 1),
         logits=_logits(shape, learner, load, width),
         backward=_backward(shape, learner, load, width),
         optimizer_step=_optimizer_step(shape, learner, trained),
+        teacher_pass=_forward_pass(shape.teacher, learner, load, width) if shape.teacher else 0.0,
         resumed_policy=weights,
         host=host * (2 if twice else 1),
     )
@@ -239,6 +244,14 @@ def _backward(shape: ModelShape, learner: LearnerConfig, load: Load, width: int)
         return values + (2 * widest if learner.quantization == "nf4" else 0)  # the weight dequantized to bf16
     weight = shape.hidden * shape.intermediate * (F32 if width == F32 else F32 + width)
     return values + weight + (shape.head * F32 if shape.tied else 0)
+
+
+def _forward_pass(shape: ModelShape, learner: LearnerConfig, load: Load, width: int) -> float:
+    """Return what a frozen model holds in a pass without gradients: one block's widest values, logits of one chunk."""
+    values = load.tokens * (2 * shape.hidden * F32 + (2 * shape.query + 2 * shape.key_value) * width)
+    values += load.tokens * 3 * shape.intermediate * width
+    logits = 2 * F32 * shape.vocab * min(learner.logprob_chunk, load.predicted)
+    return float(max(values, logits + load.predicted * shape.hidden * width))
 
 
 def _optimizer_step(shape: ModelShape, learner: LearnerConfig, trained: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ class ModelShape:
     vocab: int
     tied: bool
     linears: tuple[Linear, ...]  # the layers of one block
+    teacher: ModelShape | None = None  # a frozen model beside this one, which scores its completions
 
     @property
     def head(self) -> int:
@@ -145,6 +146,15 @@ def shape_of(shapes: Mapping[str, tuple[int, ...]], folder: Path | None = None) 
         tied=_HEAD not in shapes,
         linears=linears,
     )
+
+
+def with_teacher_shape(shape: ModelShape, config: Config) -> ModelShape:
+    """Return the shape with that of the teacher in the learner's process, if the run has one. Raises UserError."""
+    pg = config.policy_gradient
+    if config.command != "policy_gradient" or pg.advantage_name != "distill" or pg.teacher.path is None:
+        return shape
+    model = config.model.model_copy(update={"path": pg.teacher.path, "revision": None})
+    return replace(shape, teacher=from_folder(folder_of_config(config.model_copy(update={"model": model}))))
 
 
 def folder_of_config(config: Config) -> Path:

@@ -28,7 +28,7 @@ IGNORED = (
     *("eval.num_shards", "eval.max_attempts", "eval.contamination", "eval.baseline", "eval.*regression*"),
     *("eval.lm_eval*", "eval.eval_suites", "eval.suite", "eval.input_path"),
 )
-MODELS = ("model.path", "policy_gradient.critic.path")
+MODELS = ("model.path", "policy_gradient.critic.path", "policy_gradient.teacher.path")
 RESULTS = ("checkpoints", "merged")  # folders of a run that hold models
 
 

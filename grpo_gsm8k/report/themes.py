@@ -67,6 +67,7 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
         _panel("KL, behavior to policy", "train/kl_behaviour"),
         _panel("KL to the reference", "train/kl_reference"),
         _panel("KL coefficient", "train/kl_coef"),
+        _panel("KL to the teacher", "distill/reverse_kl"),
         _panel(
             "Clip fraction",
             *("train/clip_frac", "train/clip_frac_low", "train/clip_frac_high"),
@@ -110,6 +111,7 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
     "Speed": (
         _panel("Seconds per update", "time/step_s"),
         _panel("Seconds of waiting for grades", "time/grading_s"),
+        _panel("Seconds of the teacher", "time/teacher_s"),
         _panel("Seconds of standing still for a checkpoint", "time/checkpoint_s"),
         _panel("Idle", "time/learner_idle_frac", "time/actor_idle_frac", labels=("learner", "actor"), percent=True),
         _panel("Sampled tokens per second", "rollout/tokens_per_s"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 # These losses name the method,
 _OF_LOSS = ("cispo", "sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo", "m2po", "clip_cov", "kl_cov")
 _OF_ADVANTAGE = {  # and so do these advantages
+    "distill": "distill",
     "greedy_baseline": "remax",
     "group_mean_rescaled": "gpg",
     "length_weighted": "opo",
@@ -26,6 +27,7 @@ _TITLES = {
     "dppo_kl": "DPPO (KL)",
     "gspo_token": "GSPO-token",
     "clip_cov": "Clip-Cov",
+    "distill": "On-policy distillation",
     "kl_cov": "KL-Cov",
     "maxrl": "MaxRL",
     "pass_at_k": "Pass@k training",

@@ -21,6 +21,7 @@ class Scalars:
     behaviour: list[float]
     reference: list[float]
     values: list[float]
+    teacher: list[float] = field(default_factory=list)
     advantages: list[float] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
     selected: list[bool] = field(default_factory=list)
@@ -59,6 +60,13 @@ def fill_advantages(groups: list[list[Scalars]], rewards: np.ndarray, pg: Any) -
         return [pg.kl.coef * divergence(pg.kl.estimator, p, r) if in_reward else 0.0 for p, r in pairs]
 
     sequences = [s for group in groups for s in group]
+    if pg.advantage_name == "distill":  # each token's own log ratio to the teacher, and the task's centered reward
+        for group, row in zip(groups, rewards.tolist(), strict=True):
+            for s, reward in zip(group, row, strict=True):
+                task = pg.teacher.task_weight * (reward - sum(row) / len(row))
+                pairs = zip(s.proximal, s.teacher, strict=True)
+                s.advantages = [task - pg.teacher.kl_weight * (p - q) for p, q in pairs]
+        return
     if pg.advantage_name in ("gae", "token_whitened"):
         lam = pg.critic.lam if pg.advantage_name == "gae" else 1.0
         lam_value = lam if pg.critic.lam_value is None else pg.critic.lam_value

@@ -30,6 +30,7 @@ from grpo_gsm8k.learner.task import Item, Task
 from grpo_gsm8k.learner.update import update_policy
 from grpo_gsm8k.learner.update_stats import UpdateStats
 from grpo_gsm8k.models import EMBEDDED_TINY, stop_token_ids
+from grpo_gsm8k.start_model import start_folder
 from grpo_gsm8k.transport.protocol import Completion, VersionSpan
 from tests.learner.conftest import small_config
 
@@ -66,7 +67,7 @@ def updates(config: Config, artifacts: Path, seed: int = 0) -> Iterator[tuple[Up
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_TINY)
     task = Task(tokenizer, config, stop_token_ids(EMBEDDED_TINY, tokenizer, config.prompt.chat))
     items = of_one_length(task.training_items(load_split(ensure(config.data, artifacts), "train"))[0])
-    models = open_models(config, EMBEDDED_TINY, EMBEDDED_TINY, None)
+    models = open_models(config, EMBEDDED_TINY, EMBEDDED_TINY, None, teacher_of(config, artifacts))
     optimizers = open_optimizers(models, config.learner)
     sampler = AutoModelForCausalLM.from_pretrained(EMBEDDED_TINY, dtype=torch.float32, attn_implementation="sdpa")
     for version in range(UPDATES):
@@ -81,6 +82,13 @@ def updates(config: Config, artifacts: Path, seed: int = 0) -> Iterator[tuple[Up
         rates = Rates(config.learner.lr * scale, config.policy_gradient.critic.lr * scale, 0.0)
         experience = prepare(batch.samples, batch.trained_rewards_GN, models, config, 0.0, _ignore)
         yield update_policy(models, optimizers, experience.groups, config, version, rates, _ignore), batch
+
+
+def teacher_of(config: Config, artifacts: Path) -> Path | None:
+    """A model with random weights for a method that needs a teacher, else None."""
+    if config.policy_gradient.advantage_name != "distill":
+        return None
+    return start_folder(config.model_copy(update={"model": config.model.model_copy(update={"init": "random"})}))
 
 
 def of_one_length(items: list[Item]) -> list[Item]:

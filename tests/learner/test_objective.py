@@ -56,6 +56,20 @@ METHODS = {
     "reinforce_plus_plus_baseline": ["policy_gradient=reinforce_plus_plus_baseline"],
     "positive_only": ["policy_gradient=positive_only"],
     "ppo": ["policy_gradient=ppo", "policy_gradient.critic.lam=0.95"],
+    "distill": ["policy_gradient=distill", "policy_gradient.temperature=0.8"],
+    "distill_mixed": [
+        "policy_gradient=distill",
+        "policy_gradient.teacher.kl_weight=0.7",
+        "policy_gradient.teacher.task_weight=0.4",
+        "policy_gradient.off_policy.proximal=recomputed",
+        "policy_gradient.off_policy.correction=truncate",
+    ],
+    "distill_and_reference": [
+        "policy_gradient=distill",
+        "policy_gradient.kl.coef=0.3",
+        "policy_gradient.cliprange=0.05",
+        "policy_gradient.reduction=sequence_mean",
+    ],
     "ppo_shared": ["policy_gradient=ppo", "policy_gradient.critic.kind=shared", "policy_gradient.critic.lam=0.95"],
     "ppo_two_lambdas": [
         "policy_gradient=ppo",
@@ -144,12 +158,16 @@ class Scene:
         policy = load_policy(folder, config.learner)
         reference = load_reference(folder, config.learner)
         noisy(reference.model, seed=3)
+        teacher = None
+        if config.policy_gradient.advantage_name == "distill":
+            teacher = load_reference(folder, config.learner)
+            noisy(teacher.model, seed=8)
         critic = build_critic(config, policy, folder)
         if critic is not None:
             torch.manual_seed(5)
             torch.nn.init.normal_(critic.head.weight, std=0.3)
             torch.nn.init.constant_(critic.head.bias, 0.2)
-        self.models = Models(policy, reference if config.policy_gradient.kl.coef else None, critic)
+        self.models = Models(policy, reference if config.policy_gradient.kl.coef else None, critic, teacher)
         self.rewards = random_rewards()
         before = self.double(policy.model)
         rng = np.random.default_rng(7)
@@ -157,6 +175,7 @@ class Scene:
         experience = prepare(self.groups, self.rewards, self.models, config, config.policy_gradient.kl.coef, _no_beat)
         self.samples = [s for group in experience.groups for s in group]
         self.before, self.reference = before, self.double(reference.model)
+        self.teacher = None if teacher is None else self.double(teacher.model)
         self.critic_before = None if critic is None or critic.trunk is None else self.double(critic.trunk.model)
         noisy(policy.model, seed=4, scale=0.005)
         if critic is not None and critic.trunk is not None:
@@ -239,7 +258,12 @@ class Scene:
             values = [0.0 if head is None else float(state @ head[0] + head[1][0]) for state in states]
         behaviour = sample.behaviour_logprobs[sample.mask].astype(float).tolist()
         proximal = [float(lp) for lp in before] if pg.off_policy.proximal == "recomputed" else behaviour
-        return derivation.Scalars(proximal, behaviour, [float(lp) for lp in reference], values)
+        teacher: list[float] = []
+        if self.teacher is not None:
+            with torch.no_grad():
+                scored, _, _ = own(sample, derivation.forward(self.teacher, prompt, completion, pg.temperature))
+            teacher = [float(lp) for lp in scored]
+        return derivation.Scalars(proximal, behaviour, [float(lp) for lp in reference], values, teacher)
 
 
 def own(sample: Any, columns: tuple[list, ...]) -> tuple[list, ...]:
@@ -303,6 +327,7 @@ def test_the_k1_term_equals_the_derivation_though_the_configuration_refuses_it(r
 @pytest.mark.parametrize(
     "method",
     [
+        *("distill", "distill_mixed", "distill_and_reference"),
         *("grpo", "dapo", "gspo", "ppo_shared", "ppo_kl_reward", "whitened_kl_reward", "mask_geometric_mean"),
         *(
             "gmpo",

@@ -16,7 +16,7 @@ from tests.learner.two_ranks import GRADIENTS, WEIGHTS, distance, one_update, op
 
 pytestmark = pytest.mark.slow
 
-ALWAYS = ("grpo", "ppo_separate", "lora", "sft")
+ALWAYS = ("grpo", "ppo_separate", "lora", "sft", "distill")
 PPO = ("policy_gradient=ppo", "policy_gradient.critic.cliprange=0.2")
 CASES = {
     "grpo": ("policy_gradient.epochs_per_batch=2", "policy_gradient.minibatches=2"),
@@ -33,6 +33,7 @@ CASES = {
     "lora": ("learner=lora",),
     "lora_kl": ("learner=lora", "policy_gradient.kl.coef=0.1", "policy_gradient.off_policy.proximal=recomputed"),
     "sft": ("command=sft",),
+    "distill": ("policy_gradient=distill", "policy_gradient.teacher.task_weight=0.5"),
 }
 
 

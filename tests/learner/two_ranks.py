@@ -26,6 +26,7 @@ from grpo_gsm8k.learner.schedules import Rates
 from grpo_gsm8k.learner.sft_update import fine_tune
 from grpo_gsm8k.learner.shards import is_shard
 from grpo_gsm8k.learner.spec import LearnerSpec
+from grpo_gsm8k.models import EMBEDDED_TINY
 from tests.learner.conftest import random_groups, random_rewards
 
 Tensors = dict[str, torch.Tensor]
@@ -53,7 +54,8 @@ def spec_of(config: Config, model: Path, folder: Path) -> LearnerSpec:
     for made in (run / "logs", run / "checkpoints", weights):
         made.mkdir(parents=True, exist_ok=True)
     data = DataFolder(folder, 0, 0, 0)
-    return LearnerSpec(config, model, model, data, run, weights, 0, None, None)
+    teacher = EMBEDDED_TINY if config.policy_gradient.advantage_name == "distill" else None
+    return LearnerSpec(config, model, model, data, run, weights, 0, None, None, teacher)
 
 
 @contextmanager
@@ -62,7 +64,8 @@ def opened(spec: LearnerSpec, resumed: Path | None = None) -> Iterator[Any]:
     torch.manual_seed(spec.config.seed)
     ranks = start_ranks(spec, resumed)
     with closing(ranks):
-        models, optimizers = setup.open_trained(spec.config, spec.model_folder, spec.critic_folder, resumed, ranks)
+        folders = (spec.model_folder, spec.critic_folder)
+        models, optimizers = setup.open_trained(spec.config, *folders, resumed, ranks, spec.teacher_folder)
         if resumed:
             checkpoint.restore(resumed, models, optimizers)
         ranks.join(models.parameters)
@@ -92,7 +95,9 @@ def _learned(session: Any, version: int, groups: int, size: int) -> dict[str, fl
     batch = SimpleNamespace(samples=random_groups(groups, size, seed=version), trained_rewards_GN=rewards_GN)
     rate = LR
     experience, stats = learn(session, batch, version, Rates(rate, rate, session.config.policy_gradient.kl.coef))  # type: ignore[arg-type]
-    return stats.metrics() | experience_metrics(experience, session.config)
+    found = stats.metrics() | experience_metrics(experience, session.config)
+    found.pop("time/teacher_s", None)
+    return found
 
 
 def _fine_tuned(session: Any, version: int, groups: int, size: int) -> dict[str, float]:

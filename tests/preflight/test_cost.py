@@ -27,6 +27,13 @@ def test_an_update_on_its_own_gpu_is_arithmetic_and_publishing(shape_1_5b: Model
     assert step_s(shape_1_5b, *words) == pytest.approx(arithmetic + publishing)
 
 
+def test_a_teacher_computes_one_forward_pass(shape_1_5b: ModelShape, shape_3b: ModelShape) -> None:
+    words = ["policy_gradient.episodes_per_update=512", "policy_gradient.group_size=8", "learner.compile=false"]
+    alone, taught = (step_s(shape, *words) for shape in (shape_1_5b, replace(shape_1_5b, teacher=shape_3b)))
+    tokens = 512 * 320 + 64 * 160
+    assert taught - alone == pytest.approx(2 * shape_3b.trunk * tokens / (0.27 * 989e12))
+
+
 def test_without_overlap_both_sides_and_the_copies_add_up(shape_1_5b: ModelShape) -> None:
     overlapping = step_s(shape_1_5b)
     alternating = step_s(shape_1_5b, "policy_gradient.max_staleness=0")

@@ -71,6 +71,9 @@ def test_passes_of_a_method() -> None:
         SHAPE, load_config([*words, "policy_gradient=kl_cov", "policy_gradient.epochs_per_batch=2"]), 30
     )
     assert (selecting.training, selecting.forward) == (2, 2)  # a choice of tokens before each step
+    large = replace(SHAPE, parameters=3 * SHAPE.parameters)
+    taught = passes_of(replace(SHAPE, teacher=large), load_config([*words, "policy_gradient=distill"]), 30)
+    assert (taught.training, taught.forward) == (1, 3)  # the teacher's pass, in passes of the policy
 
 
 def test_an_untrained_model_generates_to_the_limit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,18 @@ def test_a_critic_of_its_own_is_a_second_model(shape_3b: ModelShape) -> None:
     assert learner_memory(shape_3b, learner, load, False, "separate").critic == 16 * shape_3b.parameters
     assert learner_memory(shape_3b, learner, load, False, "separate").activations == 2 * alone.activations
     assert learner_memory(shape_3b, learner, load, False, "shared") == alone
+
+
+def test_a_teacher_is_kept_frozen_beside_the_policy(shape_3b: ModelShape, shape_8b: ModelShape) -> None:
+    learner, load = small_config("learner.device=cuda:0", "learner.dtype=bfloat16").learner, Load(4096, 4000, 0, 0)
+    alone = learner_memory(shape_3b, learner, load, False, "none")
+    beside = learner_memory(replace(shape_3b, teacher=shape_8b), learner, load, False, "none")
+    assert beside.teacher == 2 * shape_8b.parameters
+    assert beside.peak - alone.peak == beside.teacher  # its pass needs less than those of the training
+    # A large one beside a small adapter: its block's values are the peak, 3 x 14336 and 2 x (4096 + 1024) in bf16.
+    long = Load(400_000, 4000, 0, 0)
+    widest = 400_000 * (3 * 14336 * 2 + 2 * 4096 * 4 + 2 * (4096 + 1024) * 2)
+    assert learner_memory(replace(shape_3b, teacher=shape_8b), learner, long, False, "none").teacher_pass == widest
 
 
 def test_a_sequence_beyond_the_budget_counts_as_a_whole() -> None:

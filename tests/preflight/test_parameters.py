@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
+from cli import load_config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.models import EMBEDDED_TINY
-from grpo_gsm8k.preflight.parameters import ModelShape, from_config, from_weights
+from grpo_gsm8k.preflight.parameters import ModelShape, from_config, from_weights, with_teacher_shape
 from tests.preflight.conftest import QWEN, folder_with
 
 SMOLLM2 = {
@@ -53,6 +54,16 @@ def test_an_adapter_as_peft_makes_it(random_model: Path) -> None:
         adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=wanted))
         trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
         assert shape.adapter(4, targets) == trained
+
+
+def test_the_teacher_of_a_run_is_part_of_its_shape(shape_3b: ModelShape, qwen_3b: Path) -> None:
+    words = ["command=policy_gradient", "policy_gradient=distill"]
+    taught = load_config([*words, f"policy_gradient.teacher.path={qwen_3b}"])
+    found = with_teacher_shape(from_weights(EMBEDDED_TINY), taught)
+    assert found.teacher == shape_3b
+    server = ("policy_gradient.teacher.base_url=http://127.0.0.1:1/v1", "policy_gradient.teacher.model=x")
+    for config in (load_config([*words, *server]), load_config(["command=policy_gradient"])):
+        assert with_teacher_shape(shape_3b, config).teacher is None
 
 
 def test_a_head_of_its_own_counts(tmp_path: Path) -> None:
