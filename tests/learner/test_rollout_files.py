@@ -12,7 +12,7 @@ import pytest
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.learner import rollout_files
-from grpo_gsm8k.learner.rollouts import Batch, RolloutGroup
+from grpo_gsm8k.learner.rollout_batch import Batch, RolloutGroup
 from grpo_gsm8k.learner.task import GradedCompletion, Item
 from grpo_gsm8k.transport.protocol import Completion, VersionSpan
 
@@ -53,6 +53,7 @@ def row(group: RolloutGroup, one: GradedCompletion, advantage: float) -> dict[st
         "logprobs": one.completion.logprobs.tolist(),
         "version_min": 4,
         "version_max": 5,
+        "versions": [4] + [5] * (len(one.completion.token_ids) - 1),
         "advantage": advantage,
         "reward_correct": one.reward.parts["correct"],
         "reward_format": 0.5,
