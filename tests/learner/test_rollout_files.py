@@ -81,7 +81,7 @@ def test_validation_has_the_same_columns_without_those_of_training(tmp_path: Pat
     completions = [one for group in groups(4, 1) for one in group.completions]
     rollout_files.write_validation(tmp_path / "step_5.parquet", completions)
     names = pq.read_schema(tmp_path / "step_5.parquet").names
-    assert names == list(row(groups(1, 1)[0], completions[0], 0.0))[1:-3]
+    assert names == list(row(groups(1, 1)[0], completions[0], 0.0))[1:-4]
 
 
 @pytest.mark.parametrize(("keep", "left"), [(2, {8, 9, 12}), (1, {9, 12}), ("all", {1, 2, 8, 9, 12})])
