@@ -113,6 +113,7 @@ class Measured:
     """One run. Lengths are those of the completions that were consumed, over those of all that were requested."""
 
     updates_per_h: float
+    trained_per_s: float  # tokens in the loss
     learner_idle: float  # of the time
     dropped: float  # of the requested groups
     stale_tokens: float  # of the consumed tokens: only context, not in the loss
@@ -158,8 +159,10 @@ def simulate(late: str, staleness: int, seed: int, updates: int, costs: Costs) -
     requested = np.array([min(lognormal_length(each, LONGEST), LONGEST) for each in engine.seeds])
     consumed = np.array([len(s.completion_ids) for version in steady for s in _samples(batches[version])])
     quantiles = [float(np.quantile(consumed, q) / np.quantile(requested, q)) for q in (0.5, 0.9, 0.99)]
+    trained = sum(int(s.mask.sum()) for version in steady for s in _samples(batches[version]))
     return Measured(
         3600 * len(steady) / seconds,
+        trained / seconds,
         sum(waited[version] for version in steady) / seconds,
         reasons.count(TOO_STALE) / len(reasons),
         statistics.mean(batches[version].stale_frac for version in steady),
@@ -202,7 +205,8 @@ def _row(runs: Sequence[Measured]) -> str:
     speed = f"{mid['updates_per_h']:.0f} ({min(rates):.0f} to {max(rates):.0f})"
     waits = f"{mid['learner_idle']:.0%} ({min(idle):.0%} to {max(idle):.0%})"
     lengths = "  ".join(f"{mid[name]:.2f}" for name in ("mean", "p50", "p90", "p99"))
-    return f"{speed:24}  {waits:18}  {mid['dropped']:7.1%}  {mid['stale_tokens']:12.1%}  {lengths}"
+    shares = f"{mid['dropped']:7.1%}  {mid['stale_tokens']:12.1%}"
+    return f"{speed:24}  {mid['trained_per_s']:8.0f}  {waits:18}  {shares}  {lengths}"
 
 
 def main() -> None:
@@ -217,9 +221,8 @@ def main() -> None:
     options = parser.parse_args()
     scripted_engine.STEP_SECONDS = 0.0  # it would sleep
     costs = Costs(options.step_ms / 1e3, options.token_us / 1e6)
-    print(
-        "staleness  late     updates/h                 learner idle        dropped  stale tokens  mean  p50   p90   p99"
-    )
+    heads = f"{'updates/h':24}  tokens/s  {'learner idle':18}  dropped  stale tokens  mean  p50   p90   p99"
+    print(f"staleness  late     {heads}")
     for staleness in options.staleness:
         for late in options.late:
             runs = [simulate(late, staleness, seed, options.updates, costs) for seed in options.seeds]

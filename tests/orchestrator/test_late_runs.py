@@ -26,7 +26,7 @@ from tests.orchestrator.test_runs import (
 )
 
 pytestmark = pytest.mark.slow
-UPDATES = 10
+UPDATES = 12
 PROMPTS = 8
 LATE = (
     *SMALL,
@@ -94,15 +94,21 @@ def test_a_killed_run_resumes_with_an_exact_account(cli: Cli, late: str) -> None
 
 
 def test_dropped_groups_are_counted_and_not_requested_again(cli: Cli) -> None:
-    """With a tail that is longer than two updates, some of every few groups are dropped."""
-    done = cli.run(*TAILED, "policy_gradient.late=drop", "policy_gradient.eval_limit=1")
-    assert done.returncode == 0, done.stderr
-    (run,) = cli.runs()
+    """One engine of two stands still, so its groups get too old, while the other's make up the updates."""
+    process = cli.start(*TAILED, "policy_gradient.late=drop", "actor.replicas=2", "actor.progress_timeout_s=600")
+    run = run_of(cli, process)
+    wait_for(process, lambda: 2 in steps_of(run))
+    engine = pid_of(run, "actor-1")
+    os.kill(engine, signal.SIGSTOP)
+
+    wait_for(process, lambda: any(r["rollout/dropped_groups"] for r in metrics_of(run) if "step" in r))
+    os.kill(engine, signal.SIGCONT)
+    finish(process)
     assert_exact(run, "drop")
-    uses = ledger.read(run / "ledger.jsonl").uses()
-    dropped = [use for use in uses if use.reason == "too_stale"]
+    dropped = [use for use in ledger.read(run / "ledger.jsonl").uses() if use.reason == "too_stale"]
     assert all(use.of is None for use in dropped)
-    assert len(uses) == UPDATES * PROMPTS + len(dropped)  # nothing is in flight at the end
+    assert len(visits(run)) == UPDATES * PROMPTS + len(dropped)  # nothing is in flight at the end
+    assert events_of(run, "actor_restarted") == []
 
 
 @pytest.mark.parametrize("late", ["drop", "partial"])
