@@ -93,16 +93,18 @@ def test_a_killed_run_resumes_with_an_exact_account(cli: Cli, late: str) -> None
     assert_exact(run, late)
 
 
-def test_dropped_groups_are_counted_and_not_requested_again(cli: Cli) -> None:
+@pytest.mark.parametrize("engine", ["scripted", "adapter"])
+def test_dropped_groups_are_counted_and_not_requested_again(cli: Cli, engine: str) -> None:
     """One engine of two stands still, so its groups get too old, while the other's make up the updates."""
-    process = cli.start(*TAILED, "policy_gradient.late=drop", "actor.replicas=2", "actor.progress_timeout_s=600")
+    words = TAILED if engine == "scripted" else (*LATE, "learner=lora")
+    process = cli.start(*words, "policy_gradient.late=drop", "actor.replicas=2", "actor.progress_timeout_s=600")
     run = run_of(cli, process)
     wait_for(process, lambda: 2 in steps_of(run))
-    engine = pid_of(run, "actor-1")
-    os.kill(engine, signal.SIGSTOP)
+    stopped = pid_of(run, "actor-1")
+    os.kill(stopped, signal.SIGSTOP)
 
     wait_for(process, lambda: any(r["rollout/dropped_groups"] for r in metrics_of(run) if "step" in r))
-    os.kill(engine, signal.SIGCONT)
+    os.kill(stopped, signal.SIGCONT)
     finish(process)
     assert_exact(run, "drop")
     dropped = [use for use in ledger.read(run / "ledger.jsonl").uses() if use.reason == "too_stale"]
