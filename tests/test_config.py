@@ -203,3 +203,36 @@ def test_an_engine_sleeps_only_where_the_learner_waits_for_it(words: list[str], 
         load_config(["command=policy_gradient", *words, sleeps])
     possible = ["command=policy_gradient", "preset=one_gpu", "policy_gradient.max_staleness=0", sleeps]
     assert load_config(possible).actor.sleep_between_updates
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["policy_gradient.max_staleness=0"], r"max_staleness=0.*policy_gradient\.max_staleness=1 or more"),
+        (["policy_gradient.updates=null", "policy_gradient.epochs=2"], r"epochs=2 .*late=(drop|partial).*updates=N"),
+        (["learner.deterministic=true"], r"depend on timing: set policy_gradient\.late=wait"),
+    ],
+)
+@pytest.mark.parametrize("late", ["drop", "partial"])
+def test_late_completions_have_no_place_where_batches_may_not_depend_on_timing(
+    late: str, words: list[str], message: str
+) -> None:
+    start = ["command=policy_gradient", "preset=cpu_demo", *words]
+    load_config(start)
+    with pytest.raises(UserError, match=message):
+        load_config([*start, f"policy_gradient.late={late}"])
+
+
+def test_partial_completions_need_weights_that_running_requests_get() -> None:
+    words = ["command=policy_gradient", "preset=cpu_demo", "learner=lora", "policy_gradient.late=partial"]
+    with pytest.raises(UserError, match=r"set actor\.lora=merged or policy_gradient\.late=drop"):
+        load_config(words)
+    load_config([*words, "actor.lora=merged"])
+    load_config([*words[:-1], "policy_gradient.late=drop"])
+
+
+def test_scripted_lengths_need_the_scripted_engine() -> None:
+    words = ["command=policy_gradient", "preset=cpu_demo", "actor.scripted_lengths=lognormal"]
+    with pytest.raises(UserError, match=r"actor\.engine=scripted"):
+        load_config(words)
+    load_config([*words, "actor.engine=scripted"])

@@ -35,6 +35,7 @@ class EngineSpec:
     sleeps: bool = False  # whenever nothing is left to do, its GPU memory is free for another process
     kv_cache_bytes: int | None = None  # on a GPU: size of the KV cache; None: what `gpu_memory` leaves
     tensor_parallel: int = 1  # GPUs, or processes on a CPU, that share the model
+    scripted_lengths: str = "uniform"  # of the scripted engine; or "lognormal"
     own_version: int = -1  # version number of the folder's own weights; -1: generate nothing before the first `load`
 
 

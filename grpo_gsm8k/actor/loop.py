@@ -14,6 +14,7 @@ from grpo_gsm8k.actor.verifier import Verifier
 from grpo_gsm8k.faults import hook
 from grpo_gsm8k.transport.protocol import (
     Bundle,
+    Cancel,
     Failed,
     GenerateGroup,
     Heartbeat,
@@ -28,6 +29,8 @@ from grpo_gsm8k.transport.protocol import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from grpo_gsm8k.actor.engine import Engine
     from grpo_gsm8k.transport.channel import Channel
 
@@ -97,6 +100,8 @@ class Actor:
                     self._handle(item)
             case GenerateGroup():
                 self._waiting[message.request_id] = message
+            case Cancel(request_ids):
+                self._cancel(request_ids)
             case LoadWeights(ref):
                 self._damaged.discard(ref.version)
                 bisect.insort(self._loads, ref, key=lambda published: published.version)
@@ -106,6 +111,16 @@ class Actor:
                 self._stopping = True
             case _:
                 raise TypeError(f"an actor cannot handle {type(message).__name__}")
+
+    def _cancel(self, request_ids: Sequence[str]) -> None:
+        """Drop these requests; those that are unknown here have ended meanwhile."""
+        running = [request_id for request_id in request_ids if self._running.pop(request_id, None) is not None]
+        if running:
+            self._engine.abort(running)
+        for request_id in request_ids:
+            self._waiting.pop(request_id, None)
+        if not self._running:
+            self._end_span()
 
     def _reset(self) -> None:
         """Drop the old learner's work. No version counts as live, so nothing starts before new weights arrive."""

@@ -7,8 +7,10 @@ Weights folders are verified as for the real engine, but not used.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,8 +56,7 @@ class ScriptedEngine:
         """Start a request. Raises ValueError when it exceeds the context."""
         if len(request.prompt_ids) + request.sampling.max_new_tokens > self._spec.max_model_len:
             raise ValueError(f"{request.request_id}: prompt and completion exceed {self._spec.max_model_len} tokens")
-        longest = request.sampling.max_new_tokens
-        lengths = [1 + _digest(request, i, 0, 0) % (longest + longest // 8 + 1) for i in range(request.n)]
+        lengths = [self._length(request, i) for i in range(request.n)]
         self._running[request.request_id] = _Running(request, [_Sequence(length) for length in lengths])
 
     def abort(self, request_ids: Sequence[str]) -> None:
@@ -98,6 +99,12 @@ class ScriptedEngine:
         self._version = verified.ref.version
         self._live.append(WeightsLive(verified.ref, 0.0, 0.0, verified.seconds))
 
+    def _length(self, request: GenerateGroup, index: int) -> int:
+        longest = request.sampling.max_new_tokens
+        if self._spec.scripted_lengths == "lognormal" and request.sampling.temperature > 0:
+            return lognormal_length(request.sampling.seed + index, longest)
+        return 1 + _digest(request, index, 0, 0) % (longest + longest // 8 + 1)
+
     def _extend(self, request: GenerateGroup, index: int, sequence: _Sequence) -> bool:
         """Generate one token unless the sequence is done; returns whether it is done now."""
         limit = min(sequence.length, request.sampling.max_new_tokens)
@@ -108,6 +115,17 @@ class ScriptedEngine:
             sequence.tokens.append(request.sampling.stop_token_ids[0] if last else token)
             sequence.versions.append(self._version)
         return len(sequence.tokens) >= limit
+
+
+def lognormal_length(seed: int, longest: int) -> int:
+    """Return the length of the completion with this seed: lognormal with median `longest` / 8 and sigma 1, in tokens.
+
+    It may exceed `longest`, where the completion is cut off: 1.9 % do. A pure function of the seed, so a measurement
+    knows the lengths of completions that were never finished.
+    """
+    digest = hashlib.blake2b(f"{seed}/length".encode(), digest_size=8).digest()
+    uniform = (int.from_bytes(digest, "little") + 0.5) / 2**64
+    return max(1, round(longest / 8 * math.exp(NormalDist().inv_cdf(min(uniform, 1 - 2**-53)))))
 
 
 def _digest(request: GenerateGroup, index: int, position: int, version: int) -> int:

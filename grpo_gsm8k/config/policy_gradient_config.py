@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,7 @@ class PolicyGradientConfig(MethodConfig):
     repetition_penalty: RepetitionPenalty = 1.0
     stop: OptionalStopTexts = None
     max_staleness: int = Field(ge=0)
+    late: Literal["wait", "drop", "partial"] = "wait"
     rewards_file: Path | list[Path] | None = None
     rewards_on_error: OnError = "stop"
     rewards_timeout_s: float = Field(default=30.0, gt=0)
@@ -158,8 +159,22 @@ class PolicyGradientConfig(MethodConfig):
                 f"{self.active_sampling}, which draws further prompts: set policy_gradient.updates=N "
                 "policy_gradient.epochs=null"
             )
+        if self.epochs is not None and self.late != "wait":
+            raise ValueError(
+                f"epochs={self.epochs:g} does not fix the number of updates with late={self.late}, which drops "
+                "prompts: set policy_gradient.updates=N policy_gradient.epochs=null"
+            )
         if self.record and self.keep_last == "all":
             raise ValueError("record=true would keep the inputs of every update: set policy_gradient.keep_last=N")
+        return self
+
+    @model_validator(mode="after")
+    def _check_late(self) -> Self:
+        if self.late != "wait" and self.max_staleness == 0:
+            raise ValueError(
+                f"late={self.late} has no meaning with max_staleness=0, where nothing is generated ahead of an update: "
+                "set policy_gradient.late=wait, or policy_gradient.max_staleness=1 or more"
+            )
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ class ActorConfig(Section):
     """The actor process: device, limits of the vLLM engine, and timeouts."""
 
     engine: Literal["vllm", "scripted"]
+    scripted_lengths: Literal["uniform", "lognormal"] = "uniform"
     device: Device
     replicas: int = Field(ge=1)
     tensor_parallel: int = Field(default=1, ge=1)
@@ -46,6 +47,15 @@ class ActorConfig(Section):
     max_restarts: int = Field(ge=0)
 
     _resolve_dtype = model_validator(mode="before")(with_dtype)
+
+    @model_validator(mode="after")
+    def _check_scripted(self) -> Self:
+        if self.scripted_lengths != "uniform" and self.engine != "scripted":
+            raise ValueError(
+                f"scripted_lengths={self.scripted_lengths} has no effect with engine={self.engine}: set "
+                "actor.scripted_lengths=uniform or actor.engine=scripted"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_scheduling(self) -> Self:

@@ -201,6 +201,24 @@ class Config(Section):
         )
 
     @model_validator(mode="after")
+    def _check_late(self) -> Self:
+        """Refuse settings whose promise a batch of what is finished first, or of several versions, would break."""
+        late = self.policy_gradient.late
+        if late == "wait" or self.command not in ("policy_gradient", "doctor"):
+            return self
+        if self.learner.deterministic:
+            raise ValueError(
+                f"learner.deterministic=true is for runs that repeat bit by bit, but with policy_gradient.late={late} "
+                "the batches depend on timing: set policy_gradient.late=wait or learner.deterministic=false"
+            )
+        if late == "partial" and self.learner.lora.enabled and self.actor.lora == "adapter":
+            raise ValueError(
+                "policy_gradient.late=partial continues completions under newer weights, but with actor.lora=adapter "
+                "they keep the adapter that they began with: set actor.lora=merged or policy_gradient.late=drop"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_gpu_memory(self) -> Self:
         suite = self.policy_gradient.regression_suite
         total = self.actor.gpu_memory + suite.gpu_memory

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.transport.protocol import (
     Bundle,
+    Cancel,
     Failed,
     GroupResult,
     Heartbeat,
@@ -23,7 +24,7 @@ from grpo_gsm8k.transport.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from grpo_gsm8k.transport.channel import Channel
@@ -48,7 +49,7 @@ class Client:
         self._recorded_more = threading.Condition()
         self._channel = channel
         self._on_result: dict[str, Callable[[GroupResult], None]] = {}  # by request id, until the result arrives
-        self._pending: list[GenerateGroup | LoadWeights] = []
+        self._pending: list[GenerateGroup | LoadWeights | Cancel] = []
         self._progress = 0
         self._waiting = False
         self._span_started = time.monotonic()
@@ -66,6 +67,14 @@ class Client:
         """
         self._on_result[message.request_id] = on_result
         self._pending.append(message)
+
+    def cancel(self, request_ids: Sequence[str]) -> None:
+        """Add to the next bundle that these requests are not needed; results that are on their way are ignored."""
+        unanswered = [request_id for request_id in request_ids if request_id in self._on_result]
+        for request_id in unanswered:
+            self._on_result[request_id] = _drop
+        if unanswered:
+            self._pending.append(Cancel(tuple(unanswered)))
 
     def flush(self) -> None:
         """Send the queued messages as one bundle."""
@@ -168,6 +177,10 @@ class Client:
         while True:
             time.sleep(BEAT_SECONDS)
             self._channel.send(Heartbeat(self._progress, not self._waiting, 0.0, time.monotonic()))
+
+
+def _drop(_: GroupResult) -> None:
+    """Do nothing: the request was cancelled."""
 
 
 def _ignore(_: PublishAgain) -> None:

@@ -126,7 +126,7 @@ def _with_token_advantages(
     advantages, returns = [], []
     for sample, reward, penalty in zip(samples, np.ravel(rewards_GN), penalties, strict=True):
         rewards_R = -penalty
-        rewards_R[-1] += reward
+        rewards_R[-1:] += reward  # a completion may have no predicted token
         values_R = sample.values[sample.mask]
         advantage_R, return_R = gae(rewards_R, values_R, pg.critic.gamma, lam)
         if lam_value != lam:  # decoupled GAE (VC-PPO, arXiv:2503.01491)
@@ -164,6 +164,7 @@ def _with_forwards(
     if not names:
         return groups
     places = [(g, n) for g, group in enumerate(groups) for n, s in enumerate(group)]
+    places = [(g, n) for g, n in places if groups[g][n].predicted_tokens]
     places = [(g, n) for g, n in places if not only_active or is_active(groups[g][n], config.policy_gradient)]
     samples = [groups[g][n] for g, n in places]
 
@@ -225,7 +226,7 @@ def experience_metrics(experience: Experience, config: Config) -> dict[str, floa
         values["distill/reverse_kl"] = float(reverse_kl(student_N, teacher_N).mean())
         values["time/teacher_s"] = experience.teacher_s
     if config.policy_gradient.overlong == "mask":
-        values["train/overlong_frac"] = float(np.mean([not s.in_loss for s in samples]))
+        values["train/overlong_frac"] = float(np.mean([not s.in_loss and s.predicted_tokens > 0 for s in samples]))
     if config.policy_gradient.critic.kind != "none":
         returns = _tokens(samples, "returns").astype(np.float64)
         errors = returns - _tokens(samples, "values")

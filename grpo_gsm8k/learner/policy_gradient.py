@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.learner.experience import Experience, prepare
 from grpo_gsm8k.learner.gpu_turns import engine_asleep
 from grpo_gsm8k.learner.rank_batch import share_rollouts
-from grpo_gsm8k.learner.rollouts import Batch, assemble
+from grpo_gsm8k.learner.rollout_batch import Batch, assemble
 from grpo_gsm8k.learner.update import update_policy
 
 if TYPE_CHECKING:

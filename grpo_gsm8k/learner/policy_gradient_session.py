@@ -17,8 +17,9 @@ from grpo_gsm8k.learner.experience import Experience, experience_metrics
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS
 from grpo_gsm8k.learner.publisher import Publisher
 from grpo_gsm8k.learner.rank_process import start_ranks
+from grpo_gsm8k.learner.rollout_batch import Batch
 from grpo_gsm8k.learner.rollout_metrics import failed_gradings, rollout_metrics
-from grpo_gsm8k.learner.rollouts import Batch, Rollouts
+from grpo_gsm8k.learner.rollouts import Rollouts
 from grpo_gsm8k.learner.schedules import Decay, KlController, Rates, lr_scale
 from grpo_gsm8k.learner.served_teacher import ServedTeacher
 from grpo_gsm8k.learner.session import Session
@@ -108,6 +109,10 @@ class PolicyGradientSession(Session):
             metrics["rollout/grading_failed"] = float(failed_gradings(batch))
         if self.config.policy_gradient.active_sampling:
             metrics["rollout/resampled_prompts"] = float(self.rollouts.resampled(version))
+        if self.config.policy_gradient.late != "wait":
+            metrics["rollout/dropped_groups"] = float(self.rollouts.dropped(version))
+        if self.config.policy_gradient.late == "partial":
+            metrics["rollout/stale_tokens_frac"] = batch.stale_frac
         if self.config.data.sampler == "difficulty":
             metrics["rollout/skipped_prompts"] = float(self.rollouts.skipped(version))
         if self.config.policy_gradient.rewards_on_error == "zero":

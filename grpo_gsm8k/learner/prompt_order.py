@@ -54,11 +54,16 @@ class PromptOrder:
         self._history = SolveHistory(plan.solve_counts, plan.recent) if config.data.sampler == "difficulty" else None
         self.planned = {step: list(positions) for step, positions in plan.positions.items() if step >= start}
         self.skipped = {step: list(positions) for step, positions in plan.skipped.items() if step >= start}
+        self.dropped: dict[int, list[int]] = {}  # by the update that records it
 
     @property
     def plan(self) -> PromptPlan:
-        """Part of a checkpoint: with it a resumed run assigns the same prompts to the same updates."""
-        planned = {step: tuple(positions) for step, positions in self.planned.items()}
+        """Part of a checkpoint: with it a resumed run assigns the same prompts to the same updates.
+
+        Prompts that were dropped during an update that is not recorded yet still wait: the ledger has not heard of it.
+        """
+        steps = sorted({*self.planned, *self.dropped})
+        planned = {step: (*self.planned.get(step, ()), *self.dropped.get(step, ())) for step in steps}
         if self._history is None:
             return PromptPlan(self._cursor, planned)
         skipped = {step: tuple(positions) for step, positions in self.skipped.items()}
@@ -76,16 +81,38 @@ class PromptOrder:
         return epoch, self._items[index]
 
     def draw(self, step: int) -> list[int]:
-        """Draw the prompts of update `step`, unless a checkpoint's plan has them."""
-        if step not in self.planned:
-            self.planned[step] = self._advance(step, self._pg.prompts_per_update, step - self._pg.max_staleness)
-        return self.planned[step]
+        """Draw the prompts of update `step` that it lacks; those of a checkpoint's plan are there already."""
+        planned = self.planned.setdefault(step, [])
+        missing = self._pg.prompts_per_update - len(planned)
+        if missing > 0:
+            planned += self._advance(step, missing, step - self._pg.max_staleness)
+        return planned
 
     def draw_more(self, step: int, count: int) -> list[int]:
         """Draw further prompts for update `step`, whose predecessors are all finished."""
         more = self._advance(step, count, step)
         self.planned[step] += more
         return more
+
+    def waiting(self, step: int) -> list[int]:
+        """Return the positions planned for update `step` and those after it, in order."""
+        return sorted(position for later, planned in self.planned.items() if later >= step for position in planned)
+
+    def claim(self, step: int, positions: Sequence[int]) -> None:
+        """Give update `step` these of the waiting positions; the updates after it share the others in their order."""
+        self._share(step + 1, sorted({*self.waiting(step)} - {*positions}))
+        self.planned[step] = list(positions)
+
+    def drop(self, step: int, positions: Sequence[int], recorded: int) -> None:
+        """Drop some of the positions that wait for update `step` or later ones; update `recorded` records it."""
+        self._share(step, sorted({*self.waiting(step)} - {*positions}))
+        self.dropped.setdefault(recorded, []).extend(positions)
+
+    def _share(self, step: int, positions: Sequence[int]) -> None:
+        """Plan exactly these positions for update `step` and those after it, as many for each as it needs."""
+        size = self._pg.prompts_per_update
+        self.planned = {earlier: planned for earlier, planned in self.planned.items() if earlier < step}
+        self.planned |= {step + i // size: list(positions[i : i + size]) for i in range(0, len(positions), size)}
 
     def record(self, step: int, solved: Sequence[Solved]) -> None:
         """Record the results of update `step` for later draws."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpo_gsm8k.learner.ranks import Ranks
-    from grpo_gsm8k.learner.rollouts import Batch
+    from grpo_gsm8k.learner.rollout_batch import Batch
     from grpo_gsm8k.learner.schedules import Rates
 
 FILE = "sequences.safetensors"

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grpo_gsm8k.files.aside import file_written_aside
+from grpo_gsm8k.learner.rollout_batch import token_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import Literal
 
-    from grpo_gsm8k.learner.rollouts import Batch
+    from grpo_gsm8k.learner.rollout_batch import Batch
     from grpo_gsm8k.learner.task import GradedCompletion
 
 
@@ -28,7 +29,8 @@ def write_rollouts(path: Path, batch: Batch, advantages_GN: np.ndarray) -> None:
         for name in completions[0].reward.parts
     }
     advantages = np.asarray(advantages_GN, dtype=np.float64).reshape(-1)
-    _write(path, {"epoch": epochs, **_columns(completions), "advantage": advantages, **parts})
+    versions = _lists([token_versions(graded.completion) for graded in completions], np.int64)
+    _write(path, {"epoch": epochs, **_columns(completions), "versions": versions, "advantage": advantages, **parts})
 
 
 def write_validation(path: Path, completions: Sequence[GradedCompletion]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from grpo_gsm8k.algorithms.advantages import zero_variance
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.learner.rollouts import Batch
+    from grpo_gsm8k.learner.rollout_batch import Batch
 
 QUANTILES = (10, 25, 50, 75, 90)  # of the rewards in a batch, in percent
 

@@ -1,17 +1,13 @@
-"""Paced generation: which prompts are requested when, and the batch that a policy update consumes."""
+"""Paced generation: which prompts are requested when, and the groups that a policy update consumes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from grpo_gsm8k.data.difficulty import Solved
-from grpo_gsm8k.grading.scoring import ErrorKind
-from grpo_gsm8k.learner.batching import rollout_sample
 from grpo_gsm8k.learner.prompt_order import PromptOrder
+from grpo_gsm8k.learner.rollout_batch import RolloutGroup
 from grpo_gsm8k.transport.protocol import GenerateGroup, PromptUse, SamplingSpec
 
 if TYPE_CHECKING:
@@ -19,44 +15,25 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.learner.batching import Sample
+    from grpo_gsm8k.data.difficulty import Solved
     from grpo_gsm8k.learner.client import Client
     from grpo_gsm8k.learner.prompt_order import PromptPlan
     from grpo_gsm8k.learner.task import GradedCompletion, Item, Task
-    from grpo_gsm8k.transport.protocol import Completion, GroupResult
+    from grpo_gsm8k.transport.protocol import GroupResult
 
 TOO_LONG = "prompt_too_long"
 NO_VARIANCE = "no_variance"
 SKIPPED = "skipped"  # by data.sampler=difficulty
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutGroup:
-    """All completions of one prompt in one epoch, graded; `baseline` is its greedy one, if the method has it."""
-
-    epoch: int
-    item: Item
-    completions: tuple[GradedCompletion, ...]
-    baseline: GradedCompletion | None = None
-
-    @property
-    def tied(self) -> bool:
-        """Whether all completions have the same reward."""
-        return len({graded.reward.total for graded in self.completions}) == 1
-
-    @property
-    def solved(self) -> Solved:
-        """How many of the completions are right."""
-        correct = sum(graded.kind is ErrorKind.CORRECT for graded in self.completions)
-        return Solved(self.item.problem.id, correct, len(self.completions))
+TOO_STALE = "too_stale"  # by policy_gradient.late=drop or partial
 
 
 class Rollouts:
     """Requests the prompts of update k as soon as the weights of update k - max_staleness are published.
 
-    Requests carry that version as their minimum and belong to update k from the start. So no sample is staler than the
-    limit, none is dropped, and short completions do not overtake long ones into an earlier update.
-    `PromptOrder` assigns prompts to updates.
+    With late=wait, requests carry that version as their minimum and belong to update k from the start. So no sample is
+    staler than the limit, none is dropped, and short completions do not overtake long ones into an earlier update. With
+    late=drop or partial as many are in flight, and an update takes the first that are finished; what is too stale for
+    the next update is dropped, and other prompts are requested instead. `PromptOrder` assigns prompts to updates.
     """
 
     def __init__(
@@ -78,12 +55,13 @@ class Rollouts:
         self._pg = config.policy_gradient
         self._seed = config.seed
         self._start = start
-        self._next = start
         self._last = self._pg.updates_for(len(items)) - 1
         self._prompts = len(items)
         self._order = PromptOrder(items, config, start, plan)
         self._solved: dict[int, Solved] = {}  # by position
         self._kept: dict[int, list[int]] = {}  # positions that an update trains on
+        self._requested: dict[int, GenerateGroup] = {}  # by position, until an update has consumed or dropped it
+        self._newest: dict[int, int] = {}  # by position: version of the newest token of a finished group
         self._gradings: dict[int, Future[tuple[GradedCompletion, ...]]] = {}  # in progress, by position
         self._baselines: dict[int, Future[tuple[GradedCompletion, ...]]] = {}
         self._with_baseline = self._pg.advantage_name == "greedy_baseline"
@@ -99,11 +77,18 @@ class Rollouts:
         return self._order.epoch
 
     def request_until(self, version: int) -> None:
-        """Queue requests for every update whose completions weights `version` may generate."""
-        while self._next <= min(version + self._pg.max_staleness, self._last):
-            for position in self._order.draw(self._next):
-                self._queue(self._next, position)
-            self._next += 1
+        """Queue requests for every update whose completions weights `version` may generate.
+
+        With late=drop or partial, what is too stale for update `version` is dropped before.
+        """
+        self._drop_expired(version, recorded=version - 1)
+        self._request_planned(version)
+
+    def _request_planned(self, version: int) -> None:
+        for step in range(version, min(version + self._pg.max_staleness, self._last) + 1):
+            for position in self._order.draw(step):
+                if position not in self._requested:
+                    self._queue(step, position, version)
 
     def take(self, step: int) -> list[RolloutGroup] | None:
         """Wait for the groups of update `step` and return them in order; None if the run has to stop.
@@ -114,12 +99,13 @@ class Rollouts:
         With active sampling, groups whose rewards are all equal are replaced by those of further prompts, up to the
         limit; beyond it, the first of them complete the batch.
         """
-        wanted = self._pg.prompts_per_update
+        wanted = missing = self._pg.prompts_per_update
+        choose = self._next_in_order if self._pg.late == "wait" else self._first_finished
         groups: list[tuple[int, RolloutGroup]] = []
         self.waited_s = self.grading_s = 0.0
         while True:
-            positions = self._order.planned[step][len(groups) :]
-            if not self._client.wait_until(partial(self._arrived, positions)):
+            positions = choose(step, [position for position, _ in groups], missing)
+            if positions is None:
                 return None
             self.waited_s += self._client.record_span("wait for rollouts", step)
             groups += [(position, self._graded(position)) for position in positions]
@@ -129,7 +115,7 @@ class Rollouts:
             if missing <= 0:
                 break
             for position in self._order.draw_more(step, missing):
-                self._queue(step, position)
+                self._queue(step, position, self._oldest(step) if self._pg.late == "wait" else step)
             self._client.flush()
         tied = [g for g in groups if g not in useful]
         kept = (useful + tied)[:wanted]
@@ -142,13 +128,17 @@ class Rollouts:
         """Return the ledger's entries for update `step`, trained and dropped prompts, and forget the update."""
         uses = []
         kept = set(self._kept.pop(step))
-        skipped = set(self._order.skipped.pop(step, ()))
-        for position in sorted([*self._order.planned.pop(step), *skipped]):
+        reasons = dict.fromkeys(self._order.skipped.pop(step, ()), SKIPPED)
+        reasons |= dict.fromkeys(self._order.dropped.pop(step, ()), TOO_STALE)
+        consumed = self._order.planned.pop(step)
+        for position in consumed:
+            self._forget(position)
+        for position in sorted([*consumed, *reasons]):
             epoch, item = self._order.at(position)
             if position % self._prompts == 0:  # an epoch begins: record its over-long prompts here
                 uses += [PromptUse(epoch, dropped.problem.id, TOO_LONG) for dropped in self._too_long]
-            if position in skipped:
-                uses.append(PromptUse(epoch, item.problem.id, SKIPPED))
+            if position in reasons:
+                uses.append(PromptUse(epoch, item.problem.id, reasons[position]))
             else:
                 reason, solved = "" if position in kept else NO_VARIANCE, self._solved.pop(position)
                 uses.append(PromptUse(epoch, item.problem.id, reason, solved.correct, solved.of))
@@ -162,8 +152,78 @@ class Rollouts:
         """Number of extra prompts requested for update `step` so far."""
         return len(self._order.planned[step]) - self._pg.prompts_per_update
 
-    def _queue(self, step: int, position: int) -> None:
-        request = self._request(step, position)
+    def dropped(self, step: int) -> int:
+        """Number of groups that update `step` records as dropped because they were too stale."""
+        return len(self._order.dropped.get(step, ()))
+
+    def _next_in_order(self, step: int, taken: Sequence[int], missing: int) -> list[int] | None:
+        """Wait for the groups planned for update `step`; None if the run has to stop."""
+        positions = self._order.planned[step][len(taken) :]
+        return positions if self._client.wait_until(partial(self._arrived, positions)) else None
+
+    def _first_finished(self, step: int, taken: Sequence[int], missing: int) -> list[int] | None:
+        """Wait until any `missing` groups are finished, and plan them for update `step`; None if the run has to stop.
+
+        Of more finished groups than that, those requested first are the ones.
+        """
+
+        def enough() -> bool:
+            return len(self._finished(step, taken)) >= missing
+
+        while self._client.wait_until(lambda: enough() or bool(self._expired(step))):
+            self._drop_expired(step, recorded=step)
+            if enough():
+                positions = self._finished(step, taken)[:missing]
+                self._order.claim(step, [*taken, *positions])
+                return positions
+            self._request_planned(step)  # in place of those that were dropped
+            self._client.flush()
+        return None
+
+    def _finished(self, step: int, taken: Sequence[int]) -> list[int]:
+        """Return the positions whose groups update `step` can take beside those that it has `taken`."""
+        return [p for p in self._order.waiting(step) if p not in taken and self._arrived([p])]
+
+    def _oldest(self, step: int) -> int:
+        """Return the oldest version that update `step` may train on."""
+        return max(step - self._pg.max_staleness, self._start)
+
+    def _expired(self, step: int) -> list[int]:
+        """Return the waiting positions whose groups update `step` may not train on.
+
+        drop: those requested under older weights than it may use, finished or not, as in prime-rl, which counts the
+        updates since a request. partial: finished ones without a token that is recent enough.
+        """
+        if self._pg.late == "wait":
+            return []
+        oldest = self._oldest(step)
+        waiting = self._order.waiting(step)
+        if self._pg.late == "partial":
+            return [p for p in waiting if self._newest.get(p, oldest) < oldest]
+        return [p for p in waiting if p in self._requested and self._requested[p].min_version < oldest]
+
+    def _drop_expired(self, step: int, recorded: int) -> None:
+        """Drop the groups that are too stale for update `step`, and end their generation."""
+        expired = self._expired(step)
+        if not expired:
+            return
+        self._order.drop(step, expired, recorded)
+        cancelled = [self._requested[position].request_id for position in expired]
+        if self._with_baseline:
+            cancelled += [_greedy_id(request_id) for request_id in cancelled]
+        self._client.cancel(cancelled)
+        for position in expired:
+            self._forget(position)
+            self._gradings.pop(position, None)
+            self._baselines.pop(position, None)
+
+    def _forget(self, position: int) -> None:
+        self._requested.pop(position, None)
+        self._newest.pop(position, None)
+
+    def _queue(self, step: int, position: int, version: int) -> None:
+        """Request the group of a position, which weights `version` or newer ones may generate."""
+        request = self._requested[position] = self._request(step, position, version)
         self._client.request(request, partial(self._start_grading, self._gradings, position))
         if self._with_baseline:
             self._client.request(_greedy(request), partial(self._start_grading, self._baselines, position))
@@ -171,6 +231,9 @@ class Rollouts:
     def _start_grading(
         self, gradings: dict[int, Future[tuple[GradedCompletion, ...]]], position: int, result: GroupResult
     ) -> None:
+        if gradings is self._gradings:
+            spans = [span for completion in result.completions for span in completion.version_spans]
+            self._newest[position] = max(span.version for span in spans)
         gradings[position] = self._task.start_grading(self._order.at(position)[1], result.completions)
 
     def _arrived(self, positions: Sequence[int]) -> bool:
@@ -187,7 +250,7 @@ class Rollouts:
     def _request_id(self, step: int, position: int) -> str:
         return f"{self._client.incarnation}/rollout/{step}/{position}"
 
-    def _request(self, step: int, position: int) -> GenerateGroup:
+    def _request(self, step: int, position: int, version: int) -> GenerateGroup:
         _, item = self._order.at(position)
         sampling = SamplingSpec(
             temperature=self._pg.temperature,
@@ -205,7 +268,7 @@ class Rollouts:
             prompt_ids=item.prompt_ids,
             n=self._pg.group_size,
             sampling=sampling,
-            min_version=max(step - self._pg.max_staleness, self._start),
+            min_version=version,
             pinned=False,
             priority=2 * step,  # validations are in between
         )
@@ -214,46 +277,8 @@ class Rollouts:
 def _greedy(request: GenerateGroup) -> GenerateGroup:
     """Return the request of the same prompt's most likely completion."""
     sampling = replace(request.sampling, temperature=0.0)
-    return replace(request, request_id=f"{request.request_id}/greedy", n=1, sampling=sampling)
+    return replace(request, request_id=_greedy_id(request.request_id), n=1, sampling=sampling)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rollouts of one policy update: G groups of N completions, with their rewards."""
-
-    groups: Sequence[RolloutGroup]
-    rewards_GN: np.ndarray
-    samples: list[list[Sample]]
-
-    @property
-    def trained_rewards_GN(self) -> np.ndarray:
-        """The rewards, less that of the group's greedy completion if there is one."""
-        baselines_G = [0.0 if group.baseline is None else group.baseline.reward.total for group in self.groups]
-        less_baseline_GN: np.ndarray = self.rewards_GN - np.array(baselines_G)[:, None]
-        return less_baseline_GN
-
-
-def assemble(groups: Sequence[RolloutGroup], config: Config, version: int) -> Batch:
-    """Turn groups into samples, still without advantages; `version` is the one being trained."""
-    masks = config.policy_gradient.overlong == "mask"
-    samples = [
-        [
-            rollout_sample(
-                prompt_ids=group.item.prompt_ids,
-                completion_ids=graded.completion.token_ids,
-                behaviour_logprobs=graded.completion.logprobs,
-                on_policy=_token_versions(graded.completion) == version,
-                in_loss=not (masks and graded.completion.finish_reason == "length"),
-            )
-            for graded in group.completions
-        ]
-        for group in groups
-    ]
-    rewards_GN = np.array([[graded.reward.total for graded in group.completions] for group in groups])
-    return Batch(groups, rewards_GN, samples)
-
-
-def _token_versions(completion: Completion) -> np.ndarray:
-    """Weight version of every token, int64 [R]."""
-    spans = completion.version_spans
-    return np.repeat([span.version for span in spans], [span.end - span.start for span in spans])
+def _greedy_id(request_id: str) -> str:
+    return f"{request_id}/greedy"

@@ -50,6 +50,8 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
         _panel("Left out as overlong", "train/overlong_frac", percent=True),
         _panel("Extra prompts requested", "rollout/resampled_prompts"),
         _panel("Prompts skipped", "rollout/skipped_prompts"),
+        _panel("Groups dropped as too stale", "rollout/dropped_groups"),
+        _panel("Tokens too stale for the loss", "rollout/stale_tokens_frac", percent=True),
     ),
     "Validation": (
         _panel("Validation: wrong result", "val/logic_error_frac", percent=True),

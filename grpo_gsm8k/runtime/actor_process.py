@@ -66,6 +66,7 @@ def engine_spec(
         tensor_parallel=actor.tensor_parallel,
         sleeps=actor.sleep_between_updates and config.command == "policy_gradient",
         kv_cache_bytes=kv_cache_bytes,
+        scripted_lengths=actor.scripted_lengths,
         own_version=own_version,
     )
 

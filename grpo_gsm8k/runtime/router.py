@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport.protocol import (
     Bundle,
+    Cancel,
     Failed,
     GenerateGroup,
     GroupResult,
@@ -78,18 +79,33 @@ class Router:
     def from_learner(self, bundle: Bundle) -> None:
         """Send weights to every actor and each request to the least loaded one, as one bundle per actor.
 
-        A version that was published before replaces a damaged one: it goes to those that found it damaged.
+        A version that was published before replaces a damaged one: it goes to those that found it damaged. Requests
+        that are cancelled are not outstanding any more, so nothing is forwarded for them.
         """
-        shares: list[list[GenerateGroup | LoadWeights]] = [[] for _ in self._live]
+        shares: list[list[GenerateGroup | LoadWeights | Cancel]] = [[] for _ in self._live]
         for message in bundle.messages:
             if isinstance(message, LoadWeights):
                 for loading in self._add_weights(message.ref):
                     shares[loading].append(message)
+            elif isinstance(message, Cancel):
+                self._cancel(message, shares)
             else:
                 self._outstanding[message.request_id] = message
                 if (index := self._assign(message)) is not None:
                     shares[index].append(message)
         self._send_shares(shares)
+
+    def _cancel(self, message: Cancel, shares: Sequence[list[GenerateGroup | LoadWeights | Cancel]]) -> None:
+        """Forget the cancelled requests that are outstanding, and add each to the share of its actor."""
+        of_actor: dict[int, list[str]] = {}
+        for request_id in message.request_ids:
+            request = self._outstanding.pop(request_id, None)
+            index = self._actor_of.pop(request_id, None)
+            if request is not None and index is not None:
+                self._load[index] -= request.n
+                of_actor.setdefault(index, []).append(request_id)
+        for index, request_ids in of_actor.items():
+            shares[index].append(Cancel(tuple(request_ids)))
 
     def from_actor(self, index: int, message: GroupResult | Failed | WeightsLive | WeightsDamaged) -> None:
         """Forward the result of an outstanding request, exactly once; note which weights are live or damaged.
@@ -138,7 +154,7 @@ class Router:
         requests = self._requests_of(index)
         self._bundles[index] = []
         self._load[index] = 0
-        shares: list[list[GenerateGroup | LoadWeights]] = [[] for _ in self._live]
+        shares: list[list[GenerateGroup | LoadWeights | Cancel]] = [[] for _ in self._live]
         for request in requests:
             self._actor_of.pop(request.request_id, None)
         for request in requests:
@@ -170,12 +186,12 @@ class Router:
             self._load.append(0)
             self._bundles.append([])
 
-    def _send_shares(self, shares: Sequence[Sequence[GenerateGroup | LoadWeights]]) -> None:
+    def _send_shares(self, shares: Sequence[Sequence[GenerateGroup | LoadWeights | Cancel]]) -> None:
         """Send each actor its share as one bundle."""
         for index, share in enumerate(shares):
             if share and index not in self._absent:
                 self._bundles[index] = self._unfinished_bundles(index)
-                self._bundles[index].append([m for m in share if not isinstance(m, LoadWeights)])
+                self._bundles[index].append([m for m in share if isinstance(m, GenerateGroup)])
                 self._to_actor(index, Bundle(tuple(share)))
 
     def _requests_of(self, index: int) -> list[GenerateGroup]:

@@ -101,6 +101,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancel:
+    """The learner has no use for these requests any more: they end, running or not, and have no results."""
+
+    request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadWeights:
     """Load published weights between two engine steps."""
 
@@ -150,7 +157,7 @@ class Reset:
 class Bundle:
     """Messages that an actor handles together, so that the engine's batches do not depend on timing."""
 
-    messages: tuple[GenerateGroup | LoadWeights, ...]
+    messages: tuple[GenerateGroup | LoadWeights | Cancel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +320,7 @@ class Stop:
     """Exit; a learner first finishes its update and saves a checkpoint."""
 
 
-ActorCommand = StartEngine | GenerateGroup | LoadWeights | Reset | Bundle | Stop
+ActorCommand = StartEngine | GenerateGroup | LoadWeights | Cancel | Reset | Bundle | Stop
 ActorReport = GroupResult | Failed | WeightsLive | WeightsDamaged | Ready | Connected | Heartbeat | Span | Crashed
 LearnerReport = (
     Bundle

@@ -74,6 +74,19 @@ def step(engine: VllmEngine, results: dict[str, GroupResult], gaps: list[float])
             results[result.request_id] = result
 
 
+def cancel(engine: VllmEngine, prompts: list[np.ndarray]) -> tuple[dict[str, GroupResult], bool]:
+    """Cancel a running group beside another; returns the results, and whether nothing was left in the engine."""
+    results: dict[str, GroupResult] = {}
+    engine.add(request("gone/1", prompts[1], seed=3, n=4))
+    engine.add(request("kept/0", prompts[0], seed=7))
+    for _ in range(5):
+        step(engine, results, [])
+    engine.abort(["gone/1"])
+    while "kept/0" not in results:
+        step(engine, results, [])
+    return results, not engine._engine.has_unfinished_requests()
+
+
 def error_of(engine: VllmEngine, ref: WeightsRef) -> str:
     try:
         engine.load(weights.verify(ref))
@@ -104,6 +117,9 @@ def main(scenario: Scenario) -> None:
     seven = run_all(engine, [request("seven", prompts[0], seed=7)])["seven"]
     singles = run_all(engine, [request(f"single{s}", prompts[0], seed=s, n=1) for s in (7, 8)])
 
+    beside, left_nothing = cancel(engine, prompts)
+    results |= beside
+
     (Path(refs[4].path) / weights.MODEL_FILE).open("r+b").write(b"\xff")
     damaged = error_of(engine, refs[4])
     after = run_all(engine, [request("after", prompts[0], seed=7)])["after"]
@@ -128,6 +144,8 @@ def main(scenario: Scenario) -> None:
             }
             for name, result in results.items()
         ],
+        "names": list(results),
+        "left_nothing": left_nothing,
         "canary_gaps": gaps,
         "damaged_error": damaged,
         "generates_after_refusal": [c.token_ids.tolist() for c in after.completions]

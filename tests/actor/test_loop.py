@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights as published
 from grpo_gsm8k.transport.protocol import (
     Bundle,
+    Cancel,
     GenerateGroup,
     GroupResult,
     LoadWeights,
@@ -52,6 +54,10 @@ class Engine:
             self.log.append(f"end {done.request_id}")
             found.append(GroupResult(done.request_id, ()))
         return found
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        self.log += [f"abort {request_id}" for request_id in request_ids]
+        self.running = [request for request in self.running if request.request_id not in request_ids]
 
     def gpu_bytes(self) -> int:
         return 0
@@ -187,3 +193,14 @@ def test_the_live_version_is_loaded_again_after_an_older_one_for_an_actor_that_h
         *("load 0", "start val", "end val"),
         *("load 1", "start r4", "end r4"),
     ]
+
+
+def test_cancelled_requests_end_whether_they_run_or_wait() -> None:
+    """Those that have ended or were never here are ignored; the others go on, and the next weights are loaded."""
+    first = Bundle((weights(0), request("r0", 0, 0), request("r1", 0, 2), request("r2", 0, 4), request("later", 1, 6)))
+    second = Bundle((Cancel(("r0", "r2", "later", "unknown")), weights(1), request("r3", 1, 8)))
+    log = order(None, first, second)
+    assert "abort r2" in log
+    assert not {"abort r0", "start later", "end r2"} & set(log)
+    assert log.index("load 1") < log.index("start r3")
+    assert {"end r0", "end r1", "end r3"} <= set(log)

@@ -78,3 +78,10 @@ def test_damaged_weights_are_refused_before_the_engine_is_touched(trace: dict) -
 def test_seeds_are_spaced(trace: dict) -> None:
     """Completion i of a group equals a single request with the group's seed plus i."""
     assert trace["group_of_seed_7"] == trace["singles_of_seeds_7_and_8"]
+
+
+def test_a_cancelled_group_leaves_the_engine_without_a_result(trace: dict) -> None:
+    """The group beside it goes on; its tokens are compared with Hugging Face above."""
+    assert "kept/0" in trace["names"]
+    assert "gone/1" not in trace["names"]
+    assert trace["left_nothing"]

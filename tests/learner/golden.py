@@ -23,7 +23,7 @@ from cli import CONF
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.learner.experience import prepare
-from grpo_gsm8k.learner.rollouts import Batch, RolloutGroup, assemble
+from grpo_gsm8k.learner.rollout_batch import Batch, RolloutGroup, assemble
 from grpo_gsm8k.learner.schedules import Decay, Rates, lr_scale
 from grpo_gsm8k.learner.setup import open_models, open_optimizers
 from grpo_gsm8k.learner.task import Item, Task

@@ -13,6 +13,7 @@ from grpo_gsm8k.errors import LabError
 from grpo_gsm8k.learner.client import Client
 from grpo_gsm8k.transport.protocol import (
     Bundle,
+    Cancel,
     Failed,
     GenerateGroup,
     GroupResult,
@@ -88,3 +89,21 @@ def test_a_refused_request_ends_the_run() -> None:
     client.request(request("a"), partial(pytest.fail, "no result"))  # type: ignore[arg-type]
     with pytest.raises(LabError, match="refused request a: too long"):
         client.poll()
+
+
+def test_results_of_cancelled_requests_are_ignored() -> None:
+    peer = Peer()
+    client = client_of(peer)
+    arrived: list[str] = []
+    for name in ("a", "b", "c"):
+        client.request(request(name), lambda result: arrived.append(result.request_id))
+    client.flush()
+    peer.inbox.put(GroupResult("c", ()))
+    client.poll()
+    client.cancel(["a", "c"])  # c has its result
+    client.flush()
+    assert [m for m in peer.sent if isinstance(m, Bundle)][1:] == [Bundle((Cancel(("a",)),))]
+    for name in ("a", "b"):
+        peer.inbox.put(GroupResult(name, ()))
+    client.poll()
+    assert arrived == ["c", "b"]

@@ -12,7 +12,7 @@ import pytest
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.learner import rollout_files
-from grpo_gsm8k.learner.rollouts import Batch, RolloutGroup
+from grpo_gsm8k.learner.rollout_batch import Batch, RolloutGroup
 from grpo_gsm8k.learner.task import GradedCompletion, Item
 from grpo_gsm8k.transport.protocol import Completion, VersionSpan
 
@@ -53,6 +53,7 @@ def row(group: RolloutGroup, one: GradedCompletion, advantage: float) -> dict[st
         "logprobs": one.completion.logprobs.tolist(),
         "version_min": 4,
         "version_max": 5,
+        "versions": [4] + [5] * (len(one.completion.token_ids) - 1),
         "advantage": advantage,
         "reward_correct": one.reward.parts["correct"],
         "reward_format": 0.5,
@@ -80,7 +81,7 @@ def test_validation_has_the_same_columns_without_those_of_training(tmp_path: Pat
     completions = [one for group in groups(4, 1) for one in group.completions]
     rollout_files.write_validation(tmp_path / "step_5.parquet", completions)
     names = pq.read_schema(tmp_path / "step_5.parquet").names
-    assert names == list(row(groups(1, 1)[0], completions[0], 0.0))[1:-3]
+    assert names == list(row(groups(1, 1)[0], completions[0], 0.0))[1:-4]
 
 
 @pytest.mark.parametrize(("keep", "left"), [(2, {8, 9, 12}), (1, {9, 12}), ("all", {1, 2, 8, 9, 12})])

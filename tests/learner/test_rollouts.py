@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 from grpo_gsm8k.grading import answers, rewards, scoring
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.learner.prompt_order import PromptPlan
-from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts, assemble
+from grpo_gsm8k.learner.rollout_batch import assemble
+from grpo_gsm8k.learner.rollouts import NO_VARIANCE, SKIPPED, Rollouts
 from grpo_gsm8k.learner.task import GradedCompletion, Item
 from grpo_gsm8k.transport.protocol import Completion, GenerateGroup, GroupResult, PromptUse, VersionSpan
 from tests.learner.conftest import small_config

@@ -11,6 +11,7 @@ from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.runtime.router import Router
 from grpo_gsm8k.transport.protocol import (
     Bundle,
+    Cancel,
     GenerateGroup,
     GroupResult,
     LoadWeights,
@@ -324,3 +325,38 @@ def test_actors_may_come_and_go_without_losing_or_repeating_a_result(data: st.Da
         assert len(done) == len(set(done))
         if held:
             assert sum(map(len, held.values())) == net.router.outstanding == issued - len(done)
+
+
+def test_cancelled_requests_end_where_they_run_and_are_not_outstanding() -> None:
+    """A result that was on its way is not forwarded, and the load of the actors is that of what is left."""
+    net = Net(actors=2)
+    net.publish(ref(0), *(request(name, n=n) for name, n in (("a", 4), ("b", 1), ("c", 1), ("d", 2))))
+    net.taken()  # a runs on actor 0, the others on actor 1
+    net.router.from_actor(1, GroupResult("d", ()))
+    net.router.from_learner(Bundle((Cancel(("a", "b", "d", "unknown")), request("e", n=1))))
+    to_actor, to_learner = net.taken()
+    assert [(i, m.messages[0]) for i, m in to_actor if isinstance(m, Bundle)] == [
+        (0, Cancel(("a",))),
+        (1, Cancel(("b",))),
+    ]
+    assert [i for i, m in to_actor if isinstance(m, Bundle) and len(m.messages) == 2] == [0]  # the less loaded one
+    assert to_learner == [GroupResult("d", ())]
+    assert net.router.outstanding == 2
+    net.router.from_actor(0, GroupResult("a", ()))
+    assert net.taken() == ([], [])
+    net.router.actor_restarted(0)
+    ((_, again),) = net.taken()[0]
+    assert isinstance(again, Bundle)
+    assert [m.request_id for m in again.messages if isinstance(m, GenerateGroup)] == ["e"]
+
+
+def test_a_request_that_waits_for_an_actor_can_be_cancelled() -> None:
+    net = Net()
+    net.router.actor_left(0)
+    net.publish(ref(0), request("a"), request("b"))
+    net.router.from_learner(Bundle((Cancel(("a",)),)))
+    net.taken()
+    net.router.actor_restarted(0)
+    ((_, bundle),) = net.taken()[0]
+    assert isinstance(bundle, Bundle)
+    assert [m.request_id for m in bundle.messages if isinstance(m, GenerateGroup)] == ["b"]
