@@ -12,8 +12,9 @@ BITS = 8
 class EngineRates:
     """Seconds of one engine, and how many sequences it runs at once.
 
-    A step with n sequences takes `step_s + n * sequence_s`, which is reading weights and caches, or at least
-    `n * compute_s`, which is arithmetic. A prompt token takes `prompt_token_s`, once for the completions of a group.
+    A step with n sequences takes `step_s + n * sequence_s`, and beside that the longer one of reading weights and
+    caches, `weights_s + n * cache_s`, and of arithmetic, `n * compute_s`. A prompt token takes `prompt_token_s`, once
+    for the completions of a group.
     A swap of weights stops the engine for `load_s`, after files were verified for `verify_s` beside it; then the
     contexts of the running sequences are computed again.
     """
@@ -24,11 +25,14 @@ class EngineRates:
     max_sequences: int
     load_s: float
     verify_s: float
+    weights_s: float = 0.0
+    cache_s: float = 0.0
     compute_s: float = 0.0
 
     def step(self, sequences: int) -> float:
         """Return the seconds of a step that samples one token for each of so many sequences."""
-        return max(self.step_s + sequences * self.sequence_s, sequences * self.compute_s)
+        products_s = max(self.weights_s + sequences * self.cache_s, sequences * self.compute_s)
+        return self.step_s + sequences * self.sequence_s + products_s
 
     def slower(self, factor: float) -> Self:
         """Return the rates of an engine whose steps and prompts take `factor` times as long."""
@@ -37,6 +41,8 @@ class EngineRates:
             step_s=self.step_s * factor,
             sequence_s=self.sequence_s * factor,
             prompt_token_s=self.prompt_token_s * factor,
+            weights_s=self.weights_s * factor,
+            cache_s=self.cache_s * factor,
             compute_s=self.compute_s * factor,
         )
 
@@ -46,7 +52,7 @@ class LearnerRates:
     """Seconds of the learner's part of an update.
 
     `token_s` is for one token of prompt or completion on one rank, `update_s` for what each rank does in full. Ranks
-    share the tokens as `deal` does, each at `efficiency` of what it would reach alone.
+    share the tokens as `deal` does, and exchange gradients in `exchange_s * (ranks - 1) / ranks` (a ring).
     """
 
     token_s: float
@@ -55,7 +61,7 @@ class LearnerRates:
     records_s: float
     checkpoint_s: float = 0.0
     ranks: int = 1
-    efficiency: float = 1.0
+    exchange_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -80,14 +79,6 @@ class LearnerChannel:
         return self.messages.popleft() if self.messages else None
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedUpdate:
-    """When an update ended, in seconds, and how long the learner waited in it for completions."""
-
-    ended_s: float
-    waited_s: float
-
-
 class SimulatedLearner:
     """Does what `learner/policy_gradient.py` does, in that order."""
 
@@ -96,7 +87,6 @@ class SimulatedLearner:
     ) -> None:
         """`config.policy_gradient` says how far generation may be ahead, and when validations are due."""
         self.channel = LearnerChannel(clock, send)
-        self.updates: list[SimulatedUpdate] = []
         self._rates = pipeline.learner
         self._prompt = pipeline.lengths.prompt
         self._config = config
@@ -119,14 +109,12 @@ class SimulatedLearner:
         for version in range(self._total):
             groups = self._rollouts.take(version)
             assert groups is not None  # nobody asks it to stop
-            waited_s = self._rollouts.waited_s
             self._work("update", version, learning_s(rates, groups, self._prompt, self._config))
             self._publish(version + 1)
             self._request(version + 1)
             self._rollouts.uses(version)
             self._validation.drain()
             self._work("records", version + 1, rates.records_s)
-            self.updates.append(SimulatedUpdate(self._clock(), waited_s))
             if (version + 1) % self._config.training.save_every == 0 or self._validation.due(version + 1):
                 self._work("checkpoint", version + 1, rates.checkpoint_s)
         self._validation.wait()
@@ -156,8 +144,8 @@ def learning_s(rates: LearnerRates, groups: Sequence[RolloutGroup], prompt: int,
     sums = [0] * rates.ranks
     for size, rank in zip(tokens, owners(tokens, rates.ranks), strict=True):
         sums[rank] += size
-    slower = 1.0 if rates.ranks == 1 else 1 / rates.efficiency
-    return rates.update_s + config.policy_gradient.epochs_per_batch * max(sums) * rates.token_s * slower
+    exchange_s = rates.exchange_s * (rates.ranks - 1) / rates.ranks
+    return rates.update_s + exchange_s + config.policy_gradient.epochs_per_batch * max(sums) * rates.token_s
 
 
 def _items(count: int, prompt: int) -> list[Item]:
