@@ -92,9 +92,10 @@ def cpu_engine(shape: ModelShape, config: Config, rates: CpuRates, prompt: float
     )
 
 
-def scripted_engine(config: Config) -> EngineRates:
-    """Return the rates of the engine without a model."""
-    return EngineRates(SCRIPTED_STEP_S, SCRIPTED_TOKEN_S, 0.0, config.actor.max_num_seqs, 0.0, 0.0)
+def scripted_pipeline(shape: ModelShape, config: Config) -> Pipeline:
+    """Return the rates of the engine without a model, beside a learner of which only a recorded run knows more."""
+    engine = EngineRates(SCRIPTED_STEP_S, SCRIPTED_TOKEN_S, 0.0, config.actor.max_num_seqs, 0.0, 0.0)
+    return _pipeline(shape, config, engine, 0.0, 0.0, "the scripted engine, beside a learner that takes no time")
 
 
 def assumed_lengths(config: Config, prompt: float = TYPICAL_PROMPT) -> Lengths:

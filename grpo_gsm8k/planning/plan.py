@@ -67,7 +67,9 @@ def make_plan(config: Config, pipeline: Pipeline, actors: Sequence[int] = ACTORS
     )
 
 
-def _fewest(rows: Sequence[PlanRow], holds: Callable[[SteadyState], bool], state_of: Callable[[int], SteadyState]) -> int:
+def _fewest(
+    rows: Sequence[PlanRow], holds: Callable[[SteadyState], bool], state_of: Callable[[int], SteadyState]
+) -> int:
     """Return the fewest engines of which something holds that more engines do not change; between rows by bisection."""
     index = next((i for i, row in enumerate(rows) if holds(row.state)), len(rows) - 1)
     high, low = rows[index].actors, rows[index - 1].actors if index else 0

@@ -1,4 +1,4 @@
-"""Rates and lengths of a run that was made, from its own files: `trace.json`, `metrics.jsonl`, rollouts, validations."""
+"""Rates and lengths of a run that was made, from its own `trace.json`, rollouts and validations."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grpo_gsm8k.errors import UserError
-from grpo_gsm8k.planning.rates import EngineRates, LearnerRates, Lengths, Network, Pipeline
+from grpo_gsm8k.planning.rates import LearnerRates, Lengths, Pipeline
 from grpo_gsm8k.planning.simulate import SimulatedRun
 from grpo_gsm8k.planning.steady_state import LEARNER, SteadyState, recorded_spans, steady_state, within
-from grpo_gsm8k.tracking.run_folder import step_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from grpo_gsm8k.config import Config
@@ -29,8 +27,9 @@ FITS = 3  # the engine's speed is fitted in so many rounds
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run's configuration, its spans, and the lengths of its completions."""
+    """A run's name, configuration and spans, and the lengths of its completions."""
 
+    name: str
     config: Config
     spans: list[TimedSpan]
     lengths: Lengths
@@ -52,14 +51,16 @@ def read_run(run: RunFolder, config: Config, prompt: float) -> RecordedRun:
     Raises UserError if it is no run of policy gradient, or a file is missing or damaged.
     """
     if config.command != "policy_gradient":
-        raise UserError(f"doctor.plan_from={run.path.name} is a run of command={config.command}: name one that generates")
+        raise UserError(f"doctor.plan_from={run.path.name} has command={config.command}: name a run of policy_gradient")
     size = config.policy_gradient.group_size
     rollouts = [length for path in _parquet_files(run.rollouts) for length in _token_counts(path)]
     groups = tuple(tuple(rollouts[start : start + size]) for start in range(0, len(rollouts), size))
     validation = tuple(length for path in _parquet_files(run.validation) for length in _token_counts(path))
     if not groups:
         raise UserError(f"{run.rollouts} has no completions: plan from a run with policy_gradient.keep_rollouts=all")
-    return RecordedRun(config, recorded_spans(run), Lengths(groups, validation[: _items(run)], round(prompt)))
+    return RecordedRun(
+        run.path.name, config, recorded_spans(run), Lengths(groups, validation[: _items(run)], round(prompt))
+    )
 
 
 def fitted_pipeline(run: RecordedRun, guess: Pipeline) -> Pipeline:
@@ -73,7 +74,7 @@ def fitted_pipeline(run: RecordedRun, guess: Pipeline) -> Pipeline:
     message_s = _message_s(run)
     engine = replace(guess.engine, load_s=_mean_s(run, "load"), verify_s=_verify_s(run, guess.engine.verify_s))
     network = replace(guess.network, message_s=message_s)
-    pipeline = Pipeline(engine, _learner(run, guess.learner), network, run.lengths, guess.source)
+    pipeline = Pipeline(engine, _learner(run, guess.learner), network, run.lengths, f"those of the run {run.name}")
     busy_s = (1 - state.engines_idle) * (state.end_s - state.start_s) / state.updates
     for _ in range(FITS):
         simulated = simulated_again(run, pipeline)

@@ -78,9 +78,7 @@ class Inbox:
 class SimulatedActor:
     """One actor: its loop takes a turn when a message arrives, weights are verified, or the engine has a result."""
 
-    def __init__(
-        self, pipeline: Pipeline, device: str, clock: SimulatedClock, send: Callable[[object], None]
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, device: str, clock: SimulatedClock, send: Callable[[object], None]) -> None:
         """`send` takes the actor's messages; on the device `cpu` less urgent requests wait, as in a real run."""
         self.engine = SimulatedEngine(pipeline.engine, pipeline.lengths, clock)
         self._clock = clock
