@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.planning.rates import LearnerRates, Lengths, Pipeline
-from grpo_gsm8k.planning.simulate import SimulatedRun
+from grpo_gsm8k.planning.simulate import simulate
 from grpo_gsm8k.planning.steady_state import LEARNER, SteadyState, recorded_spans, steady_state, within
 
 if TYPE_CHECKING:
@@ -35,14 +35,9 @@ class RecordedRun:
     lengths: Lengths
 
     @property
-    def skipped(self) -> int:
-        """Updates that do not count: in them kernels are compiled, and the engines gain their lead."""
-        return self.config.policy_gradient.max_staleness + 2
-
-    @property
     def measured(self) -> SteadyState:
         """The run's speed and idle shares."""
-        return steady_state(self.spans, self.config.actor.replicas, self.skipped)
+        return steady_state(self.spans, self.config.actor.replicas, self.config.policy_gradient.max_staleness)
 
 
 def read_run(run: RunFolder, config: Config, prompt: float) -> RecordedRun:
@@ -77,19 +72,11 @@ def fitted_pipeline(run: RecordedRun, guess: Pipeline) -> Pipeline:
     pipeline = Pipeline(engine, _learner(run, guess.learner), network, run.lengths, f"those of the run {run.name}")
     busy_s = (1 - state.engines_idle) * (state.end_s - state.start_s) / state.updates
     for _ in range(FITS):
-        simulated = simulated_again(run, pipeline)
+        simulated = simulate(run.config, pipeline, state.updates)
         again_s = (1 - simulated.engines_idle) * (simulated.end_s - simulated.start_s) / simulated.updates
         working_s = max(busy_s - engine.load_s, 0.1 * busy_s)
         pipeline = replace(pipeline, engine=pipeline.engine.slower(working_s / max(again_s - engine.load_s, 1e-9)))
     return pipeline
-
-
-def simulated_again(run: RecordedRun, pipeline: Pipeline) -> SteadyState:
-    """Simulate a run with the same configuration and as many updates."""
-    updates = run.skipped + run.measured.updates
-    pg = run.config.policy_gradient.model_copy(update={"updates": updates, "epochs": None})
-    config = run.config.model_copy(update={"policy_gradient": pg})
-    return steady_state(SimulatedRun(config, pipeline).run(), config.actor.replicas, run.skipped)
 
 
 def _learner(run: RecordedRun, guess: LearnerRates) -> LearnerRates:
@@ -118,20 +105,34 @@ def _mean_s(run: RecordedRun, name: str) -> float:
 
 
 def _message_s(run: RecordedRun) -> float:
-    """Return the median time between the end of a wait and the last result before it: half of what messages take."""
+    """Return the mean time from the end of an engine's last work for an update to the end of the learner's wait.
+
+    It is only seen without overlap; else 0, because then the rates of a run hide it.
+    """
+    if run.config.policy_gradient.max_staleness:
+        return 0.0
     ends = [span.end_s for span in run.spans if span.name == "generate"]
-    waits = [span.end_s for span in run.spans if span.row == LEARNER and span.name == "wait for rollouts"]
-    delays = sorted(min((wait - end for end in ends if end <= wait), default=0.0) for wait in waits[1:])
-    return delays[len(delays) // 2] if delays and run.config.policy_gradient.max_staleness == 0 else 0.0
+    waits = [span.end_s for span in _in_window(run, "wait for rollouts")]
+    delays = [min(wait - end for end in ends if end <= wait) for wait in waits]
+    return sum(delays) / len(delays)
 
 
 def _verify_s(run: RecordedRun, guess: float) -> float:
-    """Return the mean time between the end of publishing and the load on an engine, less what the message takes."""
+    """Return the mean time from the end of publishing to the load on an engine, less that of the message.
+
+    Without overlap nothing else is in between.
+    """
     published = {span.version: span.end_s for span in run.spans if span.row == LEARNER and span.name == "publish"}
-    loads = [span for span in run.spans if span.name == "load" and span.version in published]
+    loads = _in_window(run, "load")
     if not loads or run.config.policy_gradient.max_staleness:
         return guess
     return max(0.0, sum(span.start_s - published[span.version] for span in loads) / len(loads) - _message_s(run))
+
+
+def _in_window(run: RecordedRun, name: str) -> list[TimedSpan]:
+    """Return the spans of a name that began in the measured updates."""
+    state = run.measured
+    return [span for span in run.spans if span.name == name and state.start_s <= span.start_s < state.end_s]
 
 
 def _parquet_files(folder: Path) -> list[Path]:

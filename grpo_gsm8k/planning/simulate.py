@@ -10,7 +10,7 @@ from grpo_gsm8k.planning.simulated_actor import SimulatedActor
 from grpo_gsm8k.planning.simulated_clock import SimulatedClock
 from grpo_gsm8k.planning.simulated_learner import SimulatedLearner
 from grpo_gsm8k.planning.simulated_network import SimulatedNetwork
-from grpo_gsm8k.planning.steady_state import LEARNER, SteadyState, TimedSpan, steady_state
+from grpo_gsm8k.planning.steady_state import LEARNER, SteadyState, TimedSpan, steady_state, unsteady
 from grpo_gsm8k.runtime.router import Router
 from grpo_gsm8k.transport.protocol import Bundle, Failed, GroupResult, Span, WeightsDamaged, WeightsLive
 
@@ -81,11 +81,12 @@ class SimulatedRun:
 
 
 def simulate(config: Config, pipeline: Pipeline, updates: int = UPDATES) -> SteadyState:
-    """Predict the steady state of a run: so many updates after those in which the engines gain their lead."""
-    skipped = config.policy_gradient.max_staleness + 2
-    pg = config.policy_gradient.model_copy(update={"updates": updates + skipped, "epochs": None})
+    """Predict the steady state of a run, from so many updates of it."""
+    staleness = config.policy_gradient.max_staleness
+    total = unsteady(staleness) + updates + staleness
+    pg = config.policy_gradient.model_copy(update={"updates": total, "epochs": None})
     spans = SimulatedRun(config.model_copy(update={"policy_gradient": pg}), pipeline).run()
-    return steady_state(spans, config.actor.replicas, skipped)
+    return steady_state(spans, config.actor.replicas, staleness)
 
 
 def predict(config: Config, pipeline: Pipeline, size: Size, updates: int = UPDATES) -> SteadyState:

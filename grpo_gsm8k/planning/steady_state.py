@@ -37,7 +37,7 @@ class TimedSpan:
 
 @dataclass(frozen=True, slots=True)
 class SteadyState:
-    """A run after its first updates: `updates` updates between `start_s` and `end_s`.
+    """A run without its first and last updates: `updates` updates between `start_s` and `end_s`.
 
     Idle shares are fractions of that time: the learner waits for completions, the engines have nothing to do.
     """
@@ -59,17 +59,29 @@ class SteadyState:
         return 3600 / self.step_s
 
 
-def steady_state(spans: Sequence[TimedSpan], actors: int, skipped: int) -> SteadyState:
-    """Measure the updates after the first `skipped`, at least 1. Raises UserError if there are none."""
+def steady_state(spans: Sequence[TimedSpan], actors: int, max_staleness: int) -> SteadyState:
+    """Measure a run without the first `unsteady` updates, and the last ones. Raises UserError if none are left.
+
+    While the last `max_staleness` updates are computed, the engines have nothing left to do.
+    """
     ends = sorted(span.end_s for span in spans if span.row == LEARNER and span.name == UPDATE_END)
-    if len(ends) <= skipped:
-        raise UserError(f"a plan needs more than {skipped} updates, and the run has {len(ends)}: use a longer run")
-    start, end = ends[skipped - 1], ends[-1]
+    first, last = unsteady(max_staleness) - 1, len(ends) - 1 - max_staleness
+    if last <= first:
+        least = first + max_staleness + 2
+        raise UserError(
+            f"a plan needs a run of at least {least} updates, and this one has {len(ends)}: make it longer"
+        )
+    start, end = ends[first], ends[last]
     waiting = [span for span in spans if span.row == LEARNER and span.name == WAITING]
     working = [span for span in spans if span.name in ENGINE_WORK]
     seconds = end - start
     idle = 1 - within(working, start, end) / actors / seconds
-    return SteadyState(start, end, len(ends) - skipped, within(waiting, start, end) / seconds, max(0.0, idle))
+    return SteadyState(start, end, last - first, within(waiting, start, end) / seconds, max(0.0, idle))
+
+
+def unsteady(max_staleness: int) -> int:
+    """Return how many updates at the start do not count: in them kernels are compiled, and the engines gain a lead."""
+    return max_staleness + 2
 
 
 def within(spans: Sequence[TimedSpan], start_s: float, end_s: float) -> float:
