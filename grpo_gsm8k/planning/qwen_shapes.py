@@ -10,10 +10,10 @@ def _qwen(layers: int, hidden: int, intermediate: int, key_value: int, vocab: in
     linears = (
         Linear("down_proj", intermediate, hidden),
         Linear("gate_proj", hidden, intermediate),
+        Linear("up_proj", hidden, intermediate),
         Linear("k_proj", hidden, key_value),
         Linear("o_proj", hidden, hidden),
         Linear("q_proj", hidden, hidden),
-        Linear("up_proj", hidden, intermediate),
         Linear("v_proj", hidden, key_value),
     )
     weights = sum(linear.inputs * linear.outputs for linear in linears)

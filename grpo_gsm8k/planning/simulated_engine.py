@@ -56,8 +56,9 @@ class SimulatedEngine:
         self._live: list[WeightsLive] = []
 
     def add(self, request: GenerateGroup) -> None:
-        """Start a request: its lengths are drawn by its seed."""
-        self._catch_up()
+        """Start a request with the next step, the most urgent of all that were added before it first."""
+        if self._clock() > self._time:
+            self._catch_up()
         lengths = drawn(self._lengths, request)
         group = _Group(request, self._version, lengths, len(lengths))
         for length in lengths:
@@ -149,7 +150,8 @@ class SimulatedEngine:
             self.busy_s += to_end
             self._time += to_end
             self._tokens = end
-            self._end_first()
+            while self._running and self._running[0][0] <= end + CLOSE:
+                self._end_first()
         self._time = max(self._time, now)
 
     def _end_first(self) -> None:

@@ -68,9 +68,7 @@ def steady_state(spans: Sequence[TimedSpan], actors: int, max_staleness: int) ->
     first, last = unsteady(max_staleness) - 1, len(ends) - 1 - max_staleness
     if last <= first:
         least = first + max_staleness + 2
-        raise UserError(
-            f"a plan needs a run of at least {least} updates, and this one has {len(ends)}: make it longer"
-        )
+        raise UserError(f"a plan needs a run of at least {least} updates, and this one has {len(ends)}: make it longer")
     start, end = ends[first], ends[last]
     waiting = [span for span in spans if span.row == LEARNER and span.name == WAITING]
     working = [span for span in spans if span.name in ENGINE_WORK]
