@@ -30,7 +30,7 @@ class PlanRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EnginePlan:
     """Rows by number of engines.
 
     `learner_bound`: the fewest engines for which the learner is the limit. Where it waits for every update's
@@ -42,7 +42,7 @@ class Plan:
     enough: int
 
 
-def make_plan(config: Config, pipeline: Pipeline, actors: Sequence[int] = ACTORS) -> Plan:
+def make_plan(config: Config, pipeline: Pipeline, actors: Sequence[int] = ACTORS) -> EnginePlan:
     """Predict the run with so many engines, the learner and the staleness as configured."""
 
     def state_of(count: int, gbit_s: float | None = None) -> SteadyState:
@@ -60,7 +60,7 @@ def make_plan(config: Config, pipeline: Pipeline, actors: Sequence[int] = ACTORS
         return state.updates_per_hour >= (1 - GAIN) * most
 
     bound = is_bound(rows[-1].state)
-    return Plan(
+    return EnginePlan(
         rows,
         _fewest(rows, is_bound, state_of) if bound else None,
         _fewest(rows, is_enough, state_of),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.data.prepare import ensure, load_split
@@ -11,7 +11,7 @@ from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.planning.estimated_rates import on_cpu, on_gpus, scripted_pipeline
 from grpo_gsm8k.planning.memory_plan import memory_rows
 from grpo_gsm8k.planning.plan import make_plan
-from grpo_gsm8k.planning.plan_tables import plan_lines
+from grpo_gsm8k.planning.plan_tables import Planned, plan_lines
 from grpo_gsm8k.planning.recorded_rates import fitted_pipeline, read_run
 from grpo_gsm8k.preflight.cpu_times import measured_times
 from grpo_gsm8k.preflight.diagnosis import places_of
@@ -26,20 +26,8 @@ from grpo_gsm8k.tracking.saved_config import read_config
 
 if TYPE_CHECKING:
     from grpo_gsm8k.config import Config
-    from grpo_gsm8k.planning.memory_plan import MemoryRow
-    from grpo_gsm8k.planning.plan import Plan
     from grpo_gsm8k.planning.rates import Pipeline
     from grpo_gsm8k.preflight.parameters import ModelShape
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A plan, what it was computed from, and what fits which GPUs; no rows for a learner on the CPU."""
-
-    config: Config
-    pipeline: Pipeline
-    plan: Plan
-    memory: list[MemoryRow]
 
 
 def show_plan(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_gsm8k.planning.memory_plan import CARDS
@@ -11,9 +12,20 @@ from grpo_gsm8k.preflight.memory import gib
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from grpo_gsm8k.config import Config
     from grpo_gsm8k.planning.memory_plan import MemoryRow
-    from grpo_gsm8k.planning.plan import Plan
-    from grpo_gsm8k.planning.plan_report import Planned
+    from grpo_gsm8k.planning.plan import EnginePlan
+    from grpo_gsm8k.planning.rates import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, what it was computed from, and what fits which GPUs; no rows for a learner on the CPU."""
+
+    config: Config
+    pipeline: Pipeline
+    plan: EnginePlan
+    memory: list[MemoryRow]
 
 
 def plan_lines(planned: Planned) -> list[str]:
@@ -27,7 +39,7 @@ def plan_lines(planned: Planned) -> list[str]:
     return lines
 
 
-def engine_table(plan: Plan) -> list[str]:
+def engine_table(plan: EnginePlan) -> list[str]:
     """Return a row for each number of engines; in a cluster also the updates per hour over each network."""
     networks = [f"over {speed:g} Gbit/s" for speed in GBIT_S] if plan.rows[0].over_network else []
     rows = [
@@ -43,7 +55,7 @@ def engine_table(plan: Plan) -> list[str]:
     return table(["engines", "updates/h", "learner idle", "engines idle", *networks], rows)
 
 
-def answer(plan: Plan) -> str:
+def answer(plan: EnginePlan) -> str:
     """Return the answer to the question how many engines this learner can use."""
     if plan.learner_bound is not None:
         return (

@@ -43,7 +43,7 @@ class RecordedRun:
 def read_run(run: RunFolder, config: Config, prompt: float) -> RecordedRun:
     """Read the files of a run that has `config`; `prompt` is the mean length of its prompts in tokens.
 
-    Raises UserError if it is no run of policy gradient, or a file is missing or damaged.
+    Raises UserError for a run of another command, and for files that are missing or damaged.
     """
     if config.command != "policy_gradient":
         raise UserError(f"doctor.plan_from={run.path.name} has command={config.command}: name a run of policy_gradient")

@@ -6,6 +6,7 @@ number of running sequences changes only where one of them ends.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import random
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.transport.protocol import GenerateGroup
     from grpo_gsm8k.transport.weights import VerifiedWeights
 
+NO_LOGPROBS = np.zeros(0, np.float32)
 CLOSE = 1e-9  # seconds, and tokens: differences that only rounding makes
 
 
@@ -179,6 +181,9 @@ def _result(group: _Group) -> GroupResult:
 
 def _completion(length: int, version: int) -> Completion:
     """Return a completion of which nothing but length and first version is of use."""
-    tokens = np.broadcast_to(np.int32(0), (length,))
-    logprobs = np.broadcast_to(np.float32(0), (length,))
-    return Completion(tokens, logprobs, "stop", (VersionSpan(version, 0, length),))
+    return Completion(_tokens(length), NO_LOGPROBS, "stop", (VersionSpan(version, 0, length),))
+
+
+@functools.cache
+def _tokens(length: int) -> np.ndarray:
+    return np.broadcast_to(np.int32(0), (length,))  # read-only, and all in one number

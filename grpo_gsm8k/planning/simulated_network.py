@@ -22,7 +22,7 @@ class SimulatedNetwork:
     """
 
     def __init__(self, network: Network, actors: int, clock: SimulatedClock) -> None:
-        """With a bandwidth, all engines are on other machines."""
+        """Copy nothing yet. If `gbit_s` is given, all engines are on other machines."""
         self.busy_s = 0.0
         self._network = network
         self._clock = clock
