@@ -43,7 +43,10 @@ SETTINGS = (
     "policy_gradient.eval_limit=1",
     "policy_gradient.save_every=100000",
 )
-MEMORY_SETTINGS = {"all weights": ("learner.gradient_checkpointing=true",), "LoRA": ("learner=lora",)}
+MEMORY_SETTINGS = {
+    "all weights": ("learner.gradient_checkpointing=true",),
+    "LoRA": ("learner=lora", "learner.gradient_checkpointing=true"),
+}
 
 
 def with_tables(page: str, tables: Mapping[str, list[str]]) -> str:
