@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden history soak under-fire audit check-models \
 	tiny-model clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
-	bench-publish bench-pool bench-late scale-check docs docs-reference \
+	bench-publish bench-pool bench-late scale-check scaling-tables docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -122,6 +122,9 @@ tiny-model: setup ## train the embedded tiny model again
 docs: setup ## build the site of docs/ in site/
 	@$(PY) -c "import material" 2>/dev/null || $(PY) -m pip install -q --no-deps $(PIP_FLAGS) -r requirements/docs.txt
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet # the variable hides an advertisement, not a warning
+
+scaling-tables: setup ## compute the predictions in docs/scaling.md again (ARGS=--check: only compare them)
+	@$(offline) $(PY) -m scripts.scaling_reference $(ARGS)
 
 docs-reference: setup ## generate docs/configuration.md, methods.md, metrics.md and diagnoses.md
 	@$(PY) -m scripts.config_reference

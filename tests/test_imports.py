@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     *("errors", "faults", "files", "children", "grading", "config_keys", "config", "algorithms", "transport", "models"),
     *("data", "tiny", "terminal", "diagnoses", "tracking", "actor", "learner", "runtime", "cluster", "start_model"),
-    *("traces", "preflight", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
+    *("traces", "preflight", "planning", "evaluation/statistics", "evaluation", "evaluation/harness", "report"),
     *("orchestrator", "commands", "command_line"),
 )
 ROOT_MODULES = {"__init__", "config_keys", "errors", "faults", "models", "start_model"}

@@ -29,7 +29,7 @@ from grpo_gsm8k.transport.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from grpo_gsm8k.actor.engine import Engine
     from grpo_gsm8k.transport.channel import Channel
@@ -42,13 +42,22 @@ class Actor:
     """State of one actor: waiting and running requests, and weights to load."""
 
     def __init__(
-        self, engine: Engine, channel: Channel, own_version: int = -1, few: int | None = None, sleeps: bool = False
+        self,
+        engine: Engine,
+        channel: Channel,
+        own_version: int = -1,
+        few: int | None = None,
+        sleeps: bool = False,
+        verifier: Verifier | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`channel` leads to the orchestrator; for `own_version` see `EngineSpec`.
 
         A request waits while more than `few` sequences of more urgent requests are running. None: it starts at once,
-        and the engine serves the most urgent ones first. `sleeps`: see `Rest`.
+        and the engine serves the most urgent ones first. `sleeps`: see `Rest`. The planner's simulation has a
+        verifier and a clock of its own.
         """
+        self._clock = clock
         self._engine = engine
         self._channel = channel
         self._few = few
@@ -57,7 +66,7 @@ class Actor:
         self._canary_pending = False  # weights were loaded, the engine has not yet returned WeightsLive
         self._loads: list[WeightsRef] = []  # published, not yet loaded, by version
         self._damaged: set[int] = set()  # versions that were refused, and may be published again
-        self._verifier = Verifier()  # of the version to load next
+        self._verifier = Verifier() if verifier is None else verifier  # of the version to load next
         self._waiting: dict[str, GenerateGroup] = {}  # until their weight version is live
         self._running: dict[str, GenerateGroup] = {}
         self._steps = 0
@@ -70,16 +79,20 @@ class Actor:
         """Serve until a `Stop` command."""
         self._channel.send(Ready())
         while not self._stopping:
-            self._take_commands()
-            started = time.monotonic()
-            if not self._swap_weights():
-                self._admit()
-            if self._running or self._canary_pending:
-                self._step()
-            if not self._has_work():
-                self._rest.begin()
-            self._busy_s += time.monotonic() - started
-            self._beat()
+            self.turn()
+
+    def turn(self) -> None:
+        """Take the commands that have arrived, swap weights if that is due, and do one engine step if there is work."""
+        self._take_commands()
+        started = self._clock()
+        if not self._swap_weights():
+            self._admit()
+        if self._running or self._canary_pending:
+            self._step()
+        if not self._has_work():
+            self._rest.begin()
+        self._busy_s += self._clock() - started
+        self._beat()
 
     def _take_commands(self) -> None:
         """Handle all commands that have arrived; wait up to IDLE_WAIT_SECONDS when there is nothing else to do."""
@@ -164,11 +177,11 @@ class Actor:
             return self._verifier.is_busy
         self._end_span()
         self._rest.end()
-        started = time.monotonic()
+        started = self._clock()
         hook("swap.verified", verified.folder.name)
         self._engine.load(verified)
         hook("swap.loaded", verified.folder.name)
-        self._channel.send(Span.since("load", verified.ref.version, started))
+        self._channel.send(Span.since("load", verified.ref.version, started, clock=self._clock))
         self._canary_pending = True
         self._version = verified.ref.version
         return False
@@ -219,7 +232,7 @@ class Actor:
 
     def _step(self) -> None:
         if self._running and self._generating_since is None:
-            self._generating_since = time.monotonic()
+            self._generating_since = self._clock()
         for result in self._engine.step():
             if isinstance(result, WeightsLive):
                 self._canary_pending = False
@@ -239,11 +252,11 @@ class Actor:
     def _end_span(self) -> None:
         """Report the time with running requests, one span per weight version."""
         if self._generating_since is not None:
-            self._channel.send(Span.since("generate", self._version, self._generating_since))
+            self._channel.send(Span.since("generate", self._version, self._generating_since, clock=self._clock))
             self._generating_since = None
 
     def _beat(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._last_beat >= BEAT_SECONDS:
             self._last_beat = now
             memory = self._engine.gpu_bytes()

@@ -44,6 +44,13 @@ def told_to_start(channel: Channel) -> bool:
 
 def run_actor(engine: Engine, channel: Channel, spec: EngineSpec) -> None:
     """Serve requests until a `Stop` command."""
-    # On a CPU the time of a step grows with the number of sequences, so that less urgent ones delay the others.
-    few = spec.max_num_seqs // FEW if spec.device == "cpu" else None
+    few = few_beside(spec.device, spec.max_num_seqs)
     Actor(engine, channel, spec.own_version, few, spec.sleeps).run()
+
+
+def few_beside(device: str, max_num_seqs: int) -> int | None:
+    """Return beside how many sequences less urgent requests may start; None: beside any number.
+
+    On a CPU the time of a step grows with the number of sequences, so that less urgent ones delay the others.
+    """
+    return max_num_seqs // FEW if device == "cpu" else None

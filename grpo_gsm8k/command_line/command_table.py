@@ -84,8 +84,8 @@ COMMANDS = {
         ("run", "actor.replicas", *_OUTPUT),
     ),
     "doctor": Command(
-        "grpo_gsm8k.preflight.doctor",
-        "doctor",
+        "grpo_gsm8k.commands.examine",
+        "examine",
         "check this machine, and whether the run fits it",
         ("doctor", "policy_gradient", *_TRAINING),
     ),

@@ -44,7 +44,7 @@ class ReportConfig(Section):
 
 
 class DoctorConfig(Section):
-    """The GPU and the output format of `command=doctor`; `force` starts a training run despite a failed check."""
+    """The GPU and the output of `command=doctor`; `force` starts a training run despite a failed check."""
 
     # The key is `json`, but pydantic models have a method of that name.
     model_config = ConfigDict(serialize_by_alias=True)
@@ -52,6 +52,14 @@ class DoctorConfig(Section):
     json_: bool = Field(alias="json")
     gpu: str | None
     force: bool
+    plan: bool = False
+    plan_from: str | None = None
+
+    @model_validator(mode="after")
+    def _check_plan(self) -> Self:
+        if self.plan_from is not None and not self.plan:
+            raise ValueError(f"plan_from={self.plan_from} has no effect with plan=false: set doctor.plan=true")
+        return self
 
 
 class BudgetConfig(Section):

@@ -38,8 +38,18 @@ T = TypeVar("T")
 class Client:
     """Sends requests in bundles, and hands each result to whoever asked for it."""
 
-    def __init__(self, channel: Channel, incarnation: int) -> None:
-        """`incarnation` counts the starts of the learner process and makes request ids unique across them."""
+    def __init__(
+        self,
+        channel: Channel,
+        incarnation: int,
+        clock: Callable[[], float] = time.monotonic,
+        heartbeats: bool = True,
+    ) -> None:
+        """`incarnation` counts the starts of the learner process and makes request ids unique across them.
+
+        The planner's simulation has a clock of its own, and sends no heartbeats.
+        """
+        self._clock = clock
         self.incarnation = incarnation
         self.stop_requested = False
         self.live: WeightsLive | None = None
@@ -52,8 +62,9 @@ class Client:
         self._pending: list[GenerateGroup | LoadWeights | Cancel] = []
         self._progress = 0
         self._waiting = False
-        self._span_started = time.monotonic()
-        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
+        self._span_started = clock()
+        if heartbeats:
+            threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
     def queue(self, message: LoadWeights) -> None:
         """Add weights to the bundle that the next `flush` sends."""
@@ -103,7 +114,7 @@ class Client:
 
     def record_span(self, name: str, version: int) -> float:
         """Report what the time since the last span was spent on; returns its seconds."""
-        span = Span.since(name, version, self._span_started)
+        span = Span.since(name, version, self._span_started, clock=self._clock)
         self._span_started += span.seconds
         self.report(span)
         return span.seconds

@@ -92,10 +92,13 @@ class Validation:
         graded = [g for index in range(len(self._items)) for g in self._client.wait_for(pending.gradings[index])]
         versions = {span.version for g in graded for span in g.completion.version_spans}
         assert versions == {version}, f"validation of version {version} was generated with {sorted(versions)}"
+        self._record(version, graded, time.monotonic() - pending.started)
+
+    def _record(self, version: int, graded: list[GradedCompletion], seconds: float) -> None:
+        """Report and save the graded items of a validation that took `seconds`."""
         summary = scoring.summarize([g.graded for g in graded], self._config.seed)
         self.accuracy[version] = summary.accuracy
         rollout_files.write_validation(self._folder / f"step_{version}.parquet", graded)
-        seconds = time.monotonic() - pending.started
         metrics = {**summary.metrics("val/"), "val/n": float(summary.n), "val/seconds": seconds}
         self._client.report(ValidationDone(version, metrics))
 

@@ -73,7 +73,7 @@ def estimate(
     if cpu is not None:
         return _on_measured_cpu(cpu, config, updates, questions, shared, usd_per_hour)
     on_actor, on_learner = devices
-    learning = _learning_s(shape, config, work.learned_tokens, on_learner)
+    learning = learning_s(shape, config, work.learned_tokens, on_learner)
     generating = _generating_s(shape, actor, config, work.generated, on_actor, prompt)
     if work.generated:
         published = shm_bytes(shape, config) / work.weight_versions / 1e9
@@ -122,7 +122,7 @@ def _whole_run(step_s: float, updates: int, other_s: float, usd_per_hour: float 
     return Estimate(step_s, updates, hours, None if usd_per_hour is None else hours * usd_per_hour, usd_per_hour)
 
 
-def _learning_s(shape: ModelShape, config: Config, tokens: float, device: Device) -> float:
+def learning_s(shape: ModelShape, config: Config, tokens: float, device: Device) -> float:
     """Seconds for forward and backward passes over `tokens`, of which each GPU of the learner computes its part.
 
     Operations per parameter and token: 2 forward, 4 backward (2 if frozen), and 2 to recompute with checkpointing.
@@ -143,10 +143,10 @@ def _recomputing_s(shape: ModelShape, actor: ActorMemory, config: Config, device
     """Seconds to compute the contexts of all running requests again with new weights: 2 operations per parameter."""
     context = prompt + answer_tokens(config) / 2
     running = min(actor.sequences, workload_of(config).generated / config.actor.replicas)
-    return 2 * shape.parameters * running * context / (GENERATING_SHARE * _tflops(device, config) * 1e12)
+    return 2 * shape.parameters * running * context / (GENERATING_SHARE * tflops(device, config) * 1e12)
 
 
-def _tflops(device: Device, config: Config) -> float:
+def tflops(device: Device, config: Config) -> float:
     """Return the rate of one engine; what its GPUs lose by exchanging activations is not counted."""
     return device.bf16_tflops * config.actor.tensor_parallel
 
@@ -164,5 +164,5 @@ def _generating_s(
     rounds = answers / shares / at_once
     read = actor.weights + at_once * (prompt + answer / 2) * actor.cache_per_token
     waiting = read / (BANDWIDTH_SHARE * device.bandwidth_gb_s * 1e9)
-    computing = 2 * shape.parameters * at_once / (GENERATING_SHARE * _tflops(device, config) * 1e12)
+    computing = 2 * shape.parameters * at_once / (GENERATING_SHARE * tflops(device, config) * 1e12)
     return rounds * answer * (max(waiting, computing) + TOKEN_OVERHEAD_S)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
 
@@ -202,9 +204,11 @@ class Span:
     row: str = ""
 
     @classmethod
-    def since(cls, name: str, version: int, started: float, row: str = "") -> Self:
-        """Return the span from `started`, a value of time.monotonic(), to now."""
-        seconds = time.monotonic() - started
+    def since(
+        cls, name: str, version: int, started: float, row: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> Self:
+        """Return the span from `started`, a value of `clock`, to now."""
+        seconds = clock() - started
         return cls(name, version, time.time() - seconds, seconds, row)
 
 
