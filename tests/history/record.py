@@ -110,5 +110,6 @@ def main(folder: Path, methods: list[str], seeds: list[int]) -> None:
 if __name__ == "__main__":
     if not os.environ.keys() >= INSTRUCTIONS.keys():  # they are read when torch is imported
         os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], {**os.environ, **INSTRUCTIONS})
-    seeds = [int(word) for word in sys.argv[2:]]
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else RECORDS, list(METHODS), seeds or list(SEEDS))
+    seeds = [int(word) for word in sys.argv[2:] if word.isdigit()]
+    methods = [word for word in sys.argv[2:] if not word.isdigit()]
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else RECORDS, methods or list(METHODS), seeds or list(SEEDS))

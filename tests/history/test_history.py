@@ -19,19 +19,13 @@ from tests.learner.golden import INSTRUCTIONS, UPDATES
 SEED = SEEDS[0]  # the others only make the bands
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the curves of one seed, computed in a process with the instructions of the recorded ones."""
-    folder = tmp_path_factory.mktemp("history")
-    command = [sys.executable, "-m", "tests.history.record", str(folder), str(SEED)]
-    subprocess.run(command, check=True, cwd=REPO, env={**os.environ, **INSTRUCTIONS})
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_curves_are_like_those_on_record(method: str, found: Path) -> None:
-    curves = json.loads((found / f"{method}.json").read_text())
+def test_curves_are_like_those_on_record(method: str, tmp_path: Path) -> None:
+    """The curves of one seed come from a process with the instructions of the recorded ones."""
+    command = [sys.executable, "-m", "tests.history.record", str(tmp_path), method, str(SEED)]
+    subprocess.run(command, check=True, cwd=REPO, env={**os.environ, **INSTRUCTIONS})
+    curves = json.loads((tmp_path / f"{method}.json").read_text())
     recorded = read(method)
     assert curves.keys() == recorded.keys()
     for metric, by_seed in recorded.items():

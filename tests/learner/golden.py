@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,11 +156,11 @@ def _ignore() -> None:
     """Nobody waits for a sign of life."""
 
 
-def main(folder: Path) -> None:
-    """Write the curve of every setting to `<folder>/<setting>.json`."""
+def main(folder: Path, settings: Sequence[str]) -> None:
+    """Write the curve of each setting to `<folder>/<setting>.json`."""
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as artifacts:
-        for name in SETTINGS:
+        for name in settings:
             (folder / f"{name}.json").write_text(json.dumps(curve(name, Path(artifacts)), indent=1) + "\n")
             print(name, flush=True)
 
@@ -168,4 +168,4 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     if not os.environ.keys() >= INSTRUCTIONS.keys():  # they are read when torch is imported
         os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], {**os.environ, **INSTRUCTIONS})
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN, sys.argv[2:] or list(SETTINGS))
