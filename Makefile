@@ -89,7 +89,7 @@ bench-memory: setup ## benchmark: the doctor's memory estimate, compared with th
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
 
 scale-check: setup ## engines that come and go, several learner ranks, and a Ray cluster of two nodes with its faults
-	@SCALE_CHECK=1 $(offline) $(PY) -m pytest -n 0 tests/learner/test_ranks.py tests/learner/test_rank_failures.py tests/orchestrator/test_rank_runs.py \
+	@SCALE_CHECK=1 $(offline) $(PY) -m pytest tests/learner/test_ranks.py tests/learner/test_rank_failures.py tests/orchestrator/test_rank_runs.py \
 		tests/actor/test_tensor_parallel.py tests/orchestrator/test_scale_runs.py tests/cluster $(ARGS)
 
 bench-pool: setup ## benchmark: completions per second that the orchestrator can pass on from 64 engines

@@ -167,7 +167,7 @@ def test_three_updates_of_the_demo_with_an_engine_on_each_node(cli: Cli, nodes: 
 
 def test_an_evaluation_uses_both_nodes(cli: Cli, nodes: Nodes) -> None:
     nodes.ensure()
-    many = ("eval.temperatures=[1.0]", "eval.samples=16")  # so many that both engines are ready before the end
+    many = ("eval.temperatures=[1.0]", "eval.samples=10")  # so many that both engines are ready before the end
     words = ("command=eval", "preset=cpu_demo", "eval.num_shards=2", "actor.engine=scripted", *many)
     alone = cli.run(*words, "name=alone")
     both = cli.run(*words, "cluster=ray", nodes.address, "name=both")

@@ -56,13 +56,11 @@ def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: 
             assert math.isclose(left[metric], value, rel_tol=1e-4, abs_tol=1e-6), metric
 
 
-FULL = ("grpo", "sft")
+# One of each kind: no adapters, which are refused, and nothing that differs from another one outside of the passes.
+FULL = ("grpo", "sft", "ppo_shared", "ppo_separate", "ppo_pretraining", "kl_cov", "distill")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in FULL else pytest.mark.scale) for n in CASES if not n.startswith("lora")],
-)
+@pytest.mark.parametrize("name", [*FULL[:2], *(pytest.param(name, marks=pytest.mark.scale) for name in FULL[2:])])
 def test_divided_models_learn_what_whole_ones_do(name: str, random_model: Path, tmp_path: Path) -> None:
     """FSDP2: gradients of matrices in blocks are known through their norm alone, the others by themselves."""
     words = ("learner.token_budget=60", *CASES[name])

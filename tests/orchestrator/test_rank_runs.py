@@ -32,14 +32,10 @@ RANKS = ("learner.ranks=2",)
     [
         (signal.SIGKILL, "ended with exit code -9", "none"),
         (signal.SIGSTOP, "is late by", "optimizer"),
-        # Where a rank waits in the midst of a pass depends on when the other one stops.
         (signal.SIGKILL, "ended with exit code -9", "full"),
-        pytest.param(signal.SIGSTOP, ("is late by", "did not take part within"), "full", marks=pytest.mark.scale),
     ],
 )
-def test_a_rank_that_fails_is_a_learner_that_fails(
-    cli: Cli, number: signal.Signals, reason: str | tuple[str, ...], shard: str
-) -> None:
+def test_a_rank_that_fails_is_a_learner_that_fails(cli: Cli, number: signal.Signals, reason: str, shard: str) -> None:
     """The learner is replaced, with all of its ranks, and continues from its checkpoint."""
     limit = f"learner.rank_timeout_s={patience(5)}"
     process = cli.start(*SCRIPTED, *RANKS, limit, f"learner.shard={shard}")
