@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.learner.golden import GOLDEN, INSTRUCTIONS, SETTINGS, UPDATES
+from tests.learner.golden import GOLDEN, INSTRUCTIONS, RECORDED, SETTINGS
 
 REPO = Path(__file__).parent.parent.parent
 
 pytestmark = pytest.mark.slow
 # The vector math of AMD's processors differs from that of Intel's in the last bits. Optimizer steps amplify those until
 # a token is sampled, clipped or selected that was not: other data from there. First such update of each pair seen.
-COMPARED = {"ppo": 6, "kl_cov": 4, "sapo": 6, "gspo_token": 7, "dppo_tv": 14}
-# Before that, losses of both agree to 2e-6, and gradient norms to 1.7e-4.
+COMPARED = {"ppo": 6, "kl_cov": 4, "sapo": 6, "gspo_token": 7}
+# Before that, losses of both agree to 2e-6, and gradient norms to 2.1e-4; after 20 updates, to 7e-4.
 LOSS, GRAD_NORM = 5e-6, 5e-4
 
 
@@ -29,7 +29,7 @@ def test_losses_are_those_on_record(setting: str, tmp_path: Path) -> None:
     subprocess.run(command, check=True, cwd=REPO, env={**os.environ, **INSTRUCTIONS})
     expected = json.loads((GOLDEN / f"{setting}.json").read_text())
     actual = json.loads((tmp_path / f"{setting}.json").read_text())
-    assert len(expected["loss"]) == len(actual["loss"]) == UPDATES
+    assert len(expected["loss"]) == len(actual["loss"]) == RECORDED
     compared = slice(COMPARED.get(setting))
     assert actual["loss"][compared] == pytest.approx(expected["loss"][compared], rel=LOSS, abs=LOSS)
     assert actual["grad_norm"][compared] == pytest.approx(expected["grad_norm"][compared], rel=GRAD_NORM)
