@@ -61,6 +61,8 @@ DIFFERENCES = """\
 - M2PO masks tokens as the paper's algorithm 1 says. The authors' program clips at a bound that it finds from the same
   budget.
 - KL-Cov's penalty is |log r|, as in the authors' program.
+- Online DPO: with a group of two the loss is that of TRL's `OnlineDPOTrainer`; of larger groups it is the mean over all
+  pairs with different rewards, then over groups, of which those without pairs count 0. It costs a forward pass more.
 - Pass@k is the analytical form of arXiv:2508.10751; verl's `grpo_passk` is another method (arXiv:2503.19595).
 - `constant` divides by `max_new_tokens`, as TRL's `dr_grpo` does; verl divides by the width of its batch unless
   `loss_scale_factor` is set.
@@ -109,6 +111,7 @@ def _clip(pg: PolicyGradientConfig) -> str:
     """Return what bounds the loss, in words."""
     low, high = pg.cliprange, pg.cliprange if pg.cliprange_high is None else pg.cliprange_high
     words = {
+        "dpo": f"none, beta {pg.dpo.beta:g}",
         "sapo": f"gate, temperatures {pg.sapo.tau_pos:g} and {pg.sapo.tau_neg:g}",
         "vespo": f"W^{pg.vespo.k_pos:g} e^({pg.vespo.lambda_pos:g} (1 - W)), or {pg.vespo.k_neg:g} and "
         f"{pg.vespo.lambda_neg:g} for A &lt; 0",

@@ -117,6 +117,12 @@ def pass_at_k(scores: Scores) -> np.ndarray:
     return _zero_where_tied(advantages_GN / (np.sqrt(failed_G1 * (1 - failed_G1)) + scores.eps), scores)
 
 
+def preference(scores: Scores) -> np.ndarray:
+    """Rank of the reward in its group, the lowest 1: only the order counts, and only for `loss_type=dpo`."""
+    ranks_GN = 1.0 + np.array([np.unique(row, return_inverse=True)[1] for row in scores.rewards_GN])
+    return _zero_where_tied(ranks_GN, scores)
+
+
 ADVANTAGES: dict[str, Callable[[Scores], np.ndarray]] = {
     "reward": reward,
     "greedy_baseline": greedy_baseline,
@@ -129,6 +135,7 @@ ADVANTAGES: dict[str, Callable[[Scores], np.ndarray]] = {
     "length_weighted": length_weighted,
     "mean_normalized": mean_normalized,
     "pass_at_k": pass_at_k,
+    "preference": preference,
 }
 
 

@@ -20,6 +20,15 @@ def reinforce_loss(inputs: LossInputs) -> TokenLoss:
     return TokenLoss(loss_N, torch.zeros_like(loss_N, dtype=torch.bool))
 
 
+def pair_loss(inputs: LossInputs) -> TokenLoss:
+    """-w log p: its gradient is that of the mean of `pair_losses` over the groups.
+
+    w is minus the derivative of that mean with respect to the completion's log-probability (DPO, arXiv:2305.18290, or
+    IPO, arXiv:2310.12036), computed with the weights of the optimizer step.
+    """
+    return reinforce_loss(inputs)
+
+
 def clipped_loss(inputs: LossInputs) -> TokenLoss:
     """-min(r A, clip(r) A) (PPO, arXiv:1707.06347, eq. 7).
 
@@ -112,6 +121,7 @@ def _bound(value: float | None) -> float:
 LOSSES: dict[str, Callable[..., TokenLoss]] = {
     "no_baseline": reinforce_loss,
     "reinforce_with_baseline": reinforce_loss,
+    "dpo": pair_loss,
     "grpo_clip": clipped_loss,
     "ppo_clip": clipped_loss,
     "cispo": cispo_loss,

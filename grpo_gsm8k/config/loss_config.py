@@ -11,6 +11,7 @@ from grpo_gsm8k.config.fields import Section
 LossType = Literal[
     "no_baseline",
     "reinforce_with_baseline",
+    "dpo",
     "grpo_clip",
     "ppo_clip",
     "cispo",
@@ -31,6 +32,13 @@ OF_BEHAVIOUR = ("vespo", "m2po")  # their weight is over the policy that sampled
 # Losses of earlier versions, whose saved configurations may hold a clip range without effect.
 IGNORES_CLIPRANGE = ("no_baseline", "reinforce_with_baseline")
 PER_COMPLETION = ("gmpo", "vespo")  # one advantage for all tokens of a completion
+
+
+class DpoConfig(Section):
+    """The strength of the reference in a loss over pairs, and the loss of a pair."""
+
+    beta: float = Field(default=0.1, gt=0)
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
 
 
 class SapoConfig(Section):

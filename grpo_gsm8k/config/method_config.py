@@ -16,6 +16,7 @@ from grpo_gsm8k.config.loss_config import (
     WITH_DUAL_CLIP,
     WITH_RATIO_LEVEL,
     ClipCovConfig,
+    DpoConfig,
     KlCovConfig,
     LossType,
     M2poConfig,
@@ -37,6 +38,7 @@ Advantage = Literal[
     "length_weighted",
     "mean_normalized",
     "pass_at_k",
+    "preference",
     "token_whitened",
     "gae",
     "distill",
@@ -45,6 +47,7 @@ PER_TOKEN = ("token_whitened", "gae", "distill")  # the others are the same for 
 _DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
     "no_baseline": "reward",
     "reinforce_with_baseline": "group_mean",
+    "dpo": "preference",
     "grpo_clip": "group_mean_std",
     "ppo_clip": "gae",
     "cispo": "group_mean_std",
@@ -59,11 +62,11 @@ _DEFAULT_ADVANTAGE: dict[LossType, Advantage] = {
 }
 _PER_GROUP = (
     *("group_mean", "group_mean_std", "leave_one_out", "group_mean_whitened", "group_mean_rescaled"),
-    *("length_weighted", "mean_normalized", "pass_at_k"),
+    *("length_weighted", "mean_normalized", "pass_at_k", "preference"),
 )
 _RIGHT_OR_WRONG = ({"correct": 1.0}, {"exact_text": 1.0})
-_LOSS_CONSTANTS = ("sapo", "vespo", "m2po", "clip_cov", "kl_cov")  # sections of the losses of the same names
-_TAKES_CONSTANTS = ("sapo", "vespo", "kl_cov")  # the others belong to the choice of tokens before the step
+_LOSS_CONSTANTS = ("dpo", "sapo", "vespo", "m2po", "clip_cov", "kl_cov")  # sections of the losses of the same names
+_TAKES_CONSTANTS = ("sapo", "vespo", "kl_cov")  # the others belong to what is computed before the step
 # GSPO clips at 3e-4. A token-level range such as 0.2 would never clip a geometric mean.
 _MAX_SEQUENCE_CLIPRANGE = 0.05
 
@@ -79,6 +82,7 @@ class MethodConfig(Section):
     cliprange: float | None = Field(gt=0, lt=1)
     cliprange_high: float | None = Field(gt=0)
     dual_clip: float | None = Field(gt=1)
+    dpo: DpoConfig = DpoConfig()
     sapo: SapoConfig = SapoConfig()
     vespo: VespoConfig = VespoConfig()
     m2po: M2poConfig = M2poConfig()
@@ -117,6 +121,38 @@ class MethodConfig(Section):
         if self.active_sampling and name not in _PER_GROUP:
             raise ValueError(f"active_sampling={self.active_sampling} has no effect with advantage={name}: set it to 0")
         return self
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        """Refuse what a loss over pairs has no place for."""
+        if (self.loss_type == "dpo") != (self.advantage_name == "preference"):
+            raise ValueError(
+                f"loss_type={self.loss_type} excludes advantage={self.advantage_name}: dpo and preference belong "
+                "together; set policy_gradient.advantage=null"
+            )
+        if self.loss_type != "dpo":
+            return self
+        if self.reduction != "sequence_sum":
+            raise ValueError(
+                f"reduction={self.reduction} has no meaning with loss_type=dpo, whose scores are sums over the tokens "
+                "of a completion: set policy_gradient.reduction=sequence_sum"
+            )
+        if self.off_policy.proximal != "behaviour":
+            raise ValueError(
+                "off_policy.proximal=recomputed has no effect with loss_type=dpo, which has no importance ratio: set "
+                "policy_gradient.off_policy.proximal=behaviour"
+            )
+        if self.kl.coef and self.kl.place == "reward":
+            raise ValueError(
+                "kl.place=reward could change the order of the rewards that loss_type=dpo compares: set "
+                "policy_gradient.kl.place=loss, or policy_gradient.kl.coef=0"
+            )
+        return self
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the update needs the reference's log-probabilities."""
+        return self.kl.coef > 0 or self.loss_type == "dpo"
 
     @model_validator(mode="after")
     def _check_teacher(self) -> Self:

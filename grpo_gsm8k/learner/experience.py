@@ -184,7 +184,7 @@ def _columns(models: Models, config: Config) -> list[str]:
     needed = {
         "proximal_logprobs": pg.off_policy.proximal == "recomputed",
         "values": models.critic is not None,
-        "reference_logprobs": pg.kl.coef > 0,
+        "reference_logprobs": pg.needs_reference,
     }
     return [name for name, is_needed in needed.items() if is_needed]
 
@@ -203,7 +203,7 @@ def _forward(models: Models, micro: MicroBatch, config: Config) -> dict[str, tor
         hidden_NH = torch.empty(0)  # a separate critic does not use it
     if models.critic is not None:
         columns["values"] = models.critic.values(hidden_NH, micro.tokens)
-    if pg.kl.coef:
+    if pg.needs_reference:
         base = contextlib.nullcontext() if models.reference is not None else models.policy.without_adapter()
         with base:
             columns["reference_logprobs"], _ = policy_logprobs(models.reference or models.policy, micro, config)

@@ -146,7 +146,7 @@ def open_models(
     """Load policy, reference, critic and teacher as far as configured; the policy from the checkpoint if given."""
     policy = open_policy(config.learner, model_folder, checkpoint_folder)
     reference = None
-    if config.policy_gradient.kl.coef and not policy.is_adapter:
+    if config.policy_gradient.needs_reference and not policy.is_adapter:
         reference = load_reference(model_folder, config.learner)
     teacher = None if teacher_folder is None else load_reference(teacher_folder, config.learner)
     return Models(policy, reference, build_critic(config, policy, critic_folder), teacher)

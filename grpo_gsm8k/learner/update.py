@@ -14,6 +14,7 @@ from grpo_gsm8k.learner.experience import is_active
 from grpo_gsm8k.learner.logprob_gap import is_measured, measure_gap
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
+from grpo_gsm8k.learner.preference_weights import with_pair_weights
 from grpo_gsm8k.learner.ranks import ALONE
 from grpo_gsm8k.learner.token_selection import with_selection
 from grpo_gsm8k.learner.update_stats import TokenStats, Totals, UpdateStats
@@ -72,7 +73,10 @@ def update_policy(
     for epoch in range(pg.epochs_per_batch):
         before = stats.total("train/approx_kl")
         for number, indices in enumerate(minibatch_indices(len(groups), pg.minibatches, (config.seed, step, epoch))):
-            samples = [sample for i in indices for sample in groups[i]]
+            step_groups = [groups[i] for i in indices]
+            chosen, pairs = with_pair_weights(models.policy, step_groups, config, beat, budget, ranks)
+            stats.add_tokens(pairs)
+            samples = [sample for group in chosen for sample in group]
             seed = (config.seed, step, epoch, number)
             samples = with_selection(models.policy, samples, config, seed, beat, budget, ranks)
             if not stats.losses and not is_measured(samples, config):

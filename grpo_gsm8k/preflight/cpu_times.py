@@ -86,8 +86,8 @@ def passes_of(shape: ModelShape, config: Config, prompt: float) -> UpdateLoad:
         epochs, minibatches = pg.epochs_per_batch, pg.minibatches
         critic = int(pg.critic.kind == "separate")
         models = 1 + critic
-        forward = float((pg.kl.coef > 0) + (pg.off_policy.proximal == "recomputed") + (pg.critic.kind != "none"))
-        forward += epochs * (pg.loss_type in SELECTS_TOKENS)
+        forward = float(pg.needs_reference + (pg.off_policy.proximal == "recomputed") + (pg.critic.kind != "none"))
+        forward += epochs * (pg.loss_type in (*SELECTS_TOKENS, "dpo"))
         if shape.teacher is not None:  # in passes of a model of the policy's size
             forward += shape.teacher.parameters / shape.parameters
     tokens = work.learned_tokens / epochs

@@ -87,7 +87,7 @@ def _policy_gradient(config: Config, prompt: float) -> Workload:
     return Workload(
         longest_sequence=min(config.actor.max_model_len, pg.max_new_tokens + LONG_PROMPT),
         group_size=pg.group_size,
-        reference=pg.kl.coef > 0 and not config.learner.lora.enabled,  # with LoRA, the base is the reference
+        reference=pg.needs_reference and not config.learner.lora.enabled,  # with LoRA, the base is the reference
         critic=pg.critic.kind,
         weight_versions=pg.versions_at_once,  # a validation pins one, while later ones are published
         recorded_checkpoints=pg.keep_last if pg.record and pg.keep_last != "all" else 0,

@@ -70,6 +70,9 @@ THEMES: Final[dict[str, tuple[Panel, ...]]] = {
         _panel("KL to the reference", "train/kl_reference"),
         _panel("KL coefficient", "train/kl_coef"),
         _panel("KL to the teacher", "distill/reverse_kl"),
+        _panel("Pairs: loss", "train/pair_loss"),
+        _panel("Pairs: better one has the larger score", "train/pair_accuracy", percent=True),
+        _panel("Pairs: margin", "train/pair_margin"),
         _panel(
             "Clip fraction",
             *("train/clip_frac", "train/clip_frac_low", "train/clip_frac_high"),

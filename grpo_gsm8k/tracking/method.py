@@ -16,6 +16,7 @@ _OF_ADVANTAGE = {  # and so do these advantages
     "length_weighted": "opo",
     "mean_normalized": "maxrl",
     "pass_at_k": "pass_at_k",
+    "preference": "online_dpo",
     "token_whitened": "reinforce_plus_plus",
     "group_mean_whitened": "reinforce_plus_plus_baseline",
 }
@@ -30,6 +31,7 @@ _TITLES = {
     "distill": "On-policy distillation",
     "kl_cov": "KL-Cov",
     "maxrl": "MaxRL",
+    "online_dpo": "Online DPO",
     "pass_at_k": "Pass@k training",
     "positive_only": "Positive-only GRPO",
     "remax": "ReMax",

@@ -167,7 +167,7 @@ class Scene:
             torch.manual_seed(5)
             torch.nn.init.normal_(critic.head.weight, std=0.3)
             torch.nn.init.constant_(critic.head.bias, 0.2)
-        self.models = Models(policy, reference if config.policy_gradient.kl.coef else None, critic, teacher)
+        self.models = Models(policy, reference if config.policy_gradient.needs_reference else None, critic, teacher)
         self.rewards = random_rewards()
         before = self.double(policy.model)
         rng = np.random.default_rng(7)
