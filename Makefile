@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden history soak under-fire audit check-models \
 	tiny-model clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
-	bench-publish bench-pool bench-late scale-check scaling-tables docs docs-reference \
+	bench-publish bench-pool bench-late bench-stale methods scale-check scaling-tables docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
 
 help: ## show this list
@@ -100,6 +100,12 @@ bench-publish: setup ## benchmark: seconds from trained weights to weights in th
 
 bench-late: setup ## benchmark: waiting for late completions, dropping them, or going on with them
 	@$(offline) $(PY) -m benchmarks.late_policy $(ARGS)
+
+bench-stale: setup ## benchmark: what off-policy corrections do for stale samples
+	@$(offline) $(PY) -W ignore -m benchmarks.stale_corrections $(ARGS)
+
+methods: setup ## compare every method on two tasks, with three seeds and learning rates each (hours)
+	@$(offline) $(PY) -W ignore -m benchmarks.compare_methods $(ARGS)
 
 soak: setup ## kill random processes of training, fine-tuning, evaluation: nothing lost? KILLS=50 ENGINE=scripted|vllm
 	@$(offline) $(PY) -m tests.soak --kills $(or $(KILLS),50) --engine $(or $(ENGINE),scripted) $(ARGS)

@@ -41,9 +41,12 @@ def test_a_padded_prompt_gets_the_log_probabilities_that_it_has_alone() -> None:
 def test_samples_come_from_the_weights_of_lag_updates_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[dict[str, torch.Tensor]] = []
     original = Sampler.load
-    monkeypatch.setattr(
-        Sampler, "load", lambda self, weights: (loaded.append(weights), original(self, weights)) and None
-    )
+
+    def kept(self: Sampler, weights: dict[str, torch.Tensor]) -> None:
+        loaded.append(weights)
+        original(self, weights)
+
+    monkeypatch.setattr(Sampler, "load", kept)
     versions: list[int] = []
     groups = Sampler.groups
 
