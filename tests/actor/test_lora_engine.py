@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -31,12 +32,16 @@ def trace(
     return {"folder": folder, "base": base, **json.loads((folder / "trace.json").read_text())}
 
 
-def logprobs_of(trace: dict[str, Any], version: int, prompt: list[int], completion: list[int]) -> np.ndarray:
+@functools.cache  # loading takes longer than the forward pass
+def model_of(base: Path, adapter: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(trace["base"], dtype=torch.float32)
-    model = PeftModel.from_pretrained(base, trace["folder"] / f"adapter{version}").eval()
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+
+
+def logprobs_of(trace: dict[str, Any], version: int, prompt: list[int], completion: list[int]) -> np.ndarray:
+    model = model_of(trace["base"], trace["folder"] / f"adapter{version}")
     with torch.no_grad():
         logits = model(torch.tensor([prompt + completion])).logits[0].double() / 0.8
     positions = torch.arange(len(prompt) - 1, len(prompt) + len(completion) - 1)
