@@ -106,6 +106,8 @@ BAD = [
     ([*PG, "policy_gradient=online_dpo", "policy_gradient/off_policy=tis"], "off_policy.proximal=behaviour"),
     ([*PG, "policy_gradient=online_dpo", "policy_gradient.kl={coef: 0.1, place: reward}"], "kl.place=loss"),
     ([*PG, "policy_gradient=online_dpo", "policy_gradient.cliprange=0.2"], "policy_gradient.cliprange=null"),
+    (["command=sft", "sft.dpo.beta=0.2"], "set sft.loss=dpo, or drop the key"),
+    (["command=traces", "traces.pairs=2"], "traces.samples_per_prompt to 2 or more"),
     ([*PG, "policy_gradient.dpo.beta=0.2"], "set policy_gradient.loss_type=dpo, or drop the key"),
     ([*PG, "policy_gradient.kl_cov.coef=0.5"], "set policy_gradient.loss_type=kl_cov, or drop the key"),
     ([*PG, "policy_gradient.off_policy.reject.token=[0.5,2]"], "off_policy.proximal=recomputed"),

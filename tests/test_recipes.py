@@ -17,7 +17,14 @@ from grpo_gsm8k.tracking.saved_config import recipes
 from scripts.run_recipes import result_of
 from tests.conftest import Cli
 
-NAMES = ["gemma2b_comparison", "qwen3b_ppo_qlora", "qwen_math_two_gpu", "rejection_sampling", "turkish_grpo_lora"]
+NAMES = [
+    "dpo",
+    "gemma2b_comparison",
+    "qwen3b_ppo_qlora",
+    "qwen_math_two_gpu",
+    "rejection_sampling",
+    "turkish_grpo_lora",
+]
 
 
 def composed(name: str, scale: str = "full", *overrides: str) -> Config:

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 
+from grpo_gsm8k.cluster.ray_calls import NodeLostError, RayCalls
 from grpo_gsm8k.errors import LabError, one_line
 from grpo_gsm8k.transport.protocol import Bundle, LoadWeights, WeightsRef
 
@@ -24,10 +25,6 @@ CALL_SECONDS = 30.0  # for a call that only starts, ends or asks something
 COPY_SECONDS = 600.0  # for a copy of a model
 
 
-class NodeLostError(OSError):
-    """The machine, or our process on it, is gone."""
-
-
 class CopyError(OSError):
     """A folder could not be copied to a machine; the text says why."""
 
@@ -35,14 +32,15 @@ class CopyError(OSError):
 class Stored:
     """Folders in Ray's object store, read from disk once each however many machines get a copy."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: RayCalls) -> None:
         """Nothing is stored yet."""
+        self._calls = calls
         self._lock = threading.Lock()
         self._folders: dict[str, dict[str, Any]] = {}
 
     def folder(self, path: str) -> dict[str, Any]:
         """Return the references of a folder's files by name. Raises OSError if it cannot be read."""
-        with self._lock:
+        with self._lock, self._calls.running():
             if path not in self._folders:
                 files = [file for file in sorted(Path(path).iterdir()) if file.is_file()]
                 self._folders[path] = {
@@ -65,6 +63,7 @@ class Node:
     host: Any  # Ray's handle of a Host
     stored: Stored
     here: bool
+    calls: RayCalls
     alive: bool = True
     places: dict[int, object] = field(default_factory=dict)  # the worker of each taken place
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -78,7 +77,9 @@ class Node:
         Raises NodeLostError if the machine is gone or late, and what the method raises (which then is a RayError too).
         """
         try:
-            return ray.get(getattr(self.host, method).remote(*arguments), timeout=seconds)
+            with self.calls.running():
+                result = getattr(self.host, method).remote(*arguments)
+            return self.calls.get(result, seconds)
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         except RayError as error:
@@ -86,21 +87,21 @@ class Node:
 
     def answers(self, seconds: float = 0.0) -> bool:
         """Whether the host still lives, as far as its answers within `seconds` tell; 0: those to earlier questions."""
-        if self._ping is None or seconds:
-            self._ping = self.host.ping.remote()
-        ready, _ = ray.wait([self._ping], timeout=seconds)
-        if not ready:
-            return not seconds
         try:
-            ray.get(ready)
-        except RayError:
+            if self._ping is None or seconds:
+                with self.calls.running():
+                    self._ping = self.host.ping.remote()
+            self.calls.get(self._ping, seconds)
+        except ray.exceptions.GetTimeoutError:
+            return not seconds
+        except (RayError, NodeLostError):
             return False
         self._ping = None
         return True
 
     def tell(self, method: str, *arguments: object) -> None:
         """Call a method of the host without waiting; nothing happens if the machine is gone."""
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(RayError, NodeLostError), self.calls.running():
             getattr(self.host, method).remote(*arguments)
 
     def copy_of(self, path: str, name: str) -> str:

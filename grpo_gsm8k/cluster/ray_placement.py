@@ -23,7 +23,8 @@ from grpo_gsm8k.cluster.dial_back import WorkerJob
 from grpo_gsm8k.cluster.dial_in import DialIn, Expected
 from grpo_gsm8k.cluster.host import Host, describe, folder_digests
 from grpo_gsm8k.cluster.late_connection import LateConnection
-from grpo_gsm8k.cluster.node import CALL_SECONDS, COPY_SECONDS, Node, NodeLostError, NodeWriter, Stored
+from grpo_gsm8k.cluster.node import CALL_SECONDS, COPY_SECONDS, Node, NodeWriter, Stored
+from grpo_gsm8k.cluster.ray_calls import NodeLostError, RayCalls
 from grpo_gsm8k.errors import LabError, UserError, one_line
 from grpo_gsm8k.runtime.actor_process import engine_variables
 from grpo_gsm8k.runtime.process import Deadlines, Worker
@@ -132,7 +133,8 @@ class RayPlacement:
         self._nodes: dict[str, Node] = {}
         self._ending: list[threading.Thread] = []
         self._joining: set[str] = set()  # ids of machines whose host is being started
-        self._stored = Stored()
+        self._calls = RayCalls()
+        self._stored = Stored(self._calls)
         self._closing = threading.Event()
         self._refused: set[str] = set()  # ids of machines with another installation
         self._problems: dict[str, str] = {}  # by address: why a machine is not used
@@ -164,6 +166,7 @@ class RayPlacement:
         self._dial_in.close()
         for thread in self._ending:
             thread.join(CALL_SECONDS)
+        self._calls.close(CALL_SECONDS)
         closing = [node.host.close.remote() for node in self._known() if node.alive]
         ray.wait(closing, num_returns=len(closing), timeout=CALL_SECONDS) if closing else None
         ray.shutdown()
@@ -298,9 +301,12 @@ class RayPlacement:
         """Start hosts on machines that joined, and note those that left, until the run ends."""
         while not self._closing.wait(WATCH_SECONDS):
             try:
-                listed = {row["NodeID"]: row for row in ray.nodes() if row["Alive"]}
+                with self._calls.running():
+                    listed = {row["NodeID"]: row for row in ray.nodes() if row["Alive"]}
             except RayError:
                 continue
+            except NodeLostError:  # the run is ending
+                return
             for node in self._known():
                 if node.alive and (node.node_id not in listed or not node.answers()):
                     self._lose(node)
@@ -333,8 +339,13 @@ class RayPlacement:
             "runtime_env": {"env_vars": {**OPTIONS, "PYTHONPATH": with_package(os.environ).get("PYTHONPATH", "")}},
         }
         try:
-            actor = ray.remote(Host).options(**options).remote(str(self._config.shm), f"{self._owner}.{node_id[:8]}")
-            described = ray.get(actor.describe.remote(), timeout=START_SECONDS)
+            with self._calls.running():
+                host = ray.remote(Host).options(**options)
+                actor = host.remote(str(self._config.shm), f"{self._owner}.{node_id[:8]}")
+                description = actor.describe.remote()
+            described = self._calls.get(description, START_SECONDS)
+        except NodeLostError:  # the run is ending
+            return
         except RayError as error:  # a machine that has just left still counts as alive for a while
             self._problems[address] = f"could not start our process: {one_line(str(error))}"
             return
@@ -344,12 +355,12 @@ class RayPlacement:
             print(f"note: {address} is not used, it {self._problems[address]}", file=sys.stderr, flush=True)
             return
         self._problems.pop(address, None)
-        self._nodes[node_id] = Node(node_id, address, actor, self._stored, here=node_id == self._here)
+        self._nodes[node_id] = Node(node_id, address, actor, self._stored, node_id == self._here, self._calls)
 
     def _lose(self, node: Node) -> None:
         """Note that a machine is gone, and end the connections of its workers: their channels report that."""
         node.alive = False
-        with contextlib.suppress(RayError):
+        with contextlib.suppress(RayError, NodeLostError), self._calls.running():
             ray.kill(node.host)  # another one is started there if the machine comes back
         for process in list(node.places.values()):
             assert isinstance(process, RemoteProcess)

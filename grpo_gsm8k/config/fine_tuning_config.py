@@ -16,6 +16,7 @@ from grpo_gsm8k.config.fields import (
     require_both,
     require_one,
 )
+from grpo_gsm8k.config.loss_config import DpoConfig
 
 
 class TracesConfig(Section):
@@ -43,13 +44,22 @@ class TracesConfig(Section):
     drop_duplicates: bool
     drop_empty: bool
     shortest: int | None = Field(ge=1)
+    pairs: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        if self.pairs is not None and self.samples_per_prompt < 2:
+            raise ValueError(
+                f"pairs={self.pairs} needs several solutions of a problem: set traces.samples_per_prompt to 2 or more"
+            )
+        return self
 
 
 class PreprocessConfig(Section):
     """Tokenization of the texts for supervised fine-tuning."""
 
     folder: FolderName
-    source: Literal["auto", "main", "socratic", "traces", "jsonl"]
+    source: Literal["auto", "main", "socratic", "traces", "pairs", "jsonl"]
     path: Path | None
     calculator: bool
     max_tokens: int = Field(ge=2)
@@ -66,6 +76,8 @@ class PreprocessConfig(Section):
 class SftConfig(Section):
     """The schedule of supervised fine-tuning, and its own optimizer settings."""
 
+    loss: Literal["likelihood", "dpo"] = "likelihood"
+    dpo: DpoConfig = DpoConfig()
     epochs: int = Field(ge=1)
     min_tokens_per_update: int | None = Field(ge=1)
     batch_size: int | None = Field(default=None, ge=1)
@@ -86,6 +98,18 @@ class SftConfig(Section):
         example = f"sft.min_tokens_per_update=null sft.batch_size={self.batch_size or 16}"
         require_one("min_tokens_per_update", self.min_tokens_per_update, "batch_size", self.batch_size, example)
         return self
+
+    @model_validator(mode="after")
+    def _check_dpo(self) -> Self:
+        changed = [key for key, value in self.dpo if value != type(self.dpo).model_fields[key].default]
+        if changed and self.loss != "dpo":
+            raise ValueError(f"dpo.{changed[0]} has no effect with loss={self.loss}: set sft.loss=dpo, or drop the key")
+        return self
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether an update needs the start model's log-probabilities."""
+        return self.loss == "dpo"
 
     @property
     def versions_at_once(self) -> int:

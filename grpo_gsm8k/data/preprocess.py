@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.conversations import Conversation, encode_pieces, pieces_of
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.prompts import encode_prompt, separator, start_ids
-from grpo_gsm8k.data.responses import TrainingText, WholeText, answer_in, own_answers, training_texts
+from grpo_gsm8k.data.responses import PairText, TrainingText, WholeText, answer_in, own_answers, training_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.grading.grader import Grader
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 TOO_LONG = "too long"
 NOT_WRITABLE = "characters that the tokenizer does not have"
 END_INSIDE = "end token inside the response"
+EQUAL = "pairs of equal responses"
 _AS_IT_IS = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}  # options of decode
 
 
@@ -78,13 +80,15 @@ def encode_example(config: Config, row: TrainingRow, tokenizer: Any) -> Example 
     match row:
         case TrainingText():
             example = _encode_response(config, row, tokenizer)
+        case PairText():
+            example = _encode_pair(config, row, tokenizer)
         case Conversation():
             example = _encode_conversation(config, row, tokenizer)
         case WholeText():
             example = _encode_whole(row, tokenizer)
     if isinstance(example, str):
         return example
-    too_long = len(example.prompt_ids) + len(example.response_ids) > config.preprocess.max_tokens
+    too_long = len(example.prompt_ids) + max(map(len, example.all_ids[1:])) > config.preprocess.max_tokens
     return TOO_LONG if too_long and config.preprocess.overlong == "drop" else example
 
 
@@ -103,6 +107,17 @@ def _encode_response(config: Config, text: TrainingText, tokenizer: Any) -> Exam
     prompt_ids = encode_prompt(config.prompt, text.question, tokenizer)
     response_ids = np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int32)
     return tokens.Example(text.id, prompt_ids, response_ids)
+
+
+def _encode_pair(config: Config, pair: PairText, tokenizer: Any) -> Example | str:
+    """Encode both responses of a pair as those of single ones."""
+    chosen = _encode_response(config, TrainingText(pair.id, pair.question, pair.chosen), tokenizer)
+    rejected = _encode_response(config, TrainingText(pair.id, pair.question, pair.rejected), tokenizer)
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        return chosen if isinstance(chosen, str) else str(rejected)
+    if np.array_equal(chosen.response_ids, rejected.response_ids):
+        return EQUAL
+    return replace(chosen, rejected_ids=rejected.response_ids)
 
 
 def _encode_conversation(config: Config, conversation: Conversation, tokenizer: Any) -> Example | str:

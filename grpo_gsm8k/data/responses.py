@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from grpo_gsm8k.grading.answer_rules import AnswerRules
     from grpo_gsm8k.grading.problem import Problem
 
-_KINDS = ("messages", "response", "text")  # of a row in a JSONL file; each has its own key
+_KINDS = ("messages", "response", "text", "chosen")  # of a row in a JSONL file; each has its own key
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
@@ -42,7 +42,17 @@ class WholeText:
     text: str
 
 
-TrainingRow = TrainingText | Conversation | WholeText
+@dataclass(frozen=True, slots=True)
+class PairText:
+    """A question with a better and a worse response."""
+
+    id: str
+    question: str
+    chosen: str
+    rejected: str
+
+
+TrainingRow = TrainingText | Conversation | WholeText | PairText
 
 
 def answer_in(row: TrainingRow) -> str | None:
@@ -50,6 +60,8 @@ def answer_in(row: TrainingRow) -> str | None:
     match row:
         case TrainingText():
             return row.response
+        case PairText():
+            return row.chosen
         case Conversation():
             return row.messages[-1]["content"]
         case WholeText():
@@ -59,7 +71,8 @@ def answer_in(row: TrainingRow) -> str | None:
 def training_texts(config: Config, data: DataFolder) -> tuple[str, Sequence[TrainingRow]]:
     """Return the name of the configured source and its texts. Raises UserError if there are none."""
     source, path = config.preprocess.source, config.preprocess.path
-    traces = config.artifacts / config.traces.folder / "train.jsonl"
+    file = "pairs.jsonl" if source == "pairs" else "train.jsonl"
+    traces = config.artifacts / config.traces.folder / file
     if source == "auto":
         source = "traces" if traces.is_file() else "main"
     if source in ("main", "socratic"):
@@ -68,9 +81,12 @@ def training_texts(config: Config, data: DataFolder) -> tuple[str, Sequence[Trai
     if path is None:
         path = traces
         if not path.is_file():
-            raise UserError(f"{path} is missing: run command=traces first, or set preprocess.source=main")
+            fix = "with traces.pairs=N" if source == "pairs" else "first, or set preprocess.source=main"
+            raise UserError(f"{path} is missing: run command=traces {fix}")
     texts = read_texts(path)
     if not texts:
+        if source == "pairs":
+            raise UserError(f"{path} is empty: no problem has both a right and a wrong trace; raise samples_per_prompt")
         raise UserError(f"{path} is empty: write lines with a prompt and a response, with messages, or with a text")
     return str(path), texts
 
@@ -106,7 +122,9 @@ def worked_answer(problem: Problem, rules: AnswerRules, calculator: bool) -> str
 
 
 def read_texts(path: Path) -> list[TrainingRow]:
-    """Read lines of `{"prompt", "response"}`, `{"messages"}` or `{"text"}`, each with an optional `id`.
+    """Read lines of `{"prompt", "response"}`, `{"prompt", "chosen", "rejected"}`, `{"messages"}` or `{"text"}`.
+
+    Each may have an `id`.
 
     One file may hold lines of several kinds. Raises UserError with file and line.
     """
@@ -132,6 +150,11 @@ def _training_row(row: dict[object, object], name: str, where: str) -> TrainingR
         if row.get("prompt") is not None:
             raise UserError(f"{where}: prompt and text in one row: give prompt and response, or text alone")
         return WholeText(name, text_of(row, "text", where))
+    if kinds == ["chosen"]:
+        question, chosen, rejected = (text_of(row, key, where) for key in ("prompt", "chosen", "rejected"))
+        return PairText(name, question, chosen, rejected)
+    if row.get("rejected") is not None:
+        raise UserError(f"{where}: rejected without chosen: a pair has prompt, chosen and rejected")
     if not kinds and row.get("prompt") is None:
         raise UserError(f"{where}: columns {listed(list(row))}: a row has prompt and response, messages, or text")
     return TrainingText(name, text_of(row, "prompt", where), text_of(row, "response", where))

@@ -28,6 +28,7 @@ _SCHEMA = pa.schema(
         ("prompt_ids", pa.list_(pa.int32())),
         ("response_ids", pa.list_(pa.int32())),
         ("mask", pa.list_(pa.bool_())),  # null: all response tokens, as in folders from before this column
+        ("rejected_ids", pa.list_(pa.int32())),  # null: not a pair, as in folders from before this column
     ]
 )
 TokenSplit = Literal["train", "val"]
@@ -38,18 +39,25 @@ class Example:
     """One prompt and its target response with the end token; int32 [P] and [R].
 
     `mask`, bool [R], marks the response tokens that are trained on; None for all. The others are a conversation's turns
-    between those of the assistant.
+    between those of the assistant. `rejected_ids` is the worse response of a pair, int32; None for a single response.
     """
 
     id: str
     prompt_ids: np.ndarray
     response_ids: np.ndarray
     mask: np.ndarray | None = None
+    rejected_ids: np.ndarray | None = None
 
     @property
     def trained_tokens(self) -> int:
         """Number of tokens that the loss covers."""
-        return len(self.response_ids) if self.mask is None else int(self.mask.sum())
+        rejected = 0 if self.rejected_ids is None else len(self.rejected_ids)
+        return rejected + (len(self.response_ids) if self.mask is None else int(self.mask.sum()))
+
+    @property
+    def all_ids(self) -> list[np.ndarray]:
+        """Its prompt and its one or two responses."""
+        return [self.prompt_ids, self.response_ids, *([] if self.rejected_ids is None else [self.rejected_ids])]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -70,6 +78,7 @@ def write_shards(folder: Path, split: TokenSplit, examples: Sequence[Example], s
             "prompt_ids": [e.prompt_ids for e in part],
             "response_ids": [e.response_ids for e in part],
             "mask": [e.mask for e in part],
+            "rejected_ids": [e.rejected_ids for e in part],
         }
         pq.write_table(pa.table(columns, schema=_SCHEMA), folder / f"{split}-{number:05d}.parquet")
 
@@ -81,8 +90,23 @@ def read_shards(folder: Path, split: TokenSplit) -> list[Example]:
         table = pq.read_table(path, schema=_SCHEMA)
         prompts, responses = (_arrays(table[name].combine_chunks()) for name in ("prompt_ids", "response_ids"))
         masks = [None if mask is None else np.asarray(mask, dtype=np.bool_) for mask in table["mask"].to_pylist()]
-        examples += map(Example, table["id"].to_pylist(), prompts, responses, masks)
+        rejected = [
+            None if ids is None else np.asarray(ids, dtype=np.int32) for ids in table["rejected_ids"].to_pylist()
+        ]
+        examples += map(Example, table["id"].to_pylist(), prompts, responses, masks, rejected)
     return examples
+
+
+def check_pairs(folder: Path, examples: Sequence[Example], wanted: bool) -> None:
+    """Raise UserError unless all examples are pairs (`wanted`), or none is."""
+    for example in examples:
+        if wanted and example.rejected_ids is None:
+            raise UserError(
+                f"{folder}: {example.id} has no rejected response, sft.loss=dpo needs pairs: run command=preprocess "
+                "with preprocess.source=pairs, or with a file of prompt, chosen and rejected"
+            )
+        if not wanted and example.rejected_ids is not None:
+            raise UserError(f"{folder}: {example.id} is a pair of responses: set sft.loss=dpo")
 
 
 def trained_lengths(folder: Path) -> list[int]:

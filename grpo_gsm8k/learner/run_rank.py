@@ -26,7 +26,7 @@ from grpo_gsm8k.learner.rank_process import BYSTANDER, log_name
 from grpo_gsm8k.learner.ranks import RankError, Ranks
 from grpo_gsm8k.learner.schedules import Rates
 from grpo_gsm8k.learner.sequence_scores import take_part
-from grpo_gsm8k.learner.sft_update import fine_tune
+from grpo_gsm8k.learner.tuning import tune
 from grpo_gsm8k.learner.update import update_policy
 from grpo_gsm8k.learner.update_record import load_batch
 
@@ -136,8 +136,7 @@ def _do(
 ) -> None:
     """Take part in one update: the same calls as on the first rank, with the same arguments."""
     if config.command == "sft":
-        sequences = load_sequences(folder)
-        fine_tune(models.policy, optimizers.policy, sequences, config.learner, work["lr"], _no_beat, budget, ranks)
+        tune(models, optimizers, load_sequences(folder), config, work["lr"], _no_beat, budget, ranks)
         return
     samples, rewards_GN = load_batch(folder)
     rates, version = Rates(**work["rates"]), work["version"]

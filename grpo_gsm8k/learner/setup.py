@@ -146,7 +146,7 @@ def open_models(
     """Load policy, reference, critic and teacher as far as configured; the policy from the checkpoint if given."""
     policy = open_policy(config.learner, model_folder, checkpoint_folder)
     reference = None
-    if config.policy_gradient.needs_reference and not policy.is_adapter:
+    if config.training.needs_reference and not policy.is_adapter:
         reference = load_reference(model_folder, config.learner)
     teacher = None if teacher_folder is None else load_reference(teacher_folder, config.learner)
     return Models(policy, reference, build_critic(config, policy, critic_folder), teacher)
@@ -165,7 +165,9 @@ def open_trained(
     if config.command != "sft":
         models = open_models(config, model_folder, critic_folder, checkpoint_folder, teacher_folder)
     else:
-        models = Models(open_policy(learner, model_folder, checkpoint_folder), None, None)
+        policy = open_policy(learner, model_folder, checkpoint_folder)
+        with_reference = config.training.needs_reference and not policy.is_adapter
+        models = Models(policy, load_reference(model_folder, learner) if with_reference else None, None)
         learner = learner.model_copy(update={"lr": config.sft.lr, "weight_decay": config.sft.weight_decay})
     if learner.shard == "full":
         _divide(models, ranks)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from grpo_gsm8k.data.schedule import Use
     from grpo_gsm8k.data.tokens import Example
     from grpo_gsm8k.learner.client import Client
-    from grpo_gsm8k.learner.sft_update import SftStats
     from grpo_gsm8k.learner.spec import LearnerSpec
+    from grpo_gsm8k.learner.tuning import TuningStats
 
 # Published versions stay in /dev/shm until the engine has loaded them; beyond this number, learning waits.
 MAX_PENDING_VALIDATIONS = 2
@@ -58,7 +58,7 @@ class SftSession(Session):
 
     def batch(self, step: int) -> list[TokenSequence]:
         """Return the sequences of update `step`, counted from 0."""
-        return [as_sequence(self.examples[index]) for _, index in self.plan[step]]
+        return [sequence for _, index in self.plan[step] for sequence in as_sequences(self.examples[index])]
 
     def rate(self, step: int) -> float:
         """Return the learning rate of update `step`, counted from 0."""
@@ -86,7 +86,7 @@ class SftSession(Session):
         self.queue_validation(version)
         self.client.flush()
 
-    def finish(self, step: int, stats: SftStats, rate: float) -> None:
+    def finish(self, step: int, stats: TuningStats, rate: float) -> None:
         """Report the update that made version `step`: metrics, ledger, and a checkpoint if one is due."""
         times = self.time_metrics(self._waited_s)
         metrics = stats.metrics(rate, times["time/step_s"]) | self.token_budget.metrics | times
@@ -106,11 +106,12 @@ class SftSession(Session):
         return max(accuracy[-patience:]) <= max(accuracy[:-patience])
 
 
-def as_sequence(example: Example) -> TokenSequence:
-    """Return an example in the form that micro-batches are packed from."""
-    if example.mask is None:
-        return token_sequence(example.prompt_ids, example.response_ids)
-    return TokenSequence(example.prompt_ids, example.response_ids, example.mask)
+def as_sequences(example: Example) -> list[TokenSequence]:
+    """Return an example in the form that micro-batches are packed from; of a pair, the chosen response comes first."""
+    if example.mask is not None:
+        return [TokenSequence(example.prompt_ids, example.response_ids, example.mask)]
+    responses = [example.response_ids, *([] if example.rejected_ids is None else [example.rejected_ids])]
+    return [token_sequence(example.prompt_ids, ids) for ids in responses]
 
 
 def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
@@ -124,12 +125,13 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     folder = config.artifacts / config.preprocess.folder
     tokens.check_made_for(folder, tokens.verify(folder), tokenizer, config.prompt)
     examples = tokens.read_shards(folder, "train")
+    tokens.check_pairs(folder, examples, wanted=config.sft.loss == "dpo")
     plan = plan_updates([e.trained_tokens for e in examples], update_size(config.sft), config.sft.epochs, config.seed)
     stop_ids = stop_token_ids(spec.model_folder, tokenizer, config.prompt.chat)
     task = Task(tokenizer, config, stop_ids, setup.open_user_rewards(spec, client))
     validated = limited(load_split(spec.data, "val"), config.sft.eval_limit, config.seed, "sft.eval_limit")
     items = task.validation_items(validated)
-    texts = [ids for e in examples for ids in (e.prompt_ids, e.response_ids)] + [item.prompt_ids for item in items]
+    texts = [ids for e in examples for ids in e.all_ids] + [item.prompt_ids for item in items]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)
     resumed = setup.find_checkpoint(spec)
     shared = is_shared(config)

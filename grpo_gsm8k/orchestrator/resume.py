@@ -40,7 +40,7 @@ MEANING = (
 )
 MEANING_OF = {
     "sft": (
-        *("sft.min_tokens_per_update", "sft.batch_size"),
+        *("sft.loss", "sft.dpo.beta", "sft.dpo.loss", "sft.min_tokens_per_update", "sft.batch_size"),
         *(f"preprocess.{name}" for name in ("source", "path", "calculator", "max_tokens", "overlong")),
     ),
     "policy_gradient": tuple(

@@ -81,7 +81,8 @@ def passes_of(shape: ModelShape, config: Config, prompt: float) -> UpdateLoad:
     linears = len(shape.linears) * shape.layers
     tensors = 2 * linears if learner.lora.enabled else linears
     if config.command == "sft":
-        epochs, minibatches, models, forward, critic = 1, 1, 1, 0.0, 0
+        epochs, minibatches, models, critic = 1, 1, 1, 0
+        forward = 2.0 if config.sft.loss == "dpo" else 0.0  # of the reference, and of the policy before the step
     else:
         epochs, minibatches = pg.epochs_per_batch, pg.minibatches
         critic = int(pg.critic.kind == "separate")

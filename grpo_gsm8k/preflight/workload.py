@@ -58,7 +58,7 @@ def _sft(config: Config) -> Workload:
     return Workload(
         longest_sequence=config.preprocess.max_tokens,
         group_size=0,
-        reference=False,
+        reference=config.sft.needs_reference and not config.learner.lora.enabled,
         critic="none",
         weight_versions=config.sft.versions_at_once,
         recorded_checkpoints=0,
@@ -77,7 +77,8 @@ def _sft_tokens(config: Config) -> float:
     if sft.min_tokens_per_update is not None:
         return SFT_TOKENS_FACTOR * sft.min_tokens_per_update
     assert sft.batch_size is not None  # SftConfig requires one of them
-    return float(sft.batch_size * min(TYPICAL_PROMPT + TYPICAL_ANSWER, config.preprocess.max_tokens))
+    answers = 2 * TYPICAL_ANSWER if sft.loss == "dpo" else TYPICAL_ANSWER
+    return float(sft.batch_size * min(TYPICAL_PROMPT + answers, 2 * config.preprocess.max_tokens))
 
 
 def _policy_gradient(config: Config, prompt: float) -> Workload:

@@ -17,9 +17,9 @@ from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.terminal.count_progress import CountProgress
 from grpo_gsm8k.traces.api_budget import ApiBudget, Charge, open_budget, prices_of, recorded_cost, unanswered_cost
 from grpo_gsm8k.traces.api_producer import ApiProducer, Interrupted
-from grpo_gsm8k.traces.formatting import FormatReport, format_traces, to_jsonl
+from grpo_gsm8k.traces.formatting import FormatReport, format_pairs, format_traces, to_jsonl
 from grpo_gsm8k.traces.local_teacher import local_producer
-from grpo_gsm8k.traces.trace_folder import RAW, REPORT, TRAIN, TracesFolder, settings_of
+from grpo_gsm8k.traces.trace_folder import PAIRS, RAW, REPORT, TRAIN, TracesFolder, settings_of
 from grpo_gsm8k.traces.trace_records import TraceSample
 
 if TYPE_CHECKING:
@@ -77,8 +77,13 @@ def _run(config: Config) -> None:
         after = _collected(folder, wanted) if before.missing else before
         lines, report = format_traces(after.done, config.traces, config.prompt, grader)
         write_atomically(path / TRAIN, to_jsonl(lines))
+        pairs = [] if config.traces.pairs is None else format_pairs(after.done, config.traces, config.prompt, grader)
+        if config.traces.pairs is None:
+            (path / PAIRS).unlink(missing_ok=True)  # of an earlier call, from fewer traces
+        else:
+            write_atomically(path / PAIRS, to_jsonl(pairs))
         write_atomically(path / REPORT, json.dumps(_report(after, report), indent=2) + "\n")
-    _print_result(after, report, config)
+    _print_result(after, report, config, len(pairs))
     if after.missing:
         raise LabError(_format_missing(after, stopped))
 
@@ -172,7 +177,7 @@ def _report(after: Collected, report: FormatReport) -> dict[str, object]:
     }
 
 
-def _print_result(after: Collected, report: FormatReport, config: Config) -> None:
+def _print_result(after: Collected, report: FormatReport, config: Config, pairs: int) -> None:
     dropped = ", ".join(f"{count} {name}" for name, count in report.to_json()["dropped"].items() if count)
     rows = [
         ("samples", f"{len(after.done)} of {len(after.wanted)} done, {len(after.failed)} failed"),
@@ -182,6 +187,8 @@ def _print_result(after: Collected, report: FormatReport, config: Config) -> Non
         ("echoes removed", f"{report.echoes_removed} sentences"),
         ("written", str((config.artifacts / config.traces.folder / TRAIN).absolute())),
     ]
+    if config.traces.pairs is not None:
+        rows.append(("pairs", f"{pairs}, in {(config.artifacts / config.traces.folder / PAIRS).absolute()}"))
     if after.unanswered.usd:
         rows.insert(2, ("unanswered", f"up to ${after.unanswered.usd:.6f} more, charged to the budget"))
     print("\n".join(f"{label:<14}  {text}" for label, text in rows), flush=True)

@@ -27,6 +27,16 @@ class TrainLine:
     response: str
 
 
+@dataclass(frozen=True, slots=True)
+class PairLine:
+    """One line of `pairs.jsonl`: a right and a wrong response to one question."""
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+
+
 @dataclass(slots=True)
 class Dropped:
     """Numbers of dropped traces by the first reason that applied."""
@@ -79,8 +89,36 @@ def format_traces(
     return lines, report
 
 
-def to_jsonl(lines: Sequence[TrainLine]) -> str:
-    """Return the text of `train.jsonl`."""
+def format_pairs(
+    records: Iterable[RawRecord], traces: TracesConfig, prompt: PromptConfig, grader: Grader
+) -> list[PairLine]:
+    """Pair the right responses of each problem with wrong ones, at most `traces.pairs` pairs for each.
+
+    Every response of the side with more of them is used once before one is used again. Which responses count is decided
+    as for single ones; a wrong one needs a readable answer too.
+    """
+    both = traces.model_copy(update={"drop_wrong": False, "drop_duplicates": False, "shortest": None})
+    report = FormatReport()
+    found: dict[str, tuple[list[TrainLine], list[TrainLine]]] = defaultdict(lambda: ([], []))
+    for record in records:
+        response = _response(record, both, prompt, grader, report)
+        group = found[record.problem_id][0 if record.correct else 1]
+        if response is not None and all(line.response != response for line in group):
+            group.append(TrainLine(record.id, record.question, response))
+    pairs = []
+    for problem, (right, wrong) in found.items():
+        longer, shorter = max(len(right), len(wrong)), min(len(right), len(wrong))
+        # Round by round, each response of the longer side once, with another partner in each round.
+        places = [(k, (k + turn) % shorter) for turn in range(shorter) for k in range(longer)]
+        for k, partner in places[: traces.pairs]:
+            a, b = (right[k], wrong[partner]) if len(right) >= len(wrong) else (right[partner], wrong[k])
+            name = f"{problem}/{a.id.rpartition('/')[2]}-{b.id.rpartition('/')[2]}"
+            pairs.append(PairLine(name, a.prompt, a.response, b.response))
+    return pairs
+
+
+def to_jsonl(lines: Sequence[TrainLine] | Sequence[PairLine]) -> str:
+    """Return the text of `train.jsonl` or `pairs.jsonl`."""
     return "".join(json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in lines)
 
 

@@ -25,6 +25,7 @@ RAW = "raw.jsonl"
 SENT = "sent.jsonl"
 SETTINGS = "settings.json"
 TRAIN = "train.jsonl"
+PAIRS = "pairs.jsonl"
 REPORT = "report.json"
 
 

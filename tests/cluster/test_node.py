@@ -10,7 +10,8 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from grpo_gsm8k.cluster.node import CopyError, Node, NodeLostError, NodeWriter, Stored  # noqa: E402
+from grpo_gsm8k.cluster.node import CopyError, Node, NodeWriter, Stored  # noqa: E402
+from grpo_gsm8k.cluster.ray_calls import NodeLostError, RayCalls  # noqa: E402
 from grpo_gsm8k.errors import DiskFullError  # noqa: E402
 from grpo_gsm8k.transport.protocol import Bundle, LoadWeights, WeightsDamaged, WeightsRef  # noqa: E402
 
@@ -21,8 +22,8 @@ class OtherMachine(Node):
     """Answers calls itself: with the next of `answers`, which are paths or errors."""
 
     def __init__(self, *answers: str | Exception) -> None:
-        stored: Any = type("Folders", (Stored,), {"folder": lambda self, path: {"model.safetensors": b""}})()
-        super().__init__("id", "10.0.0.2", None, stored, here=False)
+        stored: Any = type("Folders", (Stored,), {"folder": lambda self, path: {"model.safetensors": b""}})(RayCalls())
+        super().__init__("id", "10.0.0.2", None, stored, False, RayCalls())
         self.answers_left = list(answers)
         self.told: list[tuple[object, ...]] = []
 
@@ -86,3 +87,37 @@ def test_files_of_this_machine_need_no_copy(tmp_path: Path) -> None:
     message = Bundle((LoadWeights(REF),))
     assert node.translated(message) is message
     assert node.copy_of(str(tmp_path), "x") == str(tmp_path)
+
+
+def test_the_end_of_a_run_waits_for_calls_and_allows_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault: Ray's library ends a process whose thread calls it after `ray.shutdown`."""
+    calls, waiting, released = RayCalls(), threading.Event(), threading.Event()
+
+    def wait(references: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        waiting.set()
+        released.wait(20)
+        return [], references
+
+    monkeypatch.setattr(ray, "wait", wait)
+    errors: list[type[BaseException]] = []
+
+    def get() -> None:
+        try:
+            calls.get("reference", 600.0)
+        except NodeLostError as error:
+            errors.append(type(error))
+
+    caller = threading.Thread(target=get, daemon=True)
+    caller.start()
+    assert waiting.wait(20)
+    closer = threading.Thread(target=calls.close, args=(20.0,), daemon=True)
+    closer.start()
+    closer.join(0.2)
+    assert closer.is_alive()  # a call is under way
+    released.set()
+    closer.join(20)
+    caller.join(20)
+    assert not closer.is_alive()
+    assert errors == [NodeLostError]  # long before its 600 s
+    with pytest.raises(NodeLostError, match="the run is ending"), calls.running():
+        pass

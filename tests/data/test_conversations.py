@@ -18,7 +18,7 @@ from grpo_gsm8k.data.responses import read_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.batching import pack_tokens
 from grpo_gsm8k.learner.model import load_policy
-from grpo_gsm8k.learner.sft_session import as_sequence
+from grpo_gsm8k.learner.sft_session import as_sequences
 from grpo_gsm8k.models import EMBEDDED_TINY
 from grpo_gsm8k.tiny.tokenizer import build_tokenizer
 from tests.conftest import Cli, read_jsonl
@@ -76,7 +76,7 @@ def encoded(tmp_path: Path, row: object, tokens_of: Any, *overrides: str) -> tok
 
 def labels(example: tokens.Example | str) -> list[int]:
     assert isinstance(example, tokens.Example), example
-    found: list[int] = pack_tokens([as_sequence(example)], torch.device("cpu")).targets_N.tolist()
+    found: list[int] = pack_tokens(as_sequences(example), torch.device("cpu")).targets_N.tolist()
     assert example.trained_tokens == len(found)
     return found
 

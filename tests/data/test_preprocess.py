@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -14,14 +15,14 @@ from transformers import AutoTokenizer
 from cli import load_config
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data import tokens
-from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode_example, encode_examples
+from grpo_gsm8k.data.preprocess import END_INSIDE, EQUAL, NOT_WRITABLE, TOO_LONG, encode_example, encode_examples
 from grpo_gsm8k.data.problems import read_problems
 from grpo_gsm8k.data.prompts import separator
 from grpo_gsm8k.data.responses import TrainingText, own_answers, read_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.learner.batching import pack_tokens
-from grpo_gsm8k.learner.sft_session import as_sequence
+from grpo_gsm8k.learner.sft_session import as_sequences
 from grpo_gsm8k.models import resolve_model
 from tests.conftest import GSM8K, REPO, Cli
 
@@ -48,7 +49,7 @@ def test_masked_labels_of_gsm8k_decode_to_response_and_end(name: str, kind: str)
     examples, dropped = encode_examples(config, texts, tokenizer(name))
     by_id = {text.id: text for text in texts}
     for example in examples:
-        batch = pack_tokens([as_sequence(example)], torch.device("cpu"))
+        batch = pack_tokens(as_sequences(example), torch.device("cpu"))
         expected = separator(config.prompt) + by_id[example.id].response + tokenizer(name).eos_token
         assert tokenizer(name).decode(batch.targets_N.tolist()) == expected
         assert grade(by_id[example.id].response, "0", AnswerFormat.HASH, Locale.EN).well_formed
@@ -113,6 +114,9 @@ def _file_with(row: dict[str, str]) -> Path:
     [
         ('{"prompt": "a"}', ":2: response is missing"),
         ('{"prompt": "", "response": "b"}', ":2: prompt is missing"),
+        ('{"prompt": "a", "chosen": "b"}', ":2: rejected is missing"),
+        ('{"prompt": "a", "rejected": "b"}', ":2: rejected without chosen"),
+        ('{"prompt": "a", "chosen": "b", "response": "b"}', ":2: response and chosen in one row"),
         ("[1]", ":2: not a JSON object"),
         ("{", ":2: not JSON"),
         ('{"id": "x", "prompt": "a", "response": "b"}', ":2: id 'x' is already used in line 1"),
@@ -175,3 +179,36 @@ def test_shards_from_before_a_key_were_made_with_its_default():
     instructed = prompt.model_copy(update={"instruction": "Think"})
     with pytest.raises(UserError, match=r"made with prompt\.instruction='', now prompt\.instruction='Think'"):
         tokens.check_made_for(Path("shards"), manifest, tokenizer("tiny"), instructed)
+
+
+def test_a_pair_has_the_tokens_of_its_two_responses(tmp_path: Path) -> None:
+    rows = [
+        {"id": "x", "prompt": "1+1?", "chosen": "#### 2", "rejected": "It is 3.\n#### 3"},
+        {"prompt": "1+2?", "chosen": "#### 3", "rejected": "#### 3"},
+        {"prompt": "1+3?", "chosen": "#### 4", "rejected": "x" * 60},
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config, tiny = config_of("preprocess.max_tokens=60"), tokenizer("tiny")
+    examples, dropped = encode_examples(config, read_texts(path), tiny)
+    assert dropped == {EQUAL: 1, TOO_LONG: 1}
+    tokens.write_shards(tmp_path, "train", examples, 10)
+    (pair,) = tokens.read_shards(tmp_path, "train")
+    assert pair.rejected_ids is not None
+    ends = [tiny.decode(ids) for ids in (pair.response_ids, pair.rejected_ids)]
+    assert ends == [f"{separator(config.prompt)}{rows[0][key]}<eos>" for key in ("chosen", "rejected")]
+    assert pair.trained_tokens == len(pair.response_ids) + len(pair.rejected_ids)
+    chosen, rejected = as_sequences(pair)
+    assert chosen.prompt_ids.tolist() == rejected.prompt_ids.tolist() == pair.prompt_ids.tolist()
+    assert [s.completion_ids.tolist() for s in (chosen, rejected)] == [a.tolist() for a in pair.all_ids[1:]]
+
+
+def test_a_loss_over_pairs_needs_pairs_and_no_other_takes_them(tmp_path: Path) -> None:
+    ids = np.array([5, 6], dtype=np.int32)
+    single, pair = tokens.Example("a", ids, ids), tokens.Example("b", ids, ids, rejected_ids=ids[:1])
+    tokens.check_pairs(tmp_path, [pair], wanted=True)
+    tokens.check_pairs(tmp_path, [single], wanted=False)
+    with pytest.raises(UserError, match=r"a has no rejected response.*preprocess\.source=pairs"):
+        tokens.check_pairs(tmp_path, [pair, single], wanted=True)
+    with pytest.raises(UserError, match=r"b is a pair of responses: set sft\.loss=dpo"):
+        tokens.check_pairs(tmp_path, [single, pair], wanted=False)

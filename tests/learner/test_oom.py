@@ -18,7 +18,7 @@ from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.oom import TokenBudget, retry_on_oom
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.schedules import Rates
-from grpo_gsm8k.learner.sft_session import as_sequence
+from grpo_gsm8k.learner.sft_session import as_sequences
 from grpo_gsm8k.learner.update import Optimizers, microbatches, update_policy
 from grpo_gsm8k.learner.update_stats import UpdateStats
 from tests.learner.conftest import random_groups, random_rewards, small_config
@@ -137,7 +137,7 @@ def test_fine_tuning_too(random_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     def step(tokens: int, fail: bool) -> tuple[Weights, sft_update.SftStats, TokenBudget]:
         learner, budget = small_config().learner, TokenBudget(tokens)
         policy = load_policy(random_model, learner)
-        samples = [as_sequence(e) for e in random_examples()]
+        samples = [s for e in random_examples() for s in as_sequences(e)]
         optimizer = Optimizer(policy.named_parameters(), learner)
         with monkeypatch.context() as patch:
             if fail:

@@ -14,7 +14,7 @@ from grpo_gsm8k.data.tokens import Example
 from grpo_gsm8k.learner.model import Policy, load_policy
 from grpo_gsm8k.learner.optimizer import Optimizer
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
-from grpo_gsm8k.learner.sft_session import as_sequence
+from grpo_gsm8k.learner.sft_session import as_sequences
 from grpo_gsm8k.learner.sft_update import SftStats, fine_tune
 from grpo_gsm8k.models import EMBEDDED_TINY
 from tests.conftest import GSM8K
@@ -39,7 +39,7 @@ def gradients(policy: Policy, examples: list[Example], token_budget: int) -> tup
     found: dict[str, torch.Tensor] = {}
     optimizer = Optimizer(policy.named_parameters(), learner)
     hooks = [p.register_post_accumulate_grad_hook(_keep(found, name)) for name, p in policy.named_parameters()]
-    stats = fine_tune(policy, optimizer, [as_sequence(e) for e in examples], learner, 0.0, lambda: None)
+    stats = fine_tune(policy, optimizer, [s for e in examples for s in as_sequences(e)], learner, 0.0, lambda: None)
     for hook in hooks:
         hook.remove()
     return stats, found
@@ -102,7 +102,7 @@ def test_learns_32_gsm8k_answers_by_heart_and_stops() -> None:
     torch.manual_seed(0)
     policy = load_policy(EMBEDDED_TINY, config.learner)
     optimizer = Optimizer(policy.named_parameters(), config.learner)
-    samples = [as_sequence(e) for e in examples[:32]]
+    samples = [s for e in examples[:32] for s in as_sequences(e)]
     steps, losses = 240, []
     for step in range(steps):
         first = step * 8 % len(samples)

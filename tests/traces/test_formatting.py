@@ -13,7 +13,7 @@ from grpo_gsm8k.grading.answers import AnswerFormat, Locale, grade
 from grpo_gsm8k.grading.grader import Grader
 from grpo_gsm8k.grading.problem import Problem
 from grpo_gsm8k.traces import formatting
-from grpo_gsm8k.traces.formatting import FormatReport, TrainLine, body_of, to_jsonl
+from grpo_gsm8k.traces.formatting import FormatReport, PairLine, TrainLine, body_of, format_pairs, to_jsonl
 from grpo_gsm8k.traces.trace_records import Answered, RawRecord, TraceSample, make_record
 
 R = "Janet's ducks lay 16 eggs. She uses 3 + 4 = 7, so 9 are left, and 9 * 2 = 18."
@@ -257,3 +257,30 @@ def test_answers_in_tags_and_by_a_pattern_are_written_once() -> None:
         raw = make_record(TraceSample(problem, 0), answered, Grader(made.answer_rules))
         (line,), _ = format_traces([raw], options(), made)
         assert line.response == f"{R}\n{last}"
+
+
+def test_pairs_have_a_right_and_a_wrong_response_to_one_problem() -> None:
+    records = [
+        record(f"{R}\n#### 18", "hash"),
+        record("9 * 2 = 18\n#### 18", "hash", sample=1),
+        record("9 * 2 = 18\n#### 18", "hash", sample=2),  # the same again
+        record("It is 9 + 9 + 1.\n#### 19", "hash", sample=3),
+        record("No idea.", "hash", sample=4),
+        record("Cut. #### 20", "hash", sample=5, finish_reason="length"),
+        record("It is 9 + 9 + 2.\n#### 20", "hash", sample=6),
+        record("It is 9 + 9 + 3.\n#### 21", "hash", sample=7),
+        record("5 + 5 = 10\n#### 10", "hash", gold="10"),  # without a wrong one
+    ]
+
+    def pairs(limit: int) -> list[PairLine]:
+        made = prompt("hash")
+        return format_pairs(records, options(pairs=limit, samples_per_prompt=8), made, Grader(made.answer_rules))
+
+    every = pairs(100)
+    assert len(every) == len({(line.chosen, line.rejected) for line in every}) == 6
+    for line in every:
+        assert line.prompt == "How much is 18?"
+        assert grade(line.chosen, "18", AnswerFormat.HASH, Locale.EN).correct
+        assert not grade(line.rejected, "18", AnswerFormat.HASH, Locale.EN).correct
+    assert [line.id for line in pairs(3)] == ["p18/0-3", "p18/1-6", "p18/0-7"]  # each wrong one once
+    assert {line.chosen for line in pairs(2)} == {f"{R}\n#### 18", "9 * 2 = 18\n#### 18"}
