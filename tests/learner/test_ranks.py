@@ -32,7 +32,10 @@ CASES = {
     ),
     "lora": ("learner=lora",),
     "lora_kl": ("learner=lora", "policy_gradient.kl.coef=0.1", "policy_gradient.off_policy.proximal=recomputed"),
+    "online_dpo": ("policy_gradient=online_dpo", "policy_gradient.minibatches=2"),
     "sft": ("command=sft",),
+    "dpo": ("command=sft", "sft.loss=dpo"),
+    "dpo_lora": ("command=sft", "sft.loss=dpo", "learner=lora"),
     "distill": ("policy_gradient=distill", "policy_gradient.teacher.task_weight=0.5"),
 }
 
@@ -57,7 +60,7 @@ def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: 
 
 
 # One of each kind: no adapters, which are refused, and nothing that differs from another one outside of the passes.
-FULL = ("grpo", "sft", "ppo_shared", "ppo_separate", "ppo_pretraining", "kl_cov", "distill")
+FULL = ("grpo", "sft", "dpo", "ppo_shared", "ppo_separate", "ppo_pretraining", "kl_cov", "distill")
 
 
 @pytest.mark.parametrize("name", [*FULL[:2], *(pytest.param(name, marks=pytest.mark.scale) for name in FULL[2:])])

@@ -23,9 +23,9 @@ from grpo_gsm8k.learner.policy_gradient import learn
 from grpo_gsm8k.learner.rank_batch import share_sequences
 from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.schedules import Rates
-from grpo_gsm8k.learner.sft_update import fine_tune
 from grpo_gsm8k.learner.shards import is_shard
 from grpo_gsm8k.learner.spec import LearnerSpec
+from grpo_gsm8k.learner.tuning import tune
 from grpo_gsm8k.models import EMBEDDED_TINY
 from tests.learner.conftest import random_groups, random_rewards
 
@@ -101,12 +101,12 @@ def _learned(session: Any, version: int, groups: int, size: int) -> dict[str, fl
 
 
 def _fine_tuned(session: Any, version: int, groups: int, size: int) -> dict[str, float]:
+    # With a loss over pairs, the completions of a prompt are chosen and rejected in turns.
     samples = [s for group in random_groups(groups, size, seed=version) for s in group]
     sequences = [token_sequence(s.prompt_ids, s.completion_ids) for s in samples]
-    ranks, learner = session.ranks, session.config.learner
-    share_sequences(ranks, sequences, version, LR)
-    policy, optimizer = session.models.policy, session.optimizers.policy
-    stats = fine_tune(policy, optimizer, sequences, learner, LR, lambda: None, session.token_budget, ranks)
+    share_sequences(session.ranks, sequences, version, LR)
+    parts = (session.models, session.optimizers, sequences, session.config)
+    stats = tune(*parts, LR, lambda: None, session.token_budget, session.ranks)
     return stats.metrics(LR, 1.0)
 
 
