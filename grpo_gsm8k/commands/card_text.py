@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
     from grpo_gsm8k.commands.card_results import CardResult
     from grpo_gsm8k.commands.upload import Upload
-    from grpo_gsm8k.config import Config
+    from grpo_gsm8k.config import Config, SftConfig
 
 OWN_ANSWERS = "the worked solutions of the data set"
 TEACHER = "solutions of a teacher model to problems of the data set"
+_TUNING = {
+    "sft": "supervised fine-tuning (SFT)",
+    "dpo": "direct preference optimization (DPO)",
+    "ipo": "identity preference optimization (IPO)",
+}
 Row = tuple[str, str]
 
 
@@ -52,7 +57,7 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 
 def _summary(upload: Upload) -> str:
     method, origin = training_method(upload.trained), upload.origin
-    how = "supervised fine-tuning (SFT)" if method == "sft" else f"a policy-gradient method ({method_title(method)})"
+    how = _TUNING.get(method, f"a policy-gradient method ({method_title(method)})")
     earlier = "".join(
         f", after {method_title(stage.method)}" + ("" if stage.step is None else f" of {stage.step} updates")
         for stage in origin.stages
@@ -87,13 +92,20 @@ def _facts(upload: Upload) -> list[Row]:
 def _fine_tuning(upload: Upload) -> list[Row]:
     sft, texts = upload.trained.sft, _texts(upload)
     return [
-        ("method", "supervised fine-tuning"),
+        ("method", _TUNING[training_method(upload.trained)]),
+        *([("beta", f"{sft.dpo.beta:g}")] if sft.loss == "dpo" else []),
         ("texts", texts or "not recorded"),
         *([("data set", _data(upload.trained))] if texts in (OWN_ANSWERS, TEACHER) else []),
         ("learning rate", f"{sft.lr:g}"),
-        ("tokens per update", f"at least {sft.min_tokens_per_update}"),
+        _per_update(sft),
         ("epochs", f"{sft.epochs}"),
     ]
+
+
+def _per_update(sft: SftConfig) -> Row:
+    if sft.min_tokens_per_update is not None:
+        return "tokens per update", f"at least {sft.min_tokens_per_update}"
+    return "pairs per update" if sft.loss == "dpo" else "examples per update", f"{sft.batch_size}"
 
 
 def _policy_gradient(config: Config) -> list[Row]:
@@ -125,8 +137,10 @@ def _texts(upload: Upload) -> str | None:
     source = str(read_json(file).get("made", {}).get("source"))
     if source == "answers":
         return OWN_ANSWERS
-    own_traces = PurePath(source).parts[-2:] == (config.traces.folder, "train.jsonl")
-    return TEACHER if own_traces else "prompts and responses from a file"
+    folder, name = PurePath(source).parts[-2:]
+    if folder == config.traces.folder and name in ("train.jsonl", "pairs.jsonl"):
+        return TEACHER
+    return "pairs of responses from a file" if config.sft.loss == "dpo" else "prompts and responses from a file"
 
 
 def _planned(upload: Upload) -> int | None:

@@ -36,7 +36,7 @@ def _metadata(upload: Upload, results: list[card_results.CardResult]) -> ModelCa
     granted = {"license": upload.license} if upload.license else license_of(origin)
     method = training_method(trained)
     tags = [method.replace("_", "-"), *(stage.method.replace("_", "-") for stage in origin.stages if stage.step)]
-    kind = [] if method == "sft" else ["reinforcement-learning"]
+    kind = [] if trained.command == "sft" else ["reinforcement-learning"]
     entries: dict[str, Any] = {
         "base_model": origin.hub_id,
         "base_model_relation": _relation(upload) if origin.hub_id else None,

@@ -35,7 +35,8 @@ def subject_of(run: Run) -> str:
 
 def method_of(run: Run) -> str:
     """Return the name of a run's method: `GRPO`, `PPO with LoRA`, `SFT`."""
-    name = {"sft": "SFT", "policy_gradient": _policy_gradient(run.config)}.get(run.command, "Run")
+    tuning = method_title(tables.tuning_method_of(run.config))
+    name = {"sft": tuning, "policy_gradient": _policy_gradient(run.config)}.get(run.command, "Run")
     lora = ((run.config.get("learner") or {}).get("lora") or {}).get("enabled")
     return f"{name} with LoRA" if lora else name
 

@@ -10,6 +10,7 @@ from grpo_gsm8k.config import LossType, PolicyGradientConfig
 from grpo_gsm8k.report import collect, eval_tables, settings, words
 from grpo_gsm8k.report.data_name import data_name
 from grpo_gsm8k.report.material import KIND_NAMES, KINDS, AnswerSet, Material, Run, Table
+from grpo_gsm8k.tracking.method import method_title, tuning_method
 
 
 def methods(material: Material, usd_per_gpu_hour: float) -> Table:
@@ -107,11 +108,22 @@ def method_name(run: Run) -> str:
     learner = run.config.get("learner") or {}
     if run.command == "eval":
         return "evaluation"
-    parts = ["supervised fine-tuning"] if run.command == "sft" else _policy_gradient(run.config)
+    parts = [_fine_tuning(run.config)] if run.command == "sft" else _policy_gradient(run.config)
     if (lora := learner.get("lora") or {}).get("enabled"):
         prefix = "" if learner.get("quantization", "none") == "none" else "Q"
         parts.append(f"{prefix}LoRA of rank {lora.get('rank')}")
     return ", ".join(parts)
+
+
+def tuning_method_of(config: Mapping[str, Any]) -> str:
+    """Return the method of a fine-tuning run; one from before `sft.loss` is `sft`."""
+    section = config.get("sft") or {}
+    return tuning_method(section.get("loss", "likelihood"), (section.get("dpo") or {}).get("loss", "sigmoid"))
+
+
+def _fine_tuning(config: Mapping[str, Any]) -> str:
+    method = tuning_method_of(config)
+    return "supervised fine-tuning" if method == "sft" else f"{method_title(method)} on pairs"
 
 
 def _policy_gradient(config: Mapping[str, Any]) -> list[str]:

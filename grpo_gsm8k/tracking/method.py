@@ -41,8 +41,17 @@ _TITLES = {
 
 
 def training_method(config: Config) -> str:
-    """Return `sft`, or the name of the option of `policy_gradient=` whose loss, advantage and ratio the run has."""
-    return "sft" if config.command == "sft" else _policy_gradient(config.policy_gradient)
+    """Return `sft`, `dpo`, `ipo`, or the option of `policy_gradient=` whose loss, advantage and ratio the run has."""
+    if config.command == "sft":
+        return tuning_method(config.sft.loss, config.sft.dpo.loss)
+    return _policy_gradient(config.policy_gradient)
+
+
+def tuning_method(loss: str, pair_loss: str) -> str:
+    """Return the method of a fine-tuning run from `sft.loss` and `sft.dpo.loss`."""
+    if loss == "likelihood":
+        return "sft"
+    return "dpo" if pair_loss == "sigmoid" else pair_loss
 
 
 def method_title(method: str) -> str:

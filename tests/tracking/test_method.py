@@ -16,6 +16,13 @@ def test_a_run_is_named_after_its_option(setting: str) -> None:
     assert training_method(config) == setting
 
 
+@pytest.mark.parametrize(
+    ("words", "name"), [((), "sft"), (("sft.loss=dpo",), "dpo"), (("sft.loss=dpo", "sft.dpo.loss=ipo"), "ipo")]
+)
+def test_fine_tuning_is_named_after_its_loss(words: tuple[str, ...], name: str) -> None:
+    assert training_method(load_config(["command=sft", "preset=cpu_demo", *words])) == name
+
+
 def test_titles_are_those_of_the_papers() -> None:
     assert [method_title(name) for name in ("grpo", "dr_grpo", "gspo_token")] == ["GRPO", "Dr. GRPO", "GSPO-token"]
     assert len({method_title(name) for name in SETTINGS}) == len(SETTINGS)
