@@ -137,8 +137,7 @@ def _texts(upload: Upload) -> str | None:
     source = str(read_json(file).get("made", {}).get("source"))
     if source == "answers":
         return OWN_ANSWERS
-    folder, name = PurePath(source).parts[-2:]
-    if folder == config.traces.folder and name in ("train.jsonl", "pairs.jsonl"):
+    if PurePath(source).parts[-2:] in [(config.traces.folder, name) for name in ("train.jsonl", "pairs.jsonl")]:
         return TEACHER
     return "pairs of responses from a file" if config.sft.loss == "dpo" else "prompts and responses from a file"
 

@@ -90,9 +90,9 @@ def test_only_evaluations_of_exactly_these_weights_are_listed(tmp_path: Path) ->
     assert benchmark.metric_args["confidence_interval"] == pytest.approx([0.304, 0.696], abs=1e-3)
 
 
-def sft_run(tmp_path: Path, source: str) -> Path:
+def sft_run(tmp_path: Path, source: str, *more: str) -> Path:
     """A fine-tuning run on a token folder that was made from `source`."""
-    words = (*SFT, "data=gsm8k", "sft.lr=2e-5")
+    words = (*SFT, "data=gsm8k", "sft.lr=2e-5", *more)
     folder = tmp_path / load_config(list(words)).preprocess.folder
     folder.mkdir(parents=True)
     source = source.replace("TRACES", load_config(list(words)).traces.folder)
@@ -107,6 +107,7 @@ def sft_run(tmp_path: Path, source: str) -> Path:
         ("answers", "worked solutions of the data set", ["openai/gsm8k"]),
         ("/home/planted/artifacts/TRACES/train.jsonl", "solutions of a teacher model", ["openai/gsm8k"]),
         ("/home/planted/mine.jsonl", "prompts and responses from a file", None),
+        ("mine.jsonl", "prompts and responses from a file", None),
     ],
 )
 def test_a_fine_tuning_card_says_so(tmp_path: Path, source: str, named: str, data_sets: list[str] | None) -> None:
@@ -118,6 +119,16 @@ def test_a_fine_tuning_card_says_so(tmp_path: Path, source: str, named: str, dat
     assert "| learning rate | 2e-05 |" in text
     for word in ("policy-gradient", "(grpo)", "advantage", "completions", "planted"):
         assert word not in text.lower()
+
+
+def test_a_card_of_dpo_says_what_was_compared(tmp_path: Path) -> None:
+    words = ("sft.loss=dpo", "sft.dpo.beta=0.3", "sft.min_tokens_per_update=null", "sft.batch_size=64")
+    text = model_card(make_upload(sft_run(tmp_path, "TRACES/pairs.jsonl", *words)))
+    assert ModelCard(text).data.tags == ["dpo", "math"]
+    for fact in ("| method | direct preference optimization (DPO) |", "| beta | 0.3 |", "| pairs per update | 64 |"):
+        assert fact in text
+    assert "solutions of a teacher model" in text
+    assert "None" not in text
 
 
 def test_texts_that_were_made_again_since_are_not_claimed(tmp_path: Path) -> None:
