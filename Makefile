@@ -18,7 +18,7 @@ offline += TORCHDYNAMO_DISABLE=1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline recipes test test-fast lint format typecheck golden history soak under-fire audit check-models \
+.PHONY: help setup demo pipeline recipes test test-all test-fast lint format typecheck golden history soak under-fire audit check-models \
 	tiny-model clean gpu-check bench-async bench-learner bench-sft bench-gpu bench-grpo bench-eval bench-grading bench-memory \
 	bench-publish bench-pool bench-late bench-stale methods scale-check scaling-tables docs docs-reference \
 	docker-tools docker-lint docker-check docker-images
@@ -40,6 +40,9 @@ recipes: setup ## the seed documents' recipes at scale=cpu, each to a report, wi
 
 test: setup ## all tests
 	@$(offline) $(PY) -m pytest
+
+test-all: setup ## all tests, and all of the many like cases of which `make test` runs one or two
+	@ALL_CASES=1 $(offline) $(PY) -m pytest
 
 test-fast: setup ## tests without the slow ones
 	@$(offline) $(PY) -m pytest -m "not slow"
@@ -89,7 +92,7 @@ bench-memory: setup ## benchmark: the doctor's memory estimate, compared with th
 	@$(offline) $(PY) -W ignore -m benchmarks.memory_fit
 
 scale-check: setup ## engines that come and go, several learner ranks, and a Ray cluster of two nodes with its faults
-	@SCALE_CHECK=1 $(offline) $(PY) -m pytest tests/learner/test_ranks.py tests/learner/test_rank_failures.py tests/orchestrator/test_rank_runs.py \
+	@ALL_CASES=1 $(offline) $(PY) -m pytest tests/learner/test_ranks.py tests/learner/test_rank_failures.py tests/orchestrator/test_rank_runs.py \
 		tests/actor/test_tensor_parallel.py tests/orchestrator/test_scale_runs.py tests/cluster $(ARGS)
 
 bench-pool: setup ## benchmark: completions per second that the orchestrator can pass on from 64 engines

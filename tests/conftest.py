@@ -53,11 +53,11 @@ def patience(seconds: float) -> float:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the cases that only `make scale-check` runs."""
-    if not os.environ.get("SCALE_CHECK"):
+    """Leave out the cases that only `make test-all` and `make scale-check` run."""
+    if not os.environ.get("ALL_CASES"):
         for item in items:
             if item.get_closest_marker("scale"):
-                item.add_marker(pytest.mark.skip(reason="make scale-check runs it"))
+                item.add_marker(pytest.mark.skip(reason="make test-all runs it"))
 
 
 class Cli:

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", params=["qwen2", "llama", "qwen3"])
+@pytest.fixture(
+    scope="module", params=["qwen3", *(pytest.param(name, marks=pytest.mark.more) for name in ("qwen2", "llama"))]
+)
 def trace(
     request: pytest.FixtureRequest, random_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:

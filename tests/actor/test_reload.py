@@ -17,7 +17,12 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    ("architecture", "dtype"), [("llama", "float32"), ("qwen3", "bfloat16"), ("gemma2", "float32")]
+    ("architecture", "dtype"),
+    [
+        pytest.param("llama", "float32", marks=pytest.mark.more),
+        ("qwen3", "bfloat16"),
+        pytest.param("gemma2", "float32", marks=pytest.mark.more),
+    ],
 )
 def test_every_skipped_tensor_is_named(architecture: str, dtype: str, tmp_path: Path) -> None:
     model = save_small_model(architecture, tmp_path / "model")

@@ -40,6 +40,7 @@ def model_folder(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_an_engine_of_two_processes(tmp_path: Path) -> None:
     model = model_folder(tmp_path / "model")
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}

@@ -165,6 +165,7 @@ def test_three_updates_of_the_demo_with_an_engine_on_each_node(cli: Cli, nodes: 
     assert_clean(run)
 
 
+@pytest.mark.more
 def test_an_evaluation_uses_both_nodes(cli: Cli, nodes: Nodes) -> None:
     nodes.ensure()
     many = ("eval.temperatures=[1.0]", "eval.samples=10")  # so many that both engines are ready before the end
@@ -189,6 +190,7 @@ def place_until_refused(placement: RayPlacement, config: Config, folder: Path) -
         time.sleep(0.2)
 
 
+@pytest.mark.more
 def test_a_machine_with_another_installation_is_not_used(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +208,7 @@ def test_a_machine_with_another_installation_is_not_used(
     assert "is not used, it has another installation: torch " in capfd.readouterr().err
 
 
-@pytest.mark.scale
+@pytest.mark.more
 def test_a_killed_worker_is_replaced(cli: Cli, nodes: Nodes) -> None:
     process, run = started(cli, nodes)
     os.kill(connected(run)[-1]["pid"], signal.SIGKILL)
@@ -215,7 +217,7 @@ def test_a_killed_worker_is_replaced(cli: Cli, nodes: Nodes) -> None:
     goes_on(process, run)
 
 
-@pytest.mark.scale
+@pytest.mark.more
 def test_a_killed_host_is_replaced_with_its_worker(cli: Cli, nodes: Nodes) -> None:
     process, run = started(cli, nodes)
     worker = psutil.Process(connected(run)[-1]["pid"])
@@ -225,7 +227,7 @@ def test_a_killed_host_is_replaced_with_its_worker(cli: Cli, nodes: Nodes) -> No
     goes_on(process, run)
 
 
-@pytest.mark.scale
+@pytest.mark.more
 def test_a_stopped_worker_counts_as_one_with_a_half_open_connection(cli: Cli, nodes: Nodes) -> None:
     """It holds its connection and says nothing, as a machine without a network does."""
     deadline = patience(5)

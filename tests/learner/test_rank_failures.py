@@ -63,6 +63,7 @@ def test_a_rank_that_hangs_within_an_exchange_of_tensors_is_named(random_model: 
     assert not rank.is_running()
 
 
+@pytest.mark.more
 def test_a_rank_that_does_not_read_is_named(random_model: Path, tmp_path: Path) -> None:
     """A pipe holds 64 KiB, so what is longer waits for the reader."""
     limit = patience(2)
@@ -72,12 +73,14 @@ def test_a_rank_that_does_not_read_is_named(random_model: Path, tmp_path: Path) 
             session.ranks.announce({"version": "0" * 2**17})
 
 
+@pytest.mark.more
 def test_a_rank_elsewhere_in_the_program_is_an_error(random_model: Path, tmp_path: Path) -> None:
     ranks = start_ranks(spec_of(small_config("learner.ranks=2"), random_model, tmp_path), None)
     with closing(ranks), pytest.raises(RankError, match="rank 1 of the learner is at 'connect', rank 0 at 'totals'"):
         ranks.gather("totals")
 
 
+@pytest.mark.more
 def test_what_a_restart_cannot_fix_is_passed_on(tmp_path: Path) -> None:
     """The model's folder is empty: rank 0 raises the user's error of the rank that finds it first."""
     (tmp_path / "model").mkdir()
@@ -113,6 +116,7 @@ def test_out_of_memory_within_a_pass_of_a_divided_model_ends_the_run(
             train(session, range(1))
 
 
+@pytest.mark.more
 def test_all_ranks_repeat_a_step_that_one_has_no_memory_for(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

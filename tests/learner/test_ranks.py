@@ -16,7 +16,7 @@ from tests.learner.two_ranks import GRADIENTS, WEIGHTS, distance, one_update, op
 
 pytestmark = pytest.mark.slow
 
-ALWAYS = ("grpo", "ppo_separate", "lora", "sft", "distill")
+ALWAYS = ("grpo", "lora", "sft")
 PPO = ("policy_gradient=ppo", "policy_gradient.critic.cliprange=0.2")
 CASES = {
     "grpo": ("policy_gradient.epochs_per_batch=2", "policy_gradient.minibatches=2"),
@@ -42,7 +42,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.scale) for name in CASES],
+    [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.more) for name in CASES],
 )
 def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: Path) -> None:
     """The token budget makes several micro-batches, of another composition on two ranks."""
@@ -63,7 +63,7 @@ def test_two_ranks_learn_what_one_does(name: str, random_model: Path, tmp_path: 
 FULL = ("grpo", "sft", "dpo", "ppo_shared", "ppo_separate", "ppo_pretraining", "kl_cov", "distill")
 
 
-@pytest.mark.parametrize("name", [*FULL[:2], *(pytest.param(name, marks=pytest.mark.scale) for name in FULL[2:])])
+@pytest.mark.parametrize("name", [FULL[0], *(pytest.param(name, marks=pytest.mark.more) for name in FULL[1:])])
 def test_divided_models_learn_what_whole_ones_do(name: str, random_model: Path, tmp_path: Path) -> None:
     """FSDP2: gradients of matrices in blocks are known through their norm alone, the others by themselves."""
     words = ("learner.token_budget=60", *CASES[name])
@@ -85,7 +85,7 @@ def test_divided_models_learn_what_whole_ones_do(name: str, random_model: Path, 
     [
         pytest.param(("learner.dtype=bfloat16",), id="bf16"),
         *(
-            pytest.param((f"learner.{key}=true",), id=key, marks=pytest.mark.scale)
+            pytest.param((f"learner.{key}=true",), id=key, marks=pytest.mark.more)
             for key in ("gradient_checkpointing", "offload_optimizer")
         ),
     ],
@@ -100,7 +100,7 @@ def test_dividing_the_model_changes_no_step(words: tuple[str, ...], random_model
     assert distance(full.weights, whole.weights) < WEIGHTS
 
 
-@pytest.mark.scale
+@pytest.mark.more
 def test_three_ranks(random_model: Path, tmp_path: Path) -> None:
     """More than two, whose sums depend on their order, with the optimizer's state on all of them."""
     words = ("learner.token_budget=60", *CASES["ppo_shared"])
@@ -135,7 +135,7 @@ def test_all_ranks_stop_an_update_early(random_model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["ppo_separate", *(pytest.param(name, marks=pytest.mark.scale) for name in ("lora", "adamw_8bit"))]
+    "name", ["ppo_separate", *(pytest.param(name, marks=pytest.mark.more) for name in ("lora", "adamw_8bit"))]
 )
 def test_a_sharded_optimizer_does_the_same_steps(name: str, random_model: Path, tmp_path: Path) -> None:
     """Bit by bit: AdamW computes each parameter by itself. The state of a checkpoint is complete."""

@@ -97,7 +97,7 @@ def published_again(run: Path) -> float:
     return sum(float(str(r.get("sync/published_again", 0))) for r in read_jsonl(run / "metrics.jsonl"))
 
 
-@pytest.mark.parametrize("engine", ["scripted", "vllm"])
+@pytest.mark.parametrize("engine", ["scripted", pytest.param("vllm", marks=pytest.mark.more)])
 def test_a_synchronous_run_is_bitwise_that_without_the_damage(cli: Cli, engine: str) -> None:
     words = (*SYNC, "policy_gradient.updates=3", f"actor.engine={engine}")
     assert cli.run(*words, "name=whole").returncode == 0

@@ -52,7 +52,7 @@ def test_a_rank_that_fails_is_a_learner_that_fails(cli: Cli, number: signal.Sign
     assert_nothing_lost(run)
 
 
-@pytest.mark.scale
+@pytest.mark.more
 def test_ranks_end_with_a_killed_learner(cli: Cli) -> None:
     process = cli.start(*SCRIPTED, *RANKS)
     run = run_of(cli, process)
@@ -66,7 +66,7 @@ def test_ranks_end_with_a_killed_learner(cli: Cli) -> None:
     assert_nothing_lost(run)
 
 
-@pytest.mark.parametrize("shard", [pytest.param("none", marks=pytest.mark.scale), "full"])
+@pytest.mark.parametrize("shard", [pytest.param("none", marks=pytest.mark.more), "full"])
 def test_two_ranks_with_the_engine(cli: Cli, shard: str) -> None:
     """The thinnest whole way, then two more updates with one rank."""
     short = (*SMALL, "policy_gradient.eval_every=2", "policy_gradient.updates=3")
