@@ -10,9 +10,10 @@ import numpy as np
 
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.conversations import Conversation, encode_pieces, pieces_of
+from grpo_gsm8k.data.preference_rows import ConversationPair, PairText
 from grpo_gsm8k.data.prepare import ensure, load_split
 from grpo_gsm8k.data.prompts import encode_prompt, separator, start_ids
-from grpo_gsm8k.data.responses import PairText, TrainingText, WholeText, answer_in, own_answers, training_texts
+from grpo_gsm8k.data.responses import TrainingText, WholeText, answer_in, own_answers, training_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.files.aside import written_aside
 from grpo_gsm8k.grading.grader import Grader
@@ -81,7 +82,10 @@ def encode_example(config: Config, row: TrainingRow, tokenizer: Any) -> Example 
         case TrainingText():
             example = _encode_response(config, row, tokenizer)
         case PairText():
-            example = _encode_pair(config, row, tokenizer)
+            texts = (TrainingText(row.id, row.question, text) for text in (row.chosen, row.rejected))
+            example = _pair_of(*(_encode_response(config, text, tokenizer) for text in texts))
+        case ConversationPair():
+            example = _pair_of(*(_last_turn(config, side, tokenizer) for side in (row.chosen, row.rejected)))
         case Conversation():
             example = _encode_conversation(config, row, tokenizer)
         case WholeText():
@@ -109,15 +113,24 @@ def _encode_response(config: Config, text: TrainingText, tokenizer: Any) -> Exam
     return tokens.Example(text.id, prompt_ids, response_ids)
 
 
-def _encode_pair(config: Config, pair: PairText, tokenizer: Any) -> Example | str:
-    """Encode both responses of a pair as those of single ones."""
-    chosen = _encode_response(config, TrainingText(pair.id, pair.question, pair.chosen), tokenizer)
-    rejected = _encode_response(config, TrainingText(pair.id, pair.question, pair.rejected), tokenizer)
+def _pair_of(chosen: Example | str, rejected: Example | str) -> Example | str:
+    """Join two examples with the same prompt, or return the reason for dropping one of them."""
     if isinstance(chosen, str) or isinstance(rejected, str):
         return chosen if isinstance(chosen, str) else str(rejected)
+    assert np.array_equal(chosen.prompt_ids, rejected.prompt_ids)
     if np.array_equal(chosen.response_ids, rejected.response_ids):
         return EQUAL
     return replace(chosen, rejected_ids=rejected.response_ids)
+
+
+def _last_turn(config: Config, conversation: Conversation, tokenizer: Any) -> Example | str:
+    """Encode a conversation whose last turn is the response, and all before it the prompt."""
+    example = _encode_conversation(config, conversation, tokenizer)
+    if isinstance(example, str) or example.mask is None:
+        return example
+    start = int(np.flatnonzero(~example.mask)[-1]) + 1
+    prompt_ids = np.concatenate([example.prompt_ids, example.response_ids[:start]])
+    return tokens.Example(example.id, prompt_ids, example.response_ids[start:])
 
 
 def _encode_conversation(config: Config, conversation: Conversation, tokenizer: Any) -> Example | str:

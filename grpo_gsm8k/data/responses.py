@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.data.conversations import Conversation, parse_conversation
 from grpo_gsm8k.data.json_values import listed
+from grpo_gsm8k.data.preference_rows import ConversationPair, PairText, parse_pair
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.data.problems import checked_id, json_objects, text_of
 from grpo_gsm8k.errors import UserError
@@ -42,17 +43,7 @@ class WholeText:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class PairText:
-    """A question with a better and a worse response."""
-
-    id: str
-    question: str
-    chosen: str
-    rejected: str
-
-
-TrainingRow = TrainingText | Conversation | WholeText | PairText
+TrainingRow = TrainingText | Conversation | WholeText | PairText | ConversationPair
 
 
 def answer_in(row: TrainingRow) -> str | None:
@@ -62,6 +53,8 @@ def answer_in(row: TrainingRow) -> str | None:
             return row.response
         case PairText():
             return row.chosen
+        case ConversationPair():
+            return row.chosen.messages[-1]["content"]
         case Conversation():
             return row.messages[-1]["content"]
         case WholeText():
@@ -151,12 +144,12 @@ def _training_row(row: dict[object, object], name: str, where: str) -> TrainingR
             raise UserError(f"{where}: prompt and text in one row: give prompt and response, or text alone")
         return WholeText(name, text_of(row, "text", where))
     if kinds == ["chosen"]:
-        question, chosen, rejected = (text_of(row, key, where) for key in ("prompt", "chosen", "rejected"))
-        return PairText(name, question, chosen, rejected)
+        return parse_pair(row, name, where)
     if row.get("rejected") is not None:
         raise UserError(f"{where}: rejected without chosen: a pair has prompt, chosen and rejected")
     if not kinds and row.get("prompt") is None:
-        raise UserError(f"{where}: columns {listed(list(row))}: a row has prompt and response, messages, or text")
+        kinds_of_rows = "prompt and response, or prompt, chosen and rejected, or messages, or text"
+        raise UserError(f"{where}: columns {listed(list(row))}: a row has {kinds_of_rows}")
     return TrainingText(name, text_of(row, "prompt", where), text_of(row, "response", where))
 
 

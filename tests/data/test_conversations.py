@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data import tokens
-from grpo_gsm8k.data.preprocess import END_INSIDE, NOT_WRITABLE, TOO_LONG, encode_example, unreadable
+from grpo_gsm8k.data.preprocess import END_INSIDE, EQUAL, NOT_WRITABLE, TOO_LONG, encode_example, unreadable
 from grpo_gsm8k.data.responses import read_texts
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.learner.batching import pack_tokens
@@ -270,7 +270,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER, ANSWER], "text": "a"}, "messages and text in one row"),
     ({"messages": [USER, ANSWER], "response": "a"}, "messages and response in one row"),
     ({"prompt": "a", "text": "b"}, "prompt and text in one row"),
-    ({"question": "a", "answer": "b"}, "columns question, answer: a row has prompt and response, messages, or text"),
+    ({"question": "a", "answer": "b"}, "columns question, answer: a row has prompt and response, or prompt, chosen"),
     ({"text": ""}, "text is missing, empty"),
 ]
 
@@ -303,3 +303,42 @@ def test_a_run_learns_a_conversation(cli: Cli, tmp_path: Path) -> None:
     assert lengths == {len("1+1=2\n#### 2") + len("#### 4") + 2, len("One, two.")}
     losses = [float(str(step["train/loss"])) for step in steps]
     assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
+
+
+def test_a_pair_of_conversations_is_compared_in_its_last_turn(tmp_path: Path) -> None:
+    made = tiny(TURNS)
+    wrong = {"role": "assistant", "content": "It is 5.\n#### 5"}
+    forms = (
+        {"chosen": ROW, "rejected": [*ROW[:4], wrong]},
+        {"prompt": ROW[:4], "chosen": [ROW[4]], "rejected": [wrong]},
+        {"prompt": "1+1?", "chosen": ROW, "rejected": [*ROW[:4], wrong]},
+    )
+    for form in forms:
+        pair = encoded(tmp_path, form, made)
+        assert isinstance(pair, tokens.Example)
+        assert pair.rejected_ids is not None
+        assert made.decode(pair.prompt_ids) == made.apply_chat_template(
+            ROW[:4], tokenize=False, add_generation_prompt=True
+        )
+        texts = [made.decode(ids) for ids in (pair.response_ids, pair.rejected_ids)]
+        assert texts == ["#### 4<eos>", "It is 5.\n#### 5<eos>"]
+    assert encoded(tmp_path, {"chosen": ROW, "rejected": ROW}, made) == EQUAL
+    (row,) = read_texts(rows(tmp_path, forms[0]))
+    assert unreadable(chat(), [row]) == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"chosen": ROW, "rejected": "no"}, "rejected is not a list of at least one message"),
+        ({"chosen": ROW}, "rejected is not a list of at least one message"),
+        ({"chosen": ROW, "rejected": ROW[:3]}, "differ before their last message"),
+        ({"chosen": ROW, "rejected": [*ROW[:3], ROW[3] | {"content": "?"}, ROW[4]]}, "differ before their last"),
+        ({"chosen": ROW[:4], "rejected": ROW}, "prompt and chosen: messages|the last message is of the role user"),
+        ({"prompt": "Else?", "chosen": ROW, "rejected": ROW}, "prompt is not the first question of chosen"),
+    ],
+)
+def test_bad_pairs_of_conversations_are_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read_texts(rows(tmp_path, {"text": "fine"}, row))
+    assert "rows.jsonl:2: " in str(caught.value)
