@@ -35,6 +35,7 @@ from grpo_gsm8k.actor.engine_arguments import canary_params, engine_args, sampli
 from grpo_gsm8k.actor.engine_results import group_result
 from grpo_gsm8k.actor.reserved_memory import reserved_gpu_bytes
 from grpo_gsm8k.actor.weight_probe import Probe, probe_weights
+from grpo_gsm8k.children.parent_death import die_with
 from grpo_gsm8k.config import MIN_TEMPERATURE
 from grpo_gsm8k.errors import WeightsError
 from grpo_gsm8k.transport import weights
@@ -103,6 +104,10 @@ class WorkerExtension:
         """Compare the running model, or this process's part of it, with the file it was loaded from."""
         return probe_weights(self.get_model(), file, get_tensor_model_parallel_rank(), tensor_parallel_size())
 
+    def end_with(self, parent: int) -> None:
+        """End this process at once when `parent` ends: its GPU's memory must be free for the actor that follows."""
+        die_with(parent)
+
 
 EXTENSION = f"{__name__}.{WorkerExtension.__name__}"
 WeightTransferEngineFactory.register_engine("shm", ShmWeightTransfer)
@@ -133,6 +138,8 @@ class VllmEngine:
         """Start the engine. Takes seconds (eager) to minutes (compiled)."""
         self._spec = spec
         self._engine = LLMEngine.from_engine_args(engine_args(spec, EXTENSION))
+        if spec.tensor_parallel > 1:  # vLLM's workers notice the end of a pipe, on a busy machine after many seconds
+            self._engine.collective_rpc("end_with", kwargs={"parent": os.getpid()})
         self._engine.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": {}})
         self._adapter: LoRARequest | None = None
         self._adapters_loaded = 0
