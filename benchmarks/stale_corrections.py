@@ -51,7 +51,8 @@ def main() -> None:
             of_cell = [found[run] for run in cells[correction, staleness]]
             accuracy = Mean.of([outcome.test for outcome in of_cell]).percent()
             kl = Mean.of([outcome.kl_behaviour for outcome in of_cell]).value
-            texts.append(f"{accuracy} (KL {kl:.3f})")
+            masked = Mean.of([outcome.masked for outcome in of_cell]).value
+            texts.append(f"{accuracy} (KL {abs(kl):.3f}, {100 * masked:.0f} % left out)")
         print(f"| `{correction}` | {' | '.join(texts)} |")
 
 
