@@ -171,11 +171,11 @@ class Sampler:
             mask_SP = torch.cat([mask_SP, mask_SP.new_ones(len(prompts), 1)], dim=1)
             positions_SP = positions_SP[:, -1:] + 1
         rows_SR = zip(torch.stack(tokens, 1).numpy(), torch.stack(logprobs, 1).numpy(), strict=True)
-        return [_completion(ids, scores, self._task.stop_token_ids, version) for ids, scores in rows_SR]
+        return [completion_of(ids, scores, self._task.stop_token_ids, version) for ids, scores in rows_SR]
 
 
-def _completion(ids: np.ndarray, logprobs: np.ndarray, stops: tuple[int, ...], version: int) -> Completion:
-    """Cut behind the first token that stops."""
+def completion_of(ids: np.ndarray, logprobs: np.ndarray, stops: tuple[int, ...], version: int) -> Completion:
+    """Return sampled tokens up to the first one that stops, with the version of the weights that sampled them."""
     at = np.flatnonzero(np.isin(ids, stops))
     end = int(at[0]) + 1 if len(at) else len(ids)
     spans = (VersionSpan(version, 0, end),)

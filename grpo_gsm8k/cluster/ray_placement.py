@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +24,7 @@ from grpo_gsm8k.cluster.host import Host, describe, folder_digests
 from grpo_gsm8k.cluster.late_connection import LateConnection
 from grpo_gsm8k.cluster.node import CALL_SECONDS, COPY_SECONDS, Node, NodeWriter, Stored
 from grpo_gsm8k.cluster.ray_calls import NodeLostError, RayCalls
+from grpo_gsm8k.cluster.remote_process import RemoteProcess
 from grpo_gsm8k.errors import LabError, UserError, one_line
 from grpo_gsm8k.runtime.actor_process import engine_variables
 from grpo_gsm8k.runtime.process import Deadlines, Worker
@@ -42,65 +42,11 @@ if TYPE_CHECKING:
     from grpo_gsm8k.runtime.process import Deliver
     from grpo_gsm8k.transport.protocol import WeightsRef
 
-PING_SECONDS = 2.0  # for an answer of a machine whose worker has just ended
 CONNECT_SECONDS = 10.0
 WATCH_SECONDS = 1.0  # between two looks at the cluster's machines
 START_SECONDS = 120.0  # for a host to start: Ray starts a Python process for it
 HOST_THREADS = 4  # a copy that takes long must not keep the end of a worker waiting
 OPTIONS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-
-
-@dataclass(eq=False)
-class RemoteProcess:
-    """A worker's process on a node."""
-
-    worker_id: str
-    name: str
-    node: Node
-    ends: tuple[LateConnection, LateConnection]
-    dial_in: DialIn
-    logs: Path
-    ending: list[threading.Thread]  # of all workers of the run: they end a worker and fetch its log
-    here: bool = False
-    pid: int | None = None
-
-    def __post_init__(self) -> None:
-        """Nothing has ended."""
-        self.ended = threading.Event()
-
-    @property
-    def machine_lost(self) -> bool:
-        """Whether its machine, or our process on it, is gone; asks if that is not known yet."""
-        return not self.node.alive or not self.node.answers(PING_SECONDS)
-
-    @property
-    def exit_reason(self) -> str:
-        """What is known about its end."""
-        lost = f"its node {self.node.address} is gone"
-        return lost if not self.node.alive else f"its connection to {self.node.address} has ended"
-
-    def join(self, timeout: float) -> None:
-        """Wait until its channel has ended."""
-        self.ended.wait(timeout)
-
-    def kill(self) -> None:
-        """End it without waiting, free its place, and fetch the end of its log in a thread."""
-        self.dial_in.forget(self.worker_id)
-        for end in self.ends:
-            end.abort()
-        for place in [place for place, taken in self.node.places.items() if taken is self]:
-            del self.node.places[place]
-        if self.node.alive:
-            self.ending.append(threading.Thread(target=self._end_there, daemon=True))
-            self.ending[-1].start()
-
-    def _end_there(self) -> None:
-        try:
-            self.node.call("end", self.worker_id)
-            content = self.node.call("log", self.name)
-        except NodeLostError:
-            return
-        (self.logs / f"{self.name}.{self.node.node_id[:8]}.log").write_bytes(content)
 
 
 def check_reachable(address: str) -> None:
@@ -358,7 +304,12 @@ class RayPlacement:
         self._nodes[node_id] = Node(node_id, address, actor, self._stored, node_id == self._here, self._calls)
 
     def _lose(self, node: Node) -> None:
-        """Note that a machine is gone, and end the connections of its workers: their channels report that."""
+        """Note that a machine is gone, and end the connections of its workers: their channels report that.
+
+        Does nothing once the run is ending: calls fail then, and a host that counts as lost would not be closed.
+        """
+        if self._closing.is_set():
+            return
         node.alive = False
         with contextlib.suppress(RayError, NodeLostError), self._calls.running():
             ray.kill(node.host)  # another one is started there if the machine comes back

@@ -29,7 +29,7 @@ from grpo_gsm8k.config.fields import (
     TopP,
 )
 from grpo_gsm8k.config.fine_tuning_config import PreprocessConfig, SftConfig, TracesConfig
-from grpo_gsm8k.config.loss_config import SELECTS_TOKENS, LossType
+from grpo_gsm8k.config.loss_config import FORWARD_BEFORE_STEP, SELECTS_TOKENS, LossType
 from grpo_gsm8k.config.method_config import PER_TOKEN, Advantage
 from grpo_gsm8k.config.model_config import ModelSection
 from grpo_gsm8k.config.objective_config import (
@@ -49,6 +49,7 @@ from grpo_gsm8k.config.whole_config import Config, parse_config
 
 __all__ = [
     "FILE_SOURCES",
+    "FORWARD_BEFORE_STEP",
     "GENERATORS",
     "MIN_TEMPERATURE",
     "NEUTRAL_SAMPLING",

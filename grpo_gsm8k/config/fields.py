@@ -105,6 +105,11 @@ def _accepts_number(annotation: object) -> bool:
     return bool(kinds & {int, float}) and bool not in kinds
 
 
+def changed_keys(section: Section) -> list[str]:
+    """Return the keys of a section whose values are not the defaults of its class."""
+    return [key for key, value in section if value != type(section).model_fields[key].default]
+
+
 def require_one(first: str, first_value: object, second: str, second_value: object, example: str) -> None:
     """Raise ValueError unless exactly one of two keys is set."""
     if (first_value is None) == (second_value is None):

@@ -13,6 +13,7 @@ from grpo_gsm8k.config.fields import (
     KeepLast,
     OptionalStopTexts,
     Section,
+    changed_keys,
     require_both,
     require_one,
 )
@@ -101,7 +102,7 @@ class SftConfig(Section):
 
     @model_validator(mode="after")
     def _check_dpo(self) -> Self:
-        changed = [key for key, value in self.dpo if value != type(self.dpo).model_fields[key].default]
+        changed = changed_keys(self.dpo)
         if changed and self.loss != "dpo":
             raise ValueError(f"dpo.{changed[0]} has no effect with loss={self.loss}: set sft.loss=dpo, or drop the key")
         return self

@@ -28,6 +28,7 @@ WITH_RATIO_LEVEL = ("grpo_clip", "ppo_clip")  # the others have the ratio of the
 WITH_CLIPRANGE = (*WITH_RATIO_LEVEL, "cispo", "dppo_tv", "dppo_kl", "gmpo", "clip_cov")
 WITH_DUAL_CLIP = (*WITH_RATIO_LEVEL, "dppo_tv", "dppo_kl", "clip_cov")
 SELECTS_TOKENS = ("m2po", "clip_cov", "kl_cov")  # among all of an optimizer step, with a forward pass more
+FORWARD_BEFORE_STEP = (*SELECTS_TOKENS, "dpo")  # of the policy, over all of the step
 OF_BEHAVIOUR = ("vespo", "m2po")  # their weight is over the policy that sampled, not over a recomputed one
 # Losses of earlier versions, whose saved configurations may hold a clip range without effect.
 IGNORES_CLIPRANGE = ("no_baseline", "reinforce_with_baseline")

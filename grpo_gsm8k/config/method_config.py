@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from grpo_gsm8k.config.fields import Section
+from grpo_gsm8k.config.fields import Section, changed_keys
 from grpo_gsm8k.config.loss_config import (
     IGNORES_CLIPRANGE,
     OF_BEHAVIOUR,
@@ -159,8 +159,7 @@ class MethodConfig(Section):
         """Refuse a teacher without effect, and what has no meaning beside one; that there is one, the start checks."""
         name, teacher = self.advantage_name, self.teacher
         if name != "distill":
-            changed = [key for key, value in teacher if value != type(teacher).model_fields[key].default]
-            if changed:
+            if changed := changed_keys(teacher):
                 raise ValueError(
                     f"teacher.{changed[0]} has no effect with advantage={name}: set policy_gradient.advantage=distill, "
                     "or drop the key"
@@ -264,7 +263,7 @@ class MethodConfig(Section):
     def _check_loss_constants(self) -> Self:
         for name in _LOSS_CONSTANTS:
             section = getattr(self, name)
-            changed = [key for key, value in section if value != type(section).model_fields[key].default]
+            changed = changed_keys(section)
             if changed and name != self.loss_type:
                 raise ValueError(
                     f"{name}.{changed[0]} has no effect with loss_type={self.loss_type}: set "

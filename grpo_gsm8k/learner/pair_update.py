@@ -72,7 +72,8 @@ def tune_on_pairs(
     found = stats.metrics()
     tokens = sum(s.predicted_tokens for s in sequences)
     inputs = sum(len(s.prompt_ids) + len(s.completion_ids) for s in sequences)
-    return PairStats(tokens, inputs, {name: found[name] for name in REPORTED})
+    # Pairs far enough apart have a gradient of zero, so a step may have no pass, and no entropy.
+    return PairStats(tokens, inputs, {name: found[name] for name in REPORTED if name in found})
 
 
 def _sample(sequence: TokenSequence) -> Sample:

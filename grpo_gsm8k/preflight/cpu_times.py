@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grpo_gsm8k.config import SELECTS_TOKENS
+from grpo_gsm8k.config import FORWARD_BEFORE_STEP
 from grpo_gsm8k.preflight.cpu_cost import EngineLoad, UpdateLoad, generating_s, learning_s
 from grpo_gsm8k.preflight.cpu_rates import MachineRates, cpu_rates
 from grpo_gsm8k.preflight.engine_memory import actor_memory, shm_bytes
@@ -88,7 +88,7 @@ def passes_of(shape: ModelShape, config: Config, prompt: float) -> UpdateLoad:
         critic = int(pg.critic.kind == "separate")
         models = 1 + critic
         forward = float(pg.needs_reference + (pg.off_policy.proximal == "recomputed") + (pg.critic.kind != "none"))
-        forward += epochs * (pg.loss_type in (*SELECTS_TOKENS, "dpo"))
+        forward += epochs * (pg.loss_type in FORWARD_BEFORE_STEP)
         if shape.teacher is not None:  # in passes of a model of the policy's size
             forward += shape.teacher.parameters / shape.parameters
     tokens = work.learned_tokens / epochs

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from benchmarks.in_process import completion_of
 from cli import CONF
 from grpo_gsm8k.config import Config
 from grpo_gsm8k.data.prepare import ensure, load_split
@@ -32,7 +33,6 @@ from grpo_gsm8k.learner.update import update_policy
 from grpo_gsm8k.learner.update_stats import UpdateStats
 from grpo_gsm8k.models import EMBEDDED_TINY, stop_token_ids
 from grpo_gsm8k.start_model import start_folder
-from grpo_gsm8k.transport.protocol import Completion, VersionSpan
 from tests.learner.conftest import small_config
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -104,7 +104,7 @@ def rollout(model: Any, task: Task, items: list[Item], version: int, limit: int,
     """Sample a group of every item, all at once."""
     generator = torch.Generator().manual_seed(seed)
     rows = generate(model, np.repeat([item.prompt_ids for item in items], GROUP, axis=0), limit, generator)
-    completions = [_completion(*row, task.stop_token_ids, version) for row in rows]
+    completions = [completion_of(*row, task.stop_token_ids, version) for row in rows]
     return [
         RolloutGroup(0, item, task.start_grading(item, completions[i * GROUP : (i + 1) * GROUP]).result())
         for i, item in enumerate(items)
@@ -116,7 +116,7 @@ def with_baselines(model: Any, task: Task, groups: list[RolloutGroup], version: 
     rows = generate(model, np.array([group.item.prompt_ids for group in groups]), limit, None)
     found = []
     for group, row in zip(groups, rows, strict=True):
-        completion = _completion(*row, task.stop_token_ids, version)
+        completion = completion_of(*row, task.stop_token_ids, version)
         (graded,) = task.start_grading(group.item, [completion]).result()
         found.append(replace(group, baseline=graded))
     return found
@@ -141,18 +141,6 @@ def generate(
         logprobs.append(rows.gather(1, step_ids)[:, 0])
     ids_SR, logprobs_SR = torch.stack(tokens, 1).numpy(), torch.stack(logprobs, 1).numpy()
     return list(zip(ids_SR, logprobs_SR, strict=True))
-
-
-def _completion(ids: np.ndarray, logprobs: np.ndarray, stops: tuple[int, ...], version: int) -> Completion:
-    """Up to and with the first token that stops."""
-    at = np.flatnonzero(np.isin(ids, stops))
-    end = int(at[0]) + 1 if len(at) else len(ids)
-    return Completion(
-        ids[:end].astype(np.int32),
-        logprobs[:end].astype(np.float32),
-        "stop" if len(at) else "length",
-        (VersionSpan(version, 0, end),),
-    )
 
 
 def _ignore() -> None:

@@ -116,3 +116,20 @@ def _double(model: torch.nn.Module) -> torch.nn.Module:
     made = AutoModelForCausalLM.from_config(config, dtype=torch.float64, attn_implementation="eager")
     made.load_state_dict({name: tensor.double() for name, tensor in model.state_dict().items()})
     return made  # type: ignore[no-any-return]
+
+
+def test_pairs_far_enough_apart_change_nothing(random_model: Path) -> None:
+    """Their gradient underflows, so the step has no pass."""
+    config = small_config("command=sft", "sft.loss=dpo", "sft.dpo.beta=1e6")
+    pairs = random_pairs(1)
+    policy, reference = load_policy(random_model, config.learner), load_reference(random_model, config.learner)
+    noisy(policy.model, seed=4)
+    models = Models(policy, reference, None)
+    sequences = [s for pair in pairs for s in as_sequences(pair)]
+    optimizers = open_optimizers(models, config.learner)
+    values = tune_on_pairs(models, optimizers, sequences, config, 0.0, lambda: None).metrics(0.0, 1.0)
+    if values["train/pair_margin"] < 0:
+        values = tune_on_pairs(models, optimizers, sequences[::-1], config, 0.0, lambda: None).metrics(0.0, 1.0)
+    assert values["train/pair_margin"] > 1000
+    assert values["train/loss"] == values["train/grad_norm"] == 0
+    assert "train/entropy" not in values

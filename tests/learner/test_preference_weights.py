@@ -81,6 +81,17 @@ def test_the_gradient_is_that_of_the_loss_over_pairs(
     assert totals.sums["train/pair_loss"] == pytest.approx(sum(losses), rel=2e-5)
 
 
+def test_a_step_without_a_pair_has_no_gradient(random_model: Path) -> None:
+    config = small_config("policy_gradient=online_dpo")
+    scene = Scene(random_model, config)
+    scene.samples = [replace(s, advantages=0 * s.advantages) for s in scene.samples]
+    totals = weighted(scene, config)
+    loss, gradient = scene.ours()
+    assert totals == Totals()
+    assert loss == 0
+    assert not gradient.any()
+
+
 def test_micro_batches_change_nothing(random_model: Path) -> None:
     gradients = []
     for tokens in (8, 10_000):
