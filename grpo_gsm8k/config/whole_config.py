@@ -93,6 +93,11 @@ class Config(Section):
         return most if self.cluster.kind == "local" else min(most, self.cluster.actors_per_node)
 
     @property
+    def all_threads(self) -> int:
+        """CPU threads of the learner and of the engines on this machine; too few while a number is still `auto`."""
+        return self.learner.all_threads + self.actor.threads * self.engines_here
+
+    @property
     def training(self) -> SftConfig | PolicyGradientConfig:
         """The section of the configured training command."""
         return self.sft if self.command == "sft" else self.policy_gradient

@@ -29,6 +29,7 @@ def train(session: PolicyGradientSession) -> int:
         batch = assemble(groups, session.config, version)
         rates = session.rates(version)
         session.record_inputs(batch, version)  # for command=replay
+        session.take_turn()  # on shared CPU cores
         with engine_asleep(session.config):  # on a shared GPU, if configured
             experience, stats = learn(session, batch, version, rates)
         session.record_result(version, rates, stats)

@@ -86,7 +86,7 @@ class PolicyGradientSession(Session):
         rollouts = self.run_folder / "rollouts"
         rollout_files.write_rollouts(rollouts / f"step_{version}.parquet", batch, experience.advantages_GN)
         rollout_files.prune(rollouts, version, self.config.policy_gradient.keep_rollouts)
-        metrics |= self.time_metrics(self.rollouts.waited_s)
+        metrics |= self.time_metrics(self.rollouts.waited_s + self.turn_s)
         metrics["time/grading_s"] = self.rollouts.grading_s
         metrics["rollout/tokens_per_s"] = metrics["rollout/tokens"] / metrics["time/step_s"]
         self.client.report(StepDone(version, metrics, uses))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.learner import checkpoint
 from grpo_gsm8k.learner.checkpoint import TrainerState
+from grpo_gsm8k.learner.cpu_turns import takes_turns
 from grpo_gsm8k.learner.gpu_peak import gpu_peak_metrics
+from grpo_gsm8k.tracking.hardware import usable_cores
 from grpo_gsm8k.transport.protocol import Finished, LoadWeights
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Session:
     unvalidated: tuple[int, ...]
     token_budget: TokenBudget
     engine_probe: EngineProbe | None
+    turn_s: float = field(default=0.0, init=False)  # how long `take_turn` waited last
     _published: Published | None = field(default=None, init=False)  # since the last update was reported
     _update_started: float = field(default=0.0, init=False)
     _saving_s: float = field(default=0.0, init=False)  # since the last update was reported
@@ -113,6 +116,17 @@ class Session:
         """Queue the validation of `version` if it is due."""
         if self.validates(version):
             self.validation.submit(version)
+
+    def take_turn(self) -> None:
+        """Let an engine that uses the learner's cores finish its validations, before an update.
+
+        At once they would take many times as long: each product of an engine's step would wait for a thread that the
+        learner keeps from running. While the engine starts, the learner goes on.
+        """
+        self.turn_s = 0.0
+        if takes_turns(self.config, usable_cores()) and self.client.live is not None:
+            self.validation.wait()
+            self.turn_s = self.validation.waited_s
 
     def validates(self, version: int) -> bool:
         """Whether `version` is to be validated now; the first one unless that was done before a restart."""

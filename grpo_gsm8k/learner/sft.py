@@ -17,6 +17,7 @@ def train(session: SftSession) -> int:
     beat, budget, ranks = session.client.beat, session.token_budget, session.ranks
     step = session.begin()
     while step < session.updates and not session.stop_requested and not session.out_of_patience():
+        session.take_turn()  # on shared CPU cores
         rate, sequences = session.rate(step), session.batch(step)
         share_sequences(ranks, sequences, step, rate)  # the other ranks make the same call, each for its part
         stats = tune(models, optimizers, sequences, config, rate, beat, budget, ranks)

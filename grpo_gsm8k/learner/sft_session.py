@@ -88,7 +88,7 @@ class SftSession(Session):
 
     def finish(self, step: int, stats: TuningStats, rate: float) -> None:
         """Report the update that made version `step`: metrics, ledger, and a checkpoint if one is due."""
-        times = self.time_metrics(self._waited_s)
+        times = self.time_metrics(self._waited_s + self.turn_s)
         metrics = stats.metrics(rate, times["time/step_s"]) | self.token_budget.metrics | times
         metrics["train/epoch"] = sum(len(uses) for uses in self.plan[:step]) / len(self.examples)
         uses = tuple(PromptUse(epoch, self.examples[index].id) for epoch, index in self.plan[step - 1])

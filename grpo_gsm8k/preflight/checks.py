@@ -233,7 +233,7 @@ def _memory(machine: Machine) -> CheckLine:
 
 def _threads(machine: Machine, config: Config) -> CheckLine:
     sides = config.learner.all_threads, config.actor.threads * config.engines_here
-    taking_turns = config.policy_gradient.max_staleness == 0
+    taking_turns = config.command == "sft" or config.policy_gradient.max_staleness == 0
     configured = max(sides) if taking_turns else sum(sides)
     text = f"{machine.threads} cores for {configured} threads that work at once"
     if configured <= machine.threads:

@@ -76,8 +76,7 @@ def diagnose(
 
 def _side_by_side(config: Config, machine: Machine) -> bool:
     """Whether both processes are on the CPU with cores enough for the threads of both."""
-    threads = config.learner.all_threads + config.actor.threads * config.engines_here
-    return config.actor.device == config.learner.device == "cpu" and threads <= machine.threads
+    return config.actor.device == config.learner.device == "cpu" and config.all_threads <= machine.threads
 
 
 def places_of(config: Config, machine: Machine) -> Places:

@@ -17,6 +17,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from grpo_gsm8k.tracking import ledger
+from grpo_gsm8k.tracking.hardware import usable_cores
 from grpo_gsm8k.transport.weights_store import WeightsStore
 from tests.conftest import Cli, read_jsonl
 
@@ -184,6 +185,16 @@ def test_the_timeline_of_a_synchronous_run(sync_run: Path) -> None:
         assert min(e["ts"] for e in rollouts) < update["ts"]
     marks = {e["name"] for e in json.loads((sync_run / "trace.json").read_text()) if e["ph"] == "i"}
     assert {"start", "worker_started", "checkpoint", "end"} <= marks
+
+
+def test_an_engine_on_the_learners_cores_finishes_its_validation_before_an_update(cli: Cli) -> None:
+    threads = usable_cores()
+    words = ("policy_gradient.max_staleness=0", f"actor.threads={threads}", f"learner.threads={threads}")
+    assert cli.run(*SCRIPTED, *words).returncode == 0
+    (run,) = cli.runs()
+    names = [(e["name"], e["args"]["version"]) for e in spans_of(run, "learner")]
+    for version in (0, 3):  # due every third update, and not after the last one
+        assert names.index(("wait for validations", version)) < names.index(("update", version))
 
 
 METHODS = {
