@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class OutputHead(NamedTuple):
@@ -25,22 +22,27 @@ class _Logits(NamedTuple):
     softcap: float | None
     temperature: float
 
-    def apply_(self, products_CV: torch.Tensor) -> torch.Tensor:
-        """Turn products into logits in place."""
+    def logits(self, hidden_CH: torch.Tensor, head_VH: torch.Tensor, room_CV: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a chunk, which are the first rows of `room_CV`."""
+        logits_CV = room_CV[: len(hidden_CH)]
+        if room_CV.dtype == hidden_CH.dtype:
+            torch.mm(hidden_CH, head_VH.T, out=logits_CV)
+        else:
+            logits_CV.copy_(torch.nn.functional.linear(hidden_CH, head_VH))
         if self.scale != 1.0:
-            products_CV.mul_(self.scale)
+            logits_CV.mul_(self.scale)
         if self.softcap is not None:
-            products_CV.div_(self.softcap).tanh_().mul_(self.softcap)
-        return products_CV if self.temperature == 1.0 else products_CV.div_(self.temperature)
+            logits_CV.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits_CV if self.temperature == 1.0 else logits_CV.div_(self.temperature)
 
-    def slope(self, logits_CV: torch.Tensor) -> torch.Tensor | float | None:
-        """Return the derivative of the logits, times temperature, by the products; None where it is 1.
+    def slope(self, logits_CV: torch.Tensor) -> torch.Tensor | None:
+        """Return the soft cap's derivative at these logits; None without one.
 
-        With z = c tanh(s x / c), dz/dx = s (1 - (z / c)^2).
+        With z = c tanh(y / c), dz/dy = 1 - (z / c)^2.
         """
         if self.softcap is None:
-            return None if self.scale == 1.0 else self.scale
-        return (logits_CV * (self.temperature / self.softcap)).square_().neg_().add_(1.0).mul_(self.scale)
+            return None
+        return (logits_CV * (self.temperature / self.softcap)).square_().neg_().add_(1.0)
 
 
 class TokenScores(NamedTuple):
@@ -56,8 +58,9 @@ def token_logprobs(
 ) -> TokenScores:
     """Compute the scores of each token at `temperature`.
 
-    _Logits exist for `chunk` positions at a time: the hand-written backward pass computes them again. The first two
-    results are differentiable. Under autocast the two matrix products run in its precision, everything else in float32.
+    Logits exist for `chunk` positions at a time: the hand-written backward pass computes them again, but for one chunk,
+    which is kept. So up to `chunk` tokens nothing is computed twice. The first two results are differentiable. Under
+    autocast the two matrix products run in its precision, everything else in float32.
     """
     head_VH = head.weight_VH
     if torch.is_autocast_enabled(hidden_NH.device.type):
@@ -70,11 +73,13 @@ def token_logprobs(
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """Log-probability and entropy with a backward pass that recomputes the logits.
+    """Log-probability and entropy with a backward pass that recomputes the logits of all chunks but one.
 
     Let z be the logits over temperature, L their logsumexp, p = exp(z - L), H = L - sum p z, and y the target:
 
     d logprob / dz_j = [j = y] - p_j and d H / dz_j = -p_j (z_j - L + H).
+
+    The chunk that the forward pass ends with is kept: the backward pass begins with it, in the same memory.
     """
 
     @staticmethod
@@ -89,13 +94,17 @@ class _TokenLogprobs(torch.autograd.Function):
         dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
         logprobs_N, entropy_N = hidden_NH.new_empty((2, len(hidden_NH)), dtype=dtype)
         greedy_N = torch.empty_like(targets_N, dtype=torch.bool)
-        for rows, logits_CV, spare_CV in _chunks(hidden_NH, head_VH, shape, chunk):
+        logits_room_CV, logprobs_room_CV = (_room(hidden_NH, head_VH, chunk) for _ in range(2))
+        for rows in reversed(_chunks(len(hidden_NH), chunk)):
+            logits_CV = shape.logits(hidden_NH[rows], head_VH, logits_room_CV)
             greedy_N[rows] = logits_CV.argmax(dim=-1) == targets_N[rows]
-            all_logprobs_CV = torch.log_softmax(logits_CV, dim=-1, out=spare_CV)
+            all_logprobs_CV = torch.log_softmax(logits_CV, dim=-1, out=logprobs_room_CV[: len(logits_CV)])
             logprobs_N[rows] = all_logprobs_CV.gather(1, targets_N[rows, None])[:, 0]
             probabilities_CV = torch.exp(all_logprobs_CV, out=logits_CV)
             entropy_N[rows] = -probabilities_CV.mul_(all_logprobs_CV).sum(dim=-1)
-        ctx.save_for_backward(hidden_NH, head_VH, targets_N, entropy_N)
+        # The slope of a soft cap needs the logits themselves.
+        ctx.keeps = any(ctx.needs_input_grad) and shape.softcap is None
+        ctx.save_for_backward(hidden_NH, head_VH, targets_N, entropy_N, *([logprobs_room_CV] if ctx.keeps else []))
         ctx.shape, ctx.chunk = shape, chunk
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(greedy_N)
@@ -104,28 +113,32 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         grad_logprobs_N, grad_entropy_N, _ = grads
-        hidden_NH, head_VH, targets_N, entropy_N = ctx.saved_tensors
+        hidden_NH, head_VH, targets_N, entropy_N, *kept = ctx.saved_tensors
         for_hidden, for_head = ctx.needs_input_grad[:2]
         grad_hidden_NH = torch.empty_like(hidden_NH) if for_hidden else None
         grad_head_VH = torch.zeros_like(head_VH, dtype=entropy_N.dtype) if for_head else None
-        for rows, logits_CV, spare_CV in _chunks(hidden_NH, head_VH, ctx.shape, ctx.chunk):
-            slope_CV = ctx.shape.slope(logits_CV)
+        logits_room_CV = _room(hidden_NH, head_VH, ctx.chunk)
+        logprobs_room_CV = kept[0] if kept else _room(hidden_NH, head_VH, ctx.chunk)
+        for rows in _chunks(len(hidden_NH), ctx.chunk):
+            all_logprobs_CV = logprobs_room_CV[: rows.stop - rows.start]
+            room_CV, slope_CV = logits_room_CV[: len(all_logprobs_CV)], None
+            if rows.start or not kept:
+                logits_CV = ctx.shape.logits(hidden_NH[rows], head_VH, logits_room_CV)
+                slope_CV = ctx.shape.slope(logits_CV)
+                torch.log_softmax(logits_CV, dim=-1, out=all_logprobs_CV)
+            grad_CV = torch.exp(all_logprobs_CV, out=room_CV)
             if grad_entropy_N is not None:
                 # -p (gH (log p + H) + gy), the [j = y] term follows
-                all_logprobs_CV = torch.log_softmax(logits_CV, dim=-1, out=spare_CV)
-                grad_CV = torch.exp(all_logprobs_CV, out=logits_CV)
                 all_logprobs_CV.add_(entropy_N[rows, None]).mul_(grad_entropy_N[rows, None])
                 if grad_logprobs_N is not None:
                     all_logprobs_CV.add_(grad_logprobs_N[rows, None])
                 grad_CV.mul_(all_logprobs_CV).neg_()
-            else:
-                grad_CV = torch.softmax(logits_CV, dim=-1, out=spare_CV)
-                if grad_logprobs_N is not None:
-                    grad_CV.mul_(-grad_logprobs_N[rows, None])
+            elif grad_logprobs_N is not None:
+                grad_CV.mul_(-grad_logprobs_N[rows, None])
             if grad_logprobs_N is not None:
                 grad_CV.scatter_add_(1, targets_N[rows, None], grad_logprobs_N[rows, None])
-            if ctx.shape.temperature != 1.0:
-                grad_CV.div_(ctx.shape.temperature)
+            if ctx.shape.scale != ctx.shape.temperature:
+                grad_CV.mul_(ctx.shape.scale / ctx.shape.temperature)
             if slope_CV is not None:
                 grad_CV.mul_(slope_CV)
             grad_CV = grad_CV.to(hidden_NH.dtype)
@@ -144,22 +157,16 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
         total += left @ right
 
 
-def _chunks(
-    hidden_NH: torch.Tensor, head_VH: torch.Tensor, shape: _Logits, chunk: int
-) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Yield rows, their logits over temperature, at least float32, and room of the same size.
+def _chunks(positions: int, chunk: int) -> list[slice]:
+    """Return the rows of each chunk; the first one is complete if any is."""
+    return [slice(start, min(start + chunk, positions)) for start in range(0, positions, chunk)]
 
-    The caller may overwrite both. All chunks use the same memory: on a CPU new memory of this size costs a page fault
-    per 4 KiB, which took a fifth as long as the products.
+
+def _room(hidden_NH: torch.Tensor, head_VH: torch.Tensor, chunk: int) -> torch.Tensor:
+    """Return memory for a chunk's logits, at least float32.
+
+    All chunks use the same: on a CPU new memory of this size costs a page fault per 4 KiB, which took a fifth as long
+    as the products.
     """
     dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
-    vocab = len(head_VH)
-    memory_2CV = hidden_NH.new_empty((2, min(chunk, len(hidden_NH)), vocab), dtype=dtype)
-    for start in range(0, len(hidden_NH), chunk):
-        rows = slice(start, min(start + chunk, len(hidden_NH)))
-        logits_CV, spare_CV = memory_2CV[:, : rows.stop - start]
-        if dtype == hidden_NH.dtype:
-            torch.mm(hidden_NH[rows], head_VH.T, out=logits_CV)
-        else:
-            logits_CV.copy_(torch.nn.functional.linear(hidden_NH[rows], head_VH))
-        yield rows, shape.apply_(logits_CV), spare_CV
+    return hidden_NH.new_empty((min(chunk, len(hidden_NH)), len(head_VH)), dtype=dtype)

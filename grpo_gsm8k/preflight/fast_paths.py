@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from grpo_gsm8k.config.cpu_precision import has_bf16
 from grpo_gsm8k.learner.attention_choice import ATTENTION_NAMES, attention_kind
+from grpo_gsm8k.tracking.cpu_allocator import PRELOAD, installed_allocator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,7 @@ def fast_paths(config: Config, model: Mapping[str, Any] | None = None) -> list[F
         FastPath("chunked log-probabilities", True, f"always; learner.logprob_chunk={learner.logprob_chunk}"),
         _attention(config, model or {}),
         _bf16(learner.dtype, cuda),
+        *([] if cuda else [_allocator()]),
         _switch("torch.compile", learner.compile, "learner.compile", _compiler(cuda)),
         _switch("gradient checkpointing", learner.gradient_checkpointing, "learner.gradient_checkpointing", ""),
         _switch("8-bit Adam", learner.optimizer == "adamw_8bit", "learner.optimizer", _bitsandbytes()),
@@ -82,6 +85,22 @@ def _bf16(dtype: str, cuda: bool) -> FastPath:
     fast = has_bf16()
     why = "the CPU has bf16 instructions" if fast else "no bf16 instructions: learner.dtype=auto is faster here"
     return FastPath("bf16 compute", fast, why)
+
+
+def _allocator() -> FastPath:
+    """Name the allocator of a learner on the CPU."""
+    name = "memory allocator"
+    if PRELOAD in os.environ:
+        return FastPath(name, True, f"as {PRELOAD} says, which is set")
+    library = installed_allocator()
+    if library is None:
+        return FastPath(
+            name,
+            False,
+            "the C library's, which is slower and takes more memory: install tcmalloc "
+            "(Debian, Ubuntu: apt-get install libtcmalloc-minimal4)",
+        )
+    return FastPath(name, True, library)
 
 
 def _switch(name: str, on: bool, key: str, missing: str) -> FastPath:

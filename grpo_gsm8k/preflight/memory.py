@@ -111,7 +111,9 @@ def learner_memory(
         critic=kept * (weights + F32 * trained) + state if twice else 0.0,
         teacher=float(_kept(shape.teacher, learner) * width * shape.teacher.parameters if shape.teacher else 0),
         weight_copies=_weight_copies(shape, learner, width) * (2 if twice else 1),
-        activations=activations(shape, learner, load) * (2 if twice else 1),
+        activations=2 * activations(shape, learner, load) + kept_logits(shape, learner, load)
+        if twice
+        else activations(shape, learner, load),
         ends=_ends(shape, learner, load) * (2 if twice else 1),
         logits=_logits(shape, learner, load, width),
         backward=_backward(shape, learner, load, width),
@@ -231,6 +233,11 @@ def _logits(shape: ModelShape, learner: LearnerConfig, load: Load, width: int) -
     if learner.gradient_checkpointing and _casts(learner, width):
         trained = max(trained, width * shape.linear)  # autocast keeps its copies until the forward pass ends
     return chunk * shape.vocab * 2 * F32 + trained + load.predicted * shape.hidden * width
+
+
+def kept_logits(shape: ModelShape, learner: LearnerConfig, load: Load) -> float:
+    """Return the chunk of log-probabilities that the policy keeps for its backward pass, beside a critic's passes."""
+    return float(min(learner.logprob_chunk, load.predicted) * shape.vocab * F32)
 
 
 def _backward(shape: ModelShape, learner: LearnerConfig, load: Load, width: int) -> float:

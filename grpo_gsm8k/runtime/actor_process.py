@@ -9,6 +9,7 @@ from grpo_gsm8k.actor.engine import EngineSpec
 from grpo_gsm8k.models import check_tensor_parallel
 from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.runtime.worker import actor_main, worker_setup
+from grpo_gsm8k.tracking.cpu_allocator import allocator_variables
 from grpo_gsm8k.tracking.gpu_list import DEVICE_ORDER, VISIBLE, visible_entry
 from grpo_gsm8k.tracking.hardware import usable_cores
 
@@ -99,6 +100,8 @@ def actor_environment(config: Config, index: int) -> dict[str, str]:
     """
     actor = config.actor
     values = engine_variables(config)
+    if actor.device == "cpu":
+        values |= allocator_variables()
     if actor.device.startswith("cuda:"):
         engine = f"actor.device={actor.device}" + (f" (engine {index})" if index else "")
         numbers = range(actor.first_device(index), actor.first_device(index + 1))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from grpo_gsm8k.runtime.process import Deadlines, Deliver, Worker, spawn
 from grpo_gsm8k.runtime.worker import learner_main, worker_setup
+from grpo_gsm8k.tracking.cpu_allocator import allocator_variables
 from grpo_gsm8k.tracking.gpu_list import DEVICE_ORDER
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ def spawn_learner(spec: LearnerSpec, logs: Path, deliver: Deliver) -> Worker:
 
 
 def learner_environment(learner: LearnerConfig) -> dict[str, str]:
-    """Return the variables that torch and OpenMP read when they are imported."""
+    """Return the variables that the process reads when it starts and imports torch."""
     values = {"OMP_NUM_THREADS": str(learner.threads), "TOKENIZERS_PARALLELISM": "false"}
     if learner.device == "cpu":
-        return values
+        return values | allocator_variables()
     if not any(key in os.environ for key in ALLOCATOR_KEYS):
         values[ALLOCATOR_KEYS[0]] = "expandable_segments:True"  # micro-batches have all sizes: fewer unusable gaps
     return values | DEVICE_ORDER

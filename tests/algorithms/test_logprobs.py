@@ -15,32 +15,28 @@ def test_values_entropy_and_gradients(chunk: int, temperature: float, scale: flo
     head = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 11, (7,))
     weights = torch.randn(7, dtype=torch.float64)
-    logprobs, entropy, greedy = token_logprobs(hidden, OutputHead(head, scale, softcap), targets, temperature, chunk)
     other = torch.randn(7, dtype=torch.float64)
     sums = {
-        "logprobs": (weights * logprobs).sum(),
-        "entropy": (other * entropy).sum(),
-        "both": (weights * logprobs + other * entropy).sum(),
+        "logprobs": lambda logprobs, entropy: (weights * logprobs).sum(),
+        "entropy": lambda logprobs, entropy: (other * entropy).sum(),
+        "both": lambda logprobs, entropy: (weights * logprobs + other * entropy).sum(),
     }
-    gradients = {name: torch.autograd.grad(s, [hidden, head], retain_graph=True) for name, s in sums.items()}
 
     logits = scale * (hidden @ head.T)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     full = torch.log_softmax(logits / temperature, dim=-1)
-    expected = full[torch.arange(7), targets]
-    expected_entropy = -(full.exp() * full).sum(-1)
-    expected_sums = {
-        "logprobs": (weights * expected).sum(),
-        "entropy": (other * expected_entropy).sum(),
-        "both": (weights * expected + other * expected_entropy).sum(),
-    }
-    torch.testing.assert_close(logprobs, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(entropy, expected_entropy, rtol=1e-12, atol=1e-12)
-    assert greedy.tolist() == [bool(target == best) for target, best in zip(targets, full.argmax(-1), strict=True)]
-    for name, expected_sum in expected_sums.items():
-        wanted = torch.autograd.grad(expected_sum, [hidden, head], retain_graph=True)
-        for got, want in zip(gradients[name], wanted, strict=True):
+    expected, expected_entropy = full[torch.arange(7), targets], -(full.exp() * full).sum(-1)
+    for total in sums.values():
+        logprobs, entropy, greedy = token_logprobs(
+            hidden, OutputHead(head, scale, softcap), targets, temperature, chunk
+        )
+        torch.testing.assert_close(logprobs, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(entropy, expected_entropy, rtol=1e-12, atol=1e-12)
+        assert greedy.tolist() == (full.argmax(-1) == targets).tolist()
+        gradients = torch.autograd.grad(total(logprobs, entropy), [hidden, head])
+        wanted = torch.autograd.grad(total(expected, expected_entropy), [hidden, head], retain_graph=True)
+        for got, want in zip(gradients, wanted, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 

@@ -17,6 +17,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from grpo_gsm8k.tracking import ledger
+from grpo_gsm8k.tracking.cpu_allocator import LIBRARIES, installed_allocator
 from grpo_gsm8k.tracking.hardware import usable_cores
 from grpo_gsm8k.transport.weights_store import WeightsStore
 from tests.conftest import Cli, read_jsonl
@@ -185,6 +186,16 @@ def test_the_timeline_of_a_synchronous_run(sync_run: Path) -> None:
         assert min(e["ts"] for e in rollouts) < update["ts"]
     marks = {e["name"] for e in json.loads((sync_run / "trace.json").read_text()) if e["ph"] == "i"}
     assert {"start", "worker_started", "checkpoint", "end"} <= marks
+
+
+def test_both_processes_use_the_allocator_that_is_installed(cli: Cli) -> None:
+    process = cli.start(*SCRIPTED, "policy_gradient.updates=1000")
+    run = run_of(cli, process)
+    wait_for(process, lambda: 1 in steps_of(run))
+    mapped = [Path(f"/proc/{pid_of(run, worker)}/maps").read_text() for worker in ("learner", "actor-0")]
+    process.send_signal(signal.SIGTERM)
+    finish(process, 128 + signal.SIGTERM)
+    assert [installed_allocator() is not None] * 2 == [any(name in text for name in LIBRARIES) for text in mapped]
 
 
 def test_an_engine_on_the_learners_cores_finishes_its_validation_before_an_update(cli: Cli) -> None:

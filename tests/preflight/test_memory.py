@@ -13,7 +13,7 @@ from grpo_gsm8k.learner.batching import Sample, rollout_sample
 from grpo_gsm8k.learner.objective import Models, objective
 from grpo_gsm8k.learner.setup import open_policy
 from grpo_gsm8k.learner.update import microbatches
-from grpo_gsm8k.preflight.memory import ADAMW_8BIT, Load, activations, learner_memory, load_of
+from grpo_gsm8k.preflight.memory import ADAMW_8BIT, Load, activations, kept_logits, learner_memory, load_of
 from grpo_gsm8k.preflight.parameters import ModelShape, from_config
 from tests.learner.conftest import small_config
 
@@ -64,7 +64,9 @@ def test_activations_are_what_autograd_keeps(random_model: Path, name: str, size
     groups = 12 // size
     # The estimate is for one group, so it is multiplied by the number of groups.
     load = Load(tokens // groups, predicted // groups, size if size > 1 else 0, PROMPT)
-    estimate = groups * activations(from_config(random_model), config.learner, load)
+    shape = from_config(random_model)
+    estimate = groups * activations(shape, config.learner, load)
+    estimate += kept_logits(shape, config.learner, Load(tokens, predicted, 0, 0))
     assert estimate == pytest.approx(counted, rel=0.08)
 
 
@@ -101,7 +103,8 @@ def test_a_critic_of_its_own_is_a_second_model(shape_3b: ModelShape) -> None:
     learner, load = small_config().learner, Load(4096, 4000, 0, 0)
     alone = learner_memory(shape_3b, learner, load, False, "none")
     assert learner_memory(shape_3b, learner, load, False, "separate").critic == 16 * shape_3b.parameters
-    assert learner_memory(shape_3b, learner, load, False, "separate").activations == 2 * alone.activations
+    both = learner_memory(shape_3b, learner, load, False, "separate").activations
+    assert both == 2 * alone.activations + 4 * shape_3b.vocab * 2048  # logits that the policy keeps meanwhile
     assert learner_memory(shape_3b, learner, load, False, "shared") == alone
 
 

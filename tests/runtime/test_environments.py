@@ -8,6 +8,7 @@ from cli import load_config
 from grpo_gsm8k.errors import UserError
 from grpo_gsm8k.runtime.actor_process import actor_environment
 from grpo_gsm8k.runtime.learner_process import ALLOCATOR_KEYS, learner_environment
+from grpo_gsm8k.tracking.cpu_allocator import allocator_variables
 
 
 @pytest.fixture(autouse=True)
@@ -36,4 +37,4 @@ def test_the_learners_allocator_is_the_users_if_set(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
     assert "PYTORCH_ALLOC_CONF" not in learner_environment(learner)
     cpu = learner_environment(learner.model_copy(update={"device": "cpu"}))
-    assert set(cpu) == {"OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM"}
+    assert set(cpu) == {"OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", *allocator_variables()}
