@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from grpo_gsm8k.tracking.cpu_allocator import allocator_variables
+
 REPO = Path(__file__).resolve().parent.parent
 PROMPTS, GROUP, MICRO = 2, 8, 8
 ROUNDS = 2  # the result is the faster one
@@ -80,6 +82,8 @@ def run_variant(name: str, batch: Path, options: argparse.Namespace) -> Result |
     command += ["--model", options.model, "--threads", str(options.threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
     environment.pop("TORCHDYNAMO_DISABLE", None)  # set by make for vLLM
+    if name not in TRL:
+        environment |= allocator_variables()  # as a run's learner gets it
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:

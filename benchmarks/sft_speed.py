@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learner_speed import REPO, configuration, model_folder
+from grpo_gsm8k.tracking.cpu_allocator import allocator_variables
 
 LR = 2e-5
 
@@ -58,6 +59,8 @@ def run_variant(name: str) -> Result:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.sft_speed", "--variant", name, *sys.argv[1:]]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     environment.pop("TORCHDYNAMO_DISABLE", None)  # set by make for vLLM
+    if name == "ours":
+        environment |= allocator_variables()  # as a run's learner gets it
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):

@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out the cases that only `make test-all` and `make scale-check` run."""
     if not os.environ.get("ALL_CASES"):
         for item in items:
-            if item.get_closest_marker("scale"):
+            if item.get_closest_marker("more"):
                 item.add_marker(pytest.mark.skip(reason="make test-all runs it"))
 
 

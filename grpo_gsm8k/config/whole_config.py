@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from grpo_gsm8k.config.cluster_config import ClusterConfig
 from grpo_gsm8k.config.command_config import BudgetConfig, DoctorConfig, PipelineConfig, PushConfig, ReportConfig
 from grpo_gsm8k.config.data_config import DataConfig
+from grpo_gsm8k.config.determinism import nondeterminism, with_determinism
 from grpo_gsm8k.config.engine_limits import with_max_num_seqs
 from grpo_gsm8k.config.eval_config import EvalConfig
 from grpo_gsm8k.config.fields import Device, FolderName, Section, Seed, refuse_repeated
@@ -63,6 +64,7 @@ class Config(Section):
     artifacts: Path
     shm: Path
     private_files: bool = True
+    deterministic: bool = False
     stop_grace_s: float = Field(gt=0)
     data: DataConfig
     model: ModelSection
@@ -85,6 +87,7 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     _resolve_max_num_seqs = model_validator(mode="before")(with_max_num_seqs)
+    _resolve_determinism = model_validator(mode="before")(with_determinism)
 
     @property
     def engines_here(self) -> int:
@@ -204,6 +207,13 @@ class Config(Section):
             "while the learner waits: use command=policy_gradient preset=one_gpu policy_gradient.max_staleness=0, or "
             "set actor.sleep_between_updates=false"
         )
+
+    @model_validator(mode="after")
+    def _check_determinism(self) -> Self:
+        reason = nondeterminism(self)
+        if reason is not None:
+            raise ValueError(f"deterministic=true is for runs that repeat bit by bit, but {reason}")
+        return self
 
     @model_validator(mode="after")
     def _check_late(self) -> Self:

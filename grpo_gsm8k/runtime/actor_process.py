@@ -90,7 +90,9 @@ def engine_variables(config: Config) -> dict[str, str]:
     }
     if actor.device == "cpu" and actor.enforce_eager:
         values["TORCHDYNAMO_DISABLE"] = "1"  # else vLLM compiles its log-probability kernel, which needs a C++ compiler
-    return values | (DEVICE_ORDER if actor.device.startswith("cuda:") else {})
+    if actor.device.startswith("cuda:"):
+        values |= DEVICE_ORDER | ({"VLLM_BATCH_INVARIANT": "1"} if config.deterministic else {})
+    return values
 
 
 def actor_environment(config: Config, index: int) -> dict[str, str]:

@@ -34,7 +34,7 @@ SMALL = (
     "policy_gradient.eval_limit=32",
     "policy_gradient.save_every=2",
 )
-SYNC = (*SMALL, "policy_gradient.max_staleness=0", "learner.deterministic=true")
+SYNC = (*SMALL, "policy_gradient.max_staleness=0", "deterministic=true")
 SCRIPTED = (*SMALL, "actor.engine=scripted")
 TIMED = (
     "time/",
