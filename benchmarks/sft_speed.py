@@ -94,7 +94,7 @@ def ours(options: argparse.Namespace) -> Result:
 
     from grpo_gsm8k.learner.model import load_policy
     from grpo_gsm8k.learner.optimizer import Optimizer
-    from grpo_gsm8k.learner.sft_session import as_sequence
+    from grpo_gsm8k.learner.sft_session import as_sequences
     from grpo_gsm8k.learner.sft_update import fine_tune
 
     torch.set_num_threads(options.threads)
@@ -104,7 +104,7 @@ def ours(options: argparse.Namespace) -> Result:
     losses, times, counts = [], [], []
     items = examples(options)
     for start in range(0, len(items), options.batch):
-        samples = [as_sequence(example) for example in items[start : start + options.batch]]
+        samples = [s for example in items[start : start + options.batch] for s in as_sequences(example)]
         started = time.perf_counter()
         stats = fine_tune(policy, optimizer, samples, learner, LR, lambda: None)
         times.append(time.perf_counter() - started)

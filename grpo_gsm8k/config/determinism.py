@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grpo_gsm8k.config.whole_config import Config
+    from grpo_gsm8k.config.policy_gradient_config import PolicyGradientConfig
+    from grpo_gsm8k.config.process_config import ActorConfig
 
 
 def with_determinism(values: Any) -> Any:
@@ -17,18 +18,16 @@ def with_determinism(values: Any) -> Any:
     return {**values, "learner": {**learner, "deterministic": True}}
 
 
-def nondeterminism(config: Config) -> str | None:
+def nondeterminism(method: PolicyGradientConfig | None, actor: ActorConfig, adapter: bool) -> str | None:
     """Return the first setting with which a deterministic run would depend on timing, and the fix; None without one.
 
+    `method` is None for fine-tuning; `adapter`: engines load adapters.
     The numbers of an engine depend in their last bits on what else is in a batch. Where vLLM has kernels without that
     property, on GPUs, it is told to use them; on a CPU batches must be the same instead.
     """
-    if not config.deterministic or config.command not in ("sft", "policy_gradient", "doctor"):
-        return None
-    pg, actor = config.policy_gradient, config.actor
-    if config.command != "sft" and pg.max_staleness > 0:
+    if method is not None and method.max_staleness > 0:
         return (
-            f"policy_gradient.max_staleness={pg.max_staleness} swaps weights while completions are generated: set "
+            f"policy_gradient.max_staleness={method.max_staleness} swaps weights while completions are generated: set "
             "policy_gradient.max_staleness=0"
         )
     if actor.device == "cpu" and actor.replicas > 1:
@@ -36,6 +35,6 @@ def nondeterminism(config: Config) -> str | None:
             f"actor.replicas={actor.replicas} engines on a CPU share the requests by who is free, and vLLM has no "
             "kernels there whose results are the same in every batch: set actor.replicas=1"
         )
-    if actor.device != "cpu" and config.learner.lora.enabled and actor.lora == "adapter":
+    if actor.device != "cpu" and adapter:
         return "vLLM's kernels for adapters are not known to be the same in every batch: set actor.lora=merged"
     return None

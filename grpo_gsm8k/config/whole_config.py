@@ -210,7 +210,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_determinism(self) -> Self:
-        reason = nondeterminism(self)
+        if not self.deterministic or self.command not in ("sft", "policy_gradient", "doctor"):
+            return self
+        method = None if self.command == "sft" else self.policy_gradient
+        reason = nondeterminism(method, self.actor, self.learner.lora.enabled and self.actor.lora == "adapter")
         if reason is not None:
             raise ValueError(f"deterministic=true is for runs that repeat bit by bit, but {reason}")
         return self
