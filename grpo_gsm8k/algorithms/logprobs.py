@@ -103,8 +103,8 @@ class _TokenLogprobs(torch.autograd.Function):
             probabilities_CV = torch.exp(all_logprobs_CV, out=logits_CV)
             entropy_N[rows] = -probabilities_CV.mul_(all_logprobs_CV).sum(dim=-1)
         # The slope of a soft cap needs the logits themselves.
-        ctx.keeps = any(ctx.needs_input_grad) and shape.softcap is None
-        ctx.save_for_backward(hidden_NH, head_VH, targets_N, entropy_N, *([logprobs_room_CV] if ctx.keeps else []))
+        kept = [logprobs_room_CV] if any(ctx.needs_input_grad) and shape.softcap is None else []
+        ctx.save_for_backward(hidden_NH, head_VH, targets_N, entropy_N, *kept)
         ctx.shape, ctx.chunk = shape, chunk
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(greedy_N)
