@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 def takes_turns(config: Config, cores: int) -> bool:
     """Whether both are on the CPU with more threads than `cores`, and nothing but a validation runs beside an update.
 
-    With a staleness above 0, rollouts run beside updates, too; that is what the threads are then divided for.
+    With a staleness above 0, rollouts run beside updates, too; that is what the threads are then divided for. Pinned
+    processes have cores of their own, of which this one sees no others.
     """
+    if config.actor.cores or config.learner.cores:
+        return False
     on_cpu = config.actor.device == config.learner.device == "cpu"
     alone = config.command == "sft" or config.policy_gradient.max_staleness == 0
     return on_cpu and alone and config.all_threads > cores

@@ -19,6 +19,7 @@ BOTH = ("actor.threads=2", "learner.threads=2", "policy_gradient.max_staleness=0
         ((*BOTH[:2], "command=sft"), 2, True),
         ((*BOTH, "actor.device=cuda:0"), 2, False),
         (("actor.threads=1", "learner.threads=1", BOTH[2]), 2, False),
+        ((*BOTH, "actor.cores=[0,1]", "learner.cores=[2,3]"), 2, False),
         (("actor.threads=1", "actor.replicas=2", "learner.threads=1", BOTH[2]), 2, True),
     ],
 )
