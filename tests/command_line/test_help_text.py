@@ -63,7 +63,7 @@ def test_values_are_those_of_the_words_and_comments_those_of_conf(capsys: pytest
     assert "  seed=7" in lines
     assert "  learner.device=cpu" in lines
     at = lines.index("  shm=/dev/shm")
-    assert lines[at + 1] == "      path; a tmpfs with room for up to three weight versions"
+    assert lines[at + 1] == "      path; a tmpfs with room for policy_gradient.max_staleness + 2 weight"
     assert any(line.startswith("  recipe=dpo|gemma2b_comparison|") for line in lines)
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from grpo_gsm8k.tracking import ledger
 from tests.conftest import Cli, read_jsonl
-from tests.orchestrator.test_runs import SYNC, assert_equal_runs, metrics_of, steps_of
+from tests.orchestrator.test_runs import SMALL, SYNC, assert_equal_runs, metrics_of, steps_of
 
 pytestmark = pytest.mark.slow
 FEW = ("data.train_size=32", "data.val_size=8", "data.test_size=8", "policy_gradient.eval_limit=8")
 DIFFICULTY = (
-    *SYNC,
+    *SMALL,
     *FEW,
     "policy_gradient.max_staleness=1",
     "data.sampler=difficulty",

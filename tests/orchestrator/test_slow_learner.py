@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import statistics
@@ -47,6 +48,15 @@ class Sample:
     shm_bytes: int
 
 
+def bytes_of_weights(root: Path) -> int:
+    """Return the bytes that the files of weights hold; the run deletes versions while this reads."""
+    total = 0
+    for version in root.glob("i*/v*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += sum(entry.stat().st_blocks * 512 for entry in os.scandir(version))
+    return total
+
+
 def sample(run: Path, processes: Sequence[psutil.Process]) -> Sample:
     root = WeightsStore(Path("/dev/shm"), run).root
     return Sample(
@@ -55,7 +65,7 @@ def sample(run: Path, processes: Sequence[psutil.Process]) -> Sample:
         descriptors=[p.num_fds() for p in processes],
         threads=[p.num_threads() for p in processes],
         versions=len(list(root.glob("i*/v*"))),
-        shm_bytes=sum(path.stat().st_blocks * 512 for path in root.rglob("*.safetensors") if path.exists()),
+        shm_bytes=bytes_of_weights(root),
     )
 
 
