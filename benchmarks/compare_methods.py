@@ -16,10 +16,10 @@ from benchmarks.run_grid import Mean, outcomes
 from grpo_gsm8k.command_line.word_checks import options
 
 TASKS = {
-    "sums": (),
-    "sums of any difficulty": (
-        "data.folder=sums_wide",
-        "data.params={min_terms: 2, max_terms: 6, min_digits: 1, max_digits: 2}",
+    "sums of 3 or 4 terms": (),
+    "sums of 3 to 5 terms": (
+        "data.folder=sums_of_3_to_5_terms",
+        "data.params={min_terms: 3, max_terms: 5, min_digits: 1, max_digits: 1}",
         "policy_gradient.max_new_tokens=64",
         "actor.max_model_len=192",
     ),

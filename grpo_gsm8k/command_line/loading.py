@@ -33,6 +33,7 @@ def load_config(arguments: Sequence[str]) -> Config:
             raise UserError("artifacts is empty: set artifacts=FOLDER")
         config = parse_config(values)
         _check_sweep(config, words)
+        _check_determinism(values, words)
         if config.command == "scale" and "actor.replicas" not in keys_set(words):
             raise UserError("command=scale needs actor.replicas=N, the number of engines that the run is to have")
         return config
@@ -62,6 +63,12 @@ def explained_errors() -> Iterator[None]:
 def presets() -> list[str]:
     """Return the names for `preset=`."""
     return options("preset")
+
+
+def _check_determinism(values: Values, words: Sequence[str]) -> None:
+    told = "learner.deterministic" in keys_set(words) and not values["learner"]["deterministic"]
+    if told and values["deterministic"] is True:
+        raise UserError("learner.deterministic=false contradicts deterministic=true, which sets it: leave it out")
 
 
 def _check_sweep(config: Config, words: Sequence[str]) -> None:

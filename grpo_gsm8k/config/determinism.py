@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grpo_gsm8k.config.cluster_config import ClusterConfig
     from grpo_gsm8k.config.policy_gradient_config import PolicyGradientConfig
     from grpo_gsm8k.config.process_config import ActorConfig
 
@@ -18,7 +19,9 @@ def with_determinism(values: Any) -> Any:
     return {**values, "learner": {**learner, "deterministic": True}}
 
 
-def nondeterminism(method: PolicyGradientConfig | None, actor: ActorConfig, adapter: bool) -> str | None:
+def nondeterminism(
+    method: PolicyGradientConfig | None, actor: ActorConfig, adapter: bool, cluster: ClusterConfig
+) -> str | None:
     """Return the first setting with which a deterministic run would depend on timing, and the fix; None without one.
 
     `method` is None for fine-tuning; `adapter`: engines load adapters.
@@ -35,6 +38,8 @@ def nondeterminism(method: PolicyGradientConfig | None, actor: ActorConfig, adap
             f"actor.replicas={actor.replicas} engines on a CPU share the requests by who is free, and vLLM has no "
             "kernels there whose results are the same in every batch: set actor.replicas=1"
         )
+    if cluster.kind == "ray":
+        return "cluster=ray may start the engine on another kind of machine the next time: set cluster=local"
     if actor.device != "cpu" and adapter:
         return "vLLM's kernels for adapters are not known to be the same in every batch: set actor.lora=merged"
     return None

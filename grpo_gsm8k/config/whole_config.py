@@ -213,7 +213,8 @@ class Config(Section):
         if not self.deterministic or self.command not in ("sft", "policy_gradient", "doctor"):
             return self
         method = None if self.command == "sft" else self.policy_gradient
-        reason = nondeterminism(method, self.actor, self.learner.lora.enabled and self.actor.lora == "adapter")
+        adapter = self.learner.lora.enabled and self.actor.lora == "adapter"
+        reason = nondeterminism(method, self.actor, adapter, self.cluster)
         if reason is not None:
             raise ValueError(f"deterministic=true is for runs that repeat bit by bit, but {reason}")
         return self

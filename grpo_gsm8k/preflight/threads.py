@@ -42,8 +42,11 @@ def choose_threads(config: Config, times: UpdateTimes | None, cores: int) -> Thr
     Processes that share `cores` either work at once, each with a part of them (more threads than cores wait for each
     other at the end of every product), or take turns with all of them, as `policy_gradient.max_staleness=0` makes them.
     Otherwise the parts are those with the shortest predicted update. Without predictions cores are split evenly. The
-    learner's part is divided among its ranks.
+    learner's part is divided among its ranks. With `deterministic=true` predictions do not count: they rest on measured
+    speeds, which differ from run to run, and another number of threads adds in another order.
     """
+    if config.deterministic:
+        times = None
     chosen = _shared_cpu(config, times, cores) if _both_on_cpu(config) else _beside_a_gpu(config, cores)
     pins = config.actor.cores, config.learner.cores
     actor, learner = (min(n, len(pin) or n) for n, pin in zip((chosen.actor, chosen.learner), pins, strict=True))

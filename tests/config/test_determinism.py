@@ -29,6 +29,7 @@ def test_the_learner_is_deterministic_and_a_gpu_engine_batch_invariant() -> None
         ((*CPU, "policy_gradient.max_staleness=1", "policy_gradient.late=drop"), SYNCHRONOUS),
         ((*CPU, SYNCHRONOUS, "actor.replicas=2"), "actor.replicas=1"),
         ((*GPUS, SYNCHRONOUS, "learner=lora"), "actor.lora=merged"),
+        ((*GPUS, SYNCHRONOUS, "cluster=ray"), "cluster=local"),
     ],
 )
 def test_what_depends_on_timing_is_refused(words: tuple[str, ...], fix: str) -> None:
@@ -45,3 +46,8 @@ def test_what_depends_on_timing_is_refused(words: tuple[str, ...], fix: str) -> 
 )
 def test_what_does_not_is_allowed(words: tuple[str, ...]) -> None:
     assert load_config(list(words)).learner.deterministic
+
+
+def test_a_learner_that_is_told_otherwise_is_refused() -> None:
+    with pytest.raises(UserError, match=r"learner\.deterministic=false contradicts deterministic=true"):
+        load_config([*CPU, SYNCHRONOUS, "learner.deterministic=false"])

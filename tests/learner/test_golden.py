@@ -23,22 +23,22 @@ LOSS, GRAD_NORM = 5e-6, 5e-4
 
 
 # Those whose losses, advantages and passes differ most; `make test-all` compares all of them.
-ALWAYS = {"grpo", "ppo", "dapo", "gspo", "cispo", "kl_cov", "online_dpo", "distill", "remax", "reinforce_plus_plus"}
+ALWAYS = ("grpo", "ppo", "dapo", "gspo", "cispo", "kl_cov", "online_dpo", "distill", "remax", "reinforce_plus_plus")
+OTHERS = tuple(name for name in SETTINGS if name not in ALWAYS)
 
 
-@pytest.mark.parametrize(
-    "setting", [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.more) for name in SETTINGS]
-)
-def test_losses_are_those_on_record(setting: str, tmp_path: Path) -> None:
-    """The curve of this code comes from a process with the instructions of the recorded one."""
-    command = [sys.executable, "-m", "tests.learner.golden", str(tmp_path), setting]
+@pytest.mark.parametrize("settings", [ALWAYS, pytest.param(OTHERS, marks=pytest.mark.more)], ids=["always", "others"])
+def test_losses_are_those_on_record(settings: tuple[str, ...], tmp_path: Path) -> None:
+    """The curves of this code come from one process with the instructions of the recorded ones."""
+    command = [sys.executable, "-m", "tests.learner.golden", str(tmp_path), *settings]
     subprocess.run(command, check=True, cwd=REPO, env={**os.environ, **INSTRUCTIONS})
-    expected = json.loads((GOLDEN / f"{setting}.json").read_text())
-    actual = json.loads((tmp_path / f"{setting}.json").read_text())
-    assert len(expected["loss"]) == len(actual["loss"]) == RECORDED
-    compared = slice(COMPARED.get(setting))
-    assert actual["loss"][compared] == pytest.approx(expected["loss"][compared], rel=LOSS, abs=LOSS)
-    assert actual["grad_norm"][compared] == pytest.approx(expected["grad_norm"][compared], rel=GRAD_NORM)
+    for name in settings:
+        expected = json.loads((GOLDEN / f"{name}.json").read_text())
+        actual = json.loads((tmp_path / f"{name}.json").read_text())
+        assert len(expected["loss"]) == len(actual["loss"]) == RECORDED, name
+        compared = slice(COMPARED.get(name))
+        assert actual["loss"][compared] == pytest.approx(expected["loss"][compared], rel=LOSS, abs=LOSS), name
+        assert actual["grad_norm"][compared] == pytest.approx(expected["grad_norm"][compared], rel=GRAD_NORM), name
 
 
 def test_settings_differ() -> None:

@@ -44,6 +44,7 @@ WIDE = Times(40, 90, 1.0)
         ([SYNC], WIDE, 2, (2, 2)),
         ([], WIDE, 8, (3, 5)),  # 40 / 3 and 90 / 5 seconds, against 40 / 2 and 90 / 6
         ([SYNC], WIDE, 8, (8, 8)),
+        ([SYNC, "deterministic=true"], TINY, 8, (8, 8)),  # whatever was measured
         ([], WIDE, 1, (1, 1)),
         (["actor.replicas=2"], WIDE, 8, (2, 4)),
         (["actor.replicas=2", SYNC], WIDE, 8, (4, 8)),
