@@ -11,6 +11,7 @@ from grpo_gsm8k.runtime.actor_process import engine_spec
 ONE_GPU = ("preset=one_gpu", "policy_gradient.max_staleness=0", "actor.sleep_between_updates=true")
 
 
+@pytest.mark.slow  # it imports vLLM
 @pytest.mark.parametrize(
     ("words", "sleeps"),
     [

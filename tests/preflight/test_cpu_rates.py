@@ -36,6 +36,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, *rates: CpuRates) -> list[object]:
     return asked
 
 
+@pytest.mark.slow  # it measures the machine
 def test_the_program_measures_plausible_rates_and_the_file_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
     found = cpu_rates.cpu_rates(SHAPE, "float32", 1)
     assert found is not None
