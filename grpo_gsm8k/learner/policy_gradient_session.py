@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
-from grpo_gsm8k.config.gpu_shares import is_shared
 from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
 from grpo_gsm8k.learner import checkpoint, rollout_files, setup, update_record
 from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
 from grpo_gsm8k.learner.earlier_weights import EarlierWeights
 from grpo_gsm8k.learner.experience import Experience, experience_metrics
+from grpo_gsm8k.learner.open_run import open_run
 from grpo_gsm8k.learner.prompt_order import NO_PROMPTS
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.rollout_batch import Batch
 from grpo_gsm8k.learner.rollout_metrics import failed_gradings, rollout_metrics
 from grpo_gsm8k.learner.rollouts import Rollouts
@@ -25,12 +24,15 @@ from grpo_gsm8k.learner.served_teacher import ServedTeacher
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task
 from grpo_gsm8k.learner.teacher_vocabulary import check_vocabulary
-from grpo_gsm8k.learner.validation import Validation
 from grpo_gsm8k.models import stop_token_ids
-from grpo_gsm8k.transport.protocol import Ready, Resumed, StepDone
+from grpo_gsm8k.transport.protocol import StepDone
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
+
+    import numpy as np
 
     from grpo_gsm8k.learner.checkpoint import TrainerState
     from grpo_gsm8k.learner.client import Client
@@ -149,11 +151,18 @@ class PolicyGradientSession(Session):
         return self.run_folder / "records" / f"step_{version + 1}"
 
 
-def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSession:
-    """Check everything that can be checked without an engine, report Ready, then load the weights.
+def _check_prompts(spec: LearnerSpec, task: Task, tokenizer: Any, prompts: Sequence[np.ndarray]) -> None:
+    """Raise UserError unless the model, and the teacher if there is one, can read all prompts, arrays of token ids."""
+    setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
+    teacher = spec.config.policy_gradient.teacher
+    if spec.teacher_folder is not None:
+        check_vocabulary(spec.teacher_folder, spec.model_folder, tokenizer, prompts)
+    if teacher.base_url is not None:
+        ServedTeacher(teacher).check(tokenizer, prompts)
 
-    On a shared GPU the weights come first, because Ready starts the engine, which must find its share free.
-    """
+
+def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSession:
+    """Check everything that can be checked without an engine, report Ready, then load the weights: see `open_run`."""
     config = spec.config
     setup.set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
@@ -163,52 +172,29 @@ def open_policy_gradient(spec: LearnerSpec, client: Client) -> PolicyGradientSes
     limit = config.policy_gradient.eval_limit
     validated = limited(load_split(spec.data, "val"), limit, config.seed, "policy_gradient.eval_limit")
     validation_items = task.validation_items(validated)
-    prompts = [item.prompt_ids for item in [*items, *validation_items]]
-    setup.check_token_ids(spec.model_folder, task.stop_token_ids, prompts)
-    if spec.teacher_folder is not None:
-        check_vocabulary(spec.teacher_folder, spec.model_folder, tokenizer, prompts)
-    if config.policy_gradient.teacher.base_url is not None:
-        ServedTeacher(config.policy_gradient.teacher).check(tokenizer, prompts)
-    resumed = setup.find_checkpoint(spec)
-    shared = is_shared(config)
-    if not shared:
-        client.report(Ready())
-
-    state = resumed.state if resumed else None
-    start = state.step if state else 0
-    folder = resumed.folder if resumed else None
-    ranks = start_ranks(spec, folder)
-    models, optimizers = setup.open_trained(
-        config, spec.model_folder, spec.critic_folder, folder, ranks, spec.teacher_folder
-    )
+    _check_prompts(spec, task, tokenizer, [item.prompt_ids for item in [*items, *validation_items]])
     updates = config.policy_gradient.updates_for(len(items))
-    validation = Validation(client, task, validation_items, config, updates, spec.run_folder / "validation")
-    if resumed:
-        setup.restore(resumed, models, optimizers, validation)
-    ranks.join(models.parameters)
-    if shared:
-        client.report(Ready())
-    client.report(Resumed(start, updates))
-    plan = state.plan if state else NO_PROMPTS
+    opened = open_run(spec, client, task, validation_items, updates)
+    models, state = opened.models, opened.state
     session = PolicyGradientSession(
         config=config,
         updates=updates,
         client=client,
         models=models,
-        optimizers=optimizers,
-        ranks=ranks,
+        optimizers=opened.optimizers,
+        ranks=opened.ranks,
         kl=KlController(config.policy_gradient, state.kl_coefficient if state else None),
         tokenizer=tokenizer,
         task=task,
-        rollouts=Rollouts(client, task, items, too_long, config, start, plan),
-        validation=validation,
+        rollouts=Rollouts(client, task, items, too_long, config, opened.start, state.plan if state else NO_PROMPTS),
+        validation=opened.validation,
         publisher=Publisher(spec.weights_root, models.policy, config, items),
         earlier=EarlierWeights(spec, items),
         writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client, config.training.keep_last),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
-        start=start,
-        unvalidated=state.pending_validations if state else (0,),
+        start=opened.start,
+        unvalidated=opened.unvalidated,
         token_budget=setup.open_token_budget(config, client),
         engine_probe=setup.probe(models.policy, items, config, client),
     )

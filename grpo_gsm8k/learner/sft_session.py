@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
-from grpo_gsm8k.config.gpu_shares import is_shared
 from grpo_gsm8k.data import tokens
 from grpo_gsm8k.data.limits import limited
 from grpo_gsm8k.data.prepare import load_split
@@ -16,14 +15,13 @@ from grpo_gsm8k.learner import setup
 from grpo_gsm8k.learner.batching import TokenSequence, token_sequence
 from grpo_gsm8k.learner.checkpoint_writer import CheckpointWriter
 from grpo_gsm8k.learner.earlier_weights import EarlierWeights
+from grpo_gsm8k.learner.open_run import open_run
 from grpo_gsm8k.learner.publisher import Publisher
-from grpo_gsm8k.learner.rank_process import start_ranks
 from grpo_gsm8k.learner.schedules import Decay, lr_scale
 from grpo_gsm8k.learner.session import Session
 from grpo_gsm8k.learner.task import Task
-from grpo_gsm8k.learner.validation import Validation
 from grpo_gsm8k.models import stop_token_ids
-from grpo_gsm8k.transport.protocol import PromptUse, Ready, Resumed, StepDone
+from grpo_gsm8k.transport.protocol import PromptUse, StepDone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,10 +113,7 @@ def as_sequences(example: Example) -> list[TokenSequence]:
 
 
 def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
-    """Check everything that can be checked without an engine, report Ready, then load the weights.
-
-    On a shared GPU the weights come first, because Ready starts the engine, which must find its share free.
-    """
+    """Check everything that can be checked without an engine, report Ready, then load the weights: see `open_run`."""
     config = spec.config
     setup.set_up_torch(config)
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
@@ -133,42 +128,27 @@ def open_sft(spec: LearnerSpec, client: Client) -> SftSession:
     items = task.validation_items(validated)
     texts = [ids for e in examples for ids in e.all_ids] + [item.prompt_ids for item in items]
     setup.check_token_ids(spec.model_folder, task.stop_token_ids, texts)
-    resumed = setup.find_checkpoint(spec)
-    shared = is_shared(config)
-    if not shared:
-        client.report(Ready())
-
-    state = resumed.state if resumed else None
-    start = state.step if state else 0
-    checkpoint = resumed.folder if resumed else None
-    ranks = start_ranks(spec, checkpoint)
-    models, optimizers = setup.open_trained(config, spec.model_folder, spec.critic_folder, checkpoint, ranks)
-    validation = Validation(client, task, items, config, len(plan), spec.run_folder / "validation")
-    if resumed:
-        setup.restore(resumed, models, optimizers, validation)
-    ranks.join(models.parameters)
-    if shared:
-        client.report(Ready())
-    client.report(Resumed(start, len(plan)))
+    opened = open_run(spec, client, task, items, len(plan))
+    policy = opened.models.policy
     session = SftSession(
         config=config,
         updates=len(plan),
         client=client,
-        models=models,
-        optimizers=optimizers,
-        ranks=ranks,
+        models=opened.models,
+        optimizers=opened.optimizers,
+        ranks=opened.ranks,
         tokenizer=tokenizer,
         task=task,
-        validation=validation,
-        publisher=Publisher(spec.weights_root, models.policy, config, items),
+        validation=opened.validation,
+        publisher=Publisher(spec.weights_root, policy, config, items),
         earlier=EarlierWeights(spec, items),
         writer=CheckpointWriter(spec.run_folder / "checkpoints", tokenizer, client, config.training.keep_last),
         run_folder=spec.run_folder,
         wandb_run_id=spec.wandb_run_id,
-        start=start,
-        unvalidated=state.pending_validations if state else (0,),
+        start=opened.start,
+        unvalidated=opened.unvalidated,
         token_budget=setup.open_token_budget(config, client),
-        engine_probe=setup.probe(models.policy, items, config, client),
+        engine_probe=setup.probe(policy, items, config, client),
         examples=examples,
         plan=plan,
     )
