@@ -38,8 +38,8 @@ pipeline: setup ## data, fine-tuning, policy gradient, evaluation and report on 
 recipes: setup ## the seed documents' recipes at scale=cpu, each to a report, without a network
 	@$(offline) $(PY) -m scripts.run_recipes $(ARGS)
 
-test: setup ## all tests
-	@$(offline) $(PY) -m pytest
+test: setup ## all tests, and what the slowest took
+	@$(offline) $(PY) -m pytest --durations=30 --durations-min=20
 
 test-all: setup ## all tests, and all of the many like cases of which `make test` runs one or two
 	@ALL_CASES=1 $(offline) $(PY) -m pytest
